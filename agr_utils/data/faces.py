@@ -1,0 +1,49 @@
+"""The faces table: one row an image. Every reader makes it, everything else reads it."""
+
+import pandas as pd
+
+from agr_utils.errors import InputError
+from agr_utils.tasks import AGE_BANDS, NUM_AGES
+
+# column -> pandas type. Missing labels are <NA>, never a made-up class.
+COLUMNS = {
+    "image_id": "string",  # unique; for UTKFace the file name
+    "path": "string",  # inside the folder or archive
+    "age": "Float32",  # years; <NA> where only a band is known
+    "age_min": "Float32",  # first and last year that the label allows: equal where the age is known
+    "age_max": "Float32",
+    "gender": "Int8",  # code in the label scheme
+    "race": "Int8",
+    "group": "Int64",  # near-duplicate cluster; never straddles two splits
+    "split": "string",  # one of SPLITS
+    "source": "string",  # data set, which is also the name of its label scheme
+}
+SPLITS = ("train", "validation", "test", "unlisted", "unreadable")  # the last two take no part in anything
+
+
+def make_faces(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
+    """Build a faces table; absent columns become missing values, every row its own group.
+
+    Raises:
+        InputError: if two rows share an image_id.
+    """
+    table = pd.DataFrame(rows)
+    for column in COLUMNS:
+        if column not in table:
+            table[column] = pd.NA
+    table = table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+    table["age_min"] = table["age_min"].fillna(table["age"])
+    table["age_max"] = table["age_max"].fillna(table["age"])
+    table["group"] = table["group"].fillna(pd.Series(range(len(table)), dtype="Int64"))
+    table["split"] = table["split"].fillna("unlisted")
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise InputError(f"{repeated.iloc[0]}: this image is listed twice. Keep one row an image")
+    return table
+
+
+def age_band(ages: pd.Series) -> pd.Series:
+    """Band of each age as text (``0-2`` … ``70+``), ordered; missing stays missing."""
+    labels = [f"{low}-{high - 1}" for low, high in zip(AGE_BANDS[:-2], AGE_BANDS[1:-1], strict=True)]
+    ages = pd.to_numeric(ages, errors="coerce").astype("float64")
+    return pd.cut(ages.clip(upper=NUM_AGES - 1), AGE_BANDS, right=False, labels=[*labels, f"{AGE_BANDS[-2]}+"])

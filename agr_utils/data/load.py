@@ -1,0 +1,88 @@
+"""From a name to data: the faces table and the pixels that belong to its rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.data import fairface, splits, synthetic, utkface
+from agr_utils.data.pixels import build_cache, cache_folder, open_cache
+from agr_utils.errors import InputError
+from agr_utils.runtime import get_cache_dir, get_data_dir
+from agr_utils.tasks import LabelScheme, get_scheme
+
+REAL_DATA: dict[str, Callable[[list[str], Path], pd.DataFrame]] = {
+    "utkface": lambda paths, source: utkface.read_names(paths),
+    "fairface": fairface.read_labels,
+}
+
+
+@dataclass(frozen=True)
+class FaceData:
+    """Images with their labels.
+
+    Attributes:
+        faces: the faces table, N rows.
+        pixels: (N, S, S, 3) uint8, row i belongs to row i of ``faces``; mapped from disk for real data.
+        scheme: what the label codes mean.
+    """
+
+    faces: pd.DataFrame
+    pixels: np.ndarray
+    scheme: LabelScheme
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split (``train``, ``validation``, ``test``, ``unlisted``), (n,) int64.
+
+        Raises:
+            InputError: if the split has no image.
+        """
+        rows = np.flatnonzero((self.faces["split"] == split).to_numpy(dtype=bool, na_value=False))
+        if len(rows) == 0:
+            counts = self.faces["split"].value_counts().to_dict()
+            raise InputError(f"no image in the split '{split}' (there are: {counts}). Choose another split or protocol")
+        return rows
+
+
+def load_data(
+    name: str = "synthetic",
+    image_size: int = 64,
+    source: Path | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    protocol: str = "grouped",
+    skip_unreadable: bool = False,
+) -> FaceData:
+    """Load a data set, building its pixel cache the first time.
+
+    Args:
+        name: ``synthetic``, ``utkface`` or ``fairface``.
+        image_size: side of the square images, in pixels.
+        source: folder or archive of a real data set; ``AGR_DATA_DIR`` where it is None.
+        num_images: synthetic images to draw, 4,000 where it is None; real data is always taken whole.
+        seed: of the synthetic drawing.
+        protocol: how a real data set is split, see ``agr_utils.data.splits``.
+        skip_unreadable: leave images out that cannot be read, instead of stopping.
+
+    Raises:
+        InputError: for an unknown name, or real data that is not where it was said to be.
+    """
+    scheme = get_scheme(name)
+    if name == "synthetic":
+        drawn = synthetic.draw_faces(num_images or 4_000, image_size, seed)
+        return FaceData(drawn.faces, drawn.pixels, scheme)
+    source = Path(source) if source else get_data_dir()
+    if source is None:
+        raise InputError(f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies")
+    folder = cache_folder(source, image_size, get_cache_dir())
+    if not folder.exists():
+        build_cache(source, image_size, folder, skip_unreadable)
+    pixels, paths, decoded, errors = open_cache(folder)
+    if errors and not skip_unreadable:
+        raise InputError(f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable")
+    faces = splits.apply_protocol(REAL_DATA[name](paths, source), protocol)
+    # Rows stay in step with the mapped pixels: an image that could not be read keeps its (black) place, in no split.
+    faces.loc[~decoded, "split"] = "unreadable"
+    return FaceData(faces, pixels, scheme)

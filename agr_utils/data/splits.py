@@ -1,0 +1,124 @@
+"""How a data set is divided. The default keeps near-duplicates together; published protocols are options.
+
+Results of different protocols answer different questions and never stand in one table.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import KFold, StratifiedGroupKFold
+
+from agr_utils.data.faces import age_band
+from agr_utils.errors import InputError
+
+SPLIT_FILE = Path(__file__).parent / "utkface_split.csv"
+PROTOCOLS = {
+    "grouped": "70/10/20 by near-duplicate group, stratified by age band, gender and race (the default)",
+    "ages-21-60": "the default's split, ages 21 to 60 only",
+    "random-5fold-K": "fold K of 0-4 of five random 60/20/20 splits, which leak near-duplicates",
+    "cvpr24-K:FILE": "split K of 0-4 of the CVPR'24 age benchmark, from its own database file (JSON)",
+}
+# Folders of train, validation and test in the five splits of the CVPR'24 benchmark (Paplham and Franc 2024).
+CVPR24_FOLDERS = (
+    ((0, 1, 2, 3, 4, 5), (6, 7), (8, 9)),
+    ((2, 3, 4, 5, 6, 7), (8, 9), (0, 1)),
+    ((4, 5, 6, 7, 8, 9), (0, 1), (2, 3)),
+    ((5, 6, 7, 8, 9, 0), (1, 2), (3, 4)),
+    ((6, 7, 8, 9, 0, 1), (2, 3), (4, 5)),
+)
+
+
+def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
+    """Assign 70/10/20 so that no group straddles two splits and strata are alike.
+
+    Args:
+        faces: the faces table with ``group`` filled in.
+        seed: of the shuffling.
+
+    Returns:
+        ``train``, ``validation`` or ``test`` for each row.
+    """
+    stratum = age_band(faces["age"]).astype("string").fillna("?")
+    stratum = stratum + "/" + faces["gender"].astype("string").fillna("?") + "/" + faces["race"].astype("string").fillna("?")
+    rare = stratum.map(stratum.value_counts()) < 10  # too few to give every tenth one
+    codes = pd.factorize(stratum.where(~rare, "rare"))[0]
+    tenth = np.zeros(len(faces), dtype=int)
+    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
+    for number, (_, rows) in enumerate(folds.split(codes, codes, faces["group"])):
+        tenth[rows] = number
+    return pd.Series(np.select([tenth < 7, tenth < 8], ["train", "validation"], "test"), index=faces.index, dtype="string")
+
+
+def read_split_file(path: Path = SPLIT_FILE) -> pd.DataFrame:
+    """The committed split: columns ``image_id, group, split``."""
+    return pd.read_csv(path, dtype={"image_id": "string", "group": "Int64", "split": "string"})
+
+
+def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped") -> pd.DataFrame:
+    """Fill in ``split`` (and ``group``, where it is known) as a protocol says.
+
+    Args:
+        faces: the faces table of a real data set.
+        protocol: a key of PROTOCOLS, with K and FILE replaced.
+
+    Raises:
+        InputError: for an unknown protocol.
+    """
+    faces = _apply_groups(faces.copy())
+    name, _, file = protocol.partition(":")
+    if name == "grouped":
+        return faces
+    if name == "ages-21-60":
+        inside = faces["age"].between(21, 60).fillna(False)
+        faces.loc[~inside, "split"] = "unlisted"
+        return faces
+    kind, _, fold = name.rpartition("-")
+    if kind in ("random-5fold", "cvpr24") and fold in tuple("01234"):
+        faces["split"] = _random_fold(faces, int(fold)) if kind == "random-5fold" else _cvpr24_split(faces, int(fold), file)
+        return faces
+    known = "; ".join(f"{key}: {text}" for key, text in PROTOCOLS.items())
+    raise InputError(f"unknown protocol '{protocol}'. Choose one of: {known}")
+
+
+def _apply_groups(faces: pd.DataFrame) -> pd.DataFrame:
+    """UTKFace from the committed file, where an image it does not list is ``unlisted``; others by their own rule."""
+    if (faces["source"] == "utkface").all():
+        listed = read_split_file().set_index("image_id")
+        faces["split"] = faces["image_id"].map(listed["split"]).fillna("unlisted").astype("string")
+        group = faces["image_id"].map(listed["group"]).astype("Int64")
+        alone = pd.Series(np.arange(len(faces)), dtype="Int64", index=faces.index) + int(listed["group"].max()) + 1
+        faces["group"] = group.fillna(alone)
+        return faces
+    train = np.flatnonzero((faces["split"] == "train").fillna(False))
+    chosen = np.random.default_rng(0).choice(train, size=len(train) // 10, replace=False)
+    faces.iloc[chosen, faces.columns.get_loc("split")] = "validation"
+    return faces
+
+
+def _random_fold(faces: pd.DataFrame, fold: int) -> pd.Series:
+    """60/20/20 without regard to groups: fold K is tested, the next one validates."""
+    number = np.zeros(len(faces), dtype=int)
+    for index, (_, rows) in enumerate(KFold(5, shuffle=True, random_state=0).split(faces)):
+        number[rows] = (index - fold) % 5
+    return pd.Series(np.select([number == 0, number == 1], ["test", "validation"], "train"), index=faces.index, dtype="string")
+
+
+def _cvpr24_split(faces: pd.DataFrame, fold: int, file: str) -> pd.Series:
+    """The benchmark's folders, matched by file name; an image it does not list is ``unlisted``."""
+    try:
+        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+        folder_of = {Path(entry["img_path"]).name: int(entry["folder"]) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file or 'no file given'}: not the benchmark's database (a JSON list of img_path, age, folder): {error}. "
+            "Say --protocol cvpr24-0:PATH_TO_DATABASE.json"
+        ) from error
+    split_of = {
+        folder: split
+        for split, folders in zip(("train", "validation", "test"), CVPR24_FOLDERS[fold], strict=True)
+        for folder in folders
+    }
+    names = faces["path"].map(lambda path: Path(path).name)
+    return names.map(folder_of).map(split_of).fillna("unlisted").astype("string")

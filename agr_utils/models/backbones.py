@@ -1,0 +1,107 @@
+"""The registry of backbones: one name each, with the CPU settings that were measured to be fastest for it."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+import timm
+import torch
+from torch import nn
+
+from agr_utils.errors import InputError
+from agr_utils.models.custom_cnn import CustomCNN
+
+Pretrained = bool | Literal["if-available"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One architecture of the course.
+
+    Attributes:
+        name: the name used everywhere in this project.
+        title: the name for tables and figures.
+        year: year of publication.
+        timm_name: name in timm; empty for the custom CNN.
+        cpu_precision: ``bf16`` or ``fp32``, whichever trains faster on a CPU with bfloat16 instructions
+            (docs/performance.md has the measurements; dense convolutions gain, depthwise ones lose).
+        target_layer: dotted name of the last layer that still has a map, for Grad-CAM.
+    """
+
+    name: str
+    title: str
+    year: int
+    timm_name: str
+    cpu_precision: Literal["bf16", "fp32"]
+    target_layer: str
+
+
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        Backbone("custom_cnn", "Custom CNN", 2026, "", "bf16", "stages"),
+        Backbone("mobilenet_v2", "MobileNetV2", 2018, "mobilenetv2_100", "fp32", "bn2"),
+        Backbone("mobilenet_v3", "MobileNetV3", 2019, "mobilenetv3_large_100", "fp32", "blocks"),
+        Backbone("efficientnet_b1", "EfficientNet-B1", 2019, "efficientnet_b1", "fp32", "bn2"),
+        Backbone("efficientnet_b3", "EfficientNet-B3", 2019, "efficientnet_b3", "fp32", "bn2"),
+    )
+}
+
+
+def get_backbone(name: str) -> Backbone:
+    """Look a backbone up: one of the five, or any name that timm knows.
+
+    Raises:
+        InputError: for an unknown name; the message lists the nearest ones.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if timm.is_model(name):
+        return Backbone(name, name, 0, name, "fp32", "")
+    near = difflib.get_close_matches(name, [*BACKBONES, *timm.list_models()], n=4, cutoff=0.5)
+    hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(BACKBONES)}"
+    raise InputError(f"unknown architecture '{name}'. {hint}")
+
+
+def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float = 0.0) -> tuple[nn.Module, int, str]:
+    """Build the feature extractor of an architecture.
+
+    Args:
+        name: a name that ``get_backbone`` takes.
+        pretrained: True asks timm for ImageNet weights and fails without them; ``"if-available"`` goes on without.
+        drop_rate: stochastic depth rate of timm's residual blocks (Huang et al. 2016), in [0, 1).
+
+    Returns:
+        The module, ``(B, 3, H, W)`` to ``(B, F)``; F; and where its weights come from.
+
+    Raises:
+        InputError: if pretrained weights were asked for and cannot be had.
+    """
+    backbone = get_backbone(name)
+    if not backbone.timm_name:
+        if pretrained is True:
+            raise InputError(f"{name} has no pretrained weights. Train it from scratch: leave out --pretrained")
+        model = CustomCNN()
+        return model, model.num_features, "from scratch"
+    if pretrained:
+        try:
+            model = timm.create_model(backbone.timm_name, pretrained=True, num_classes=0, drop_path_rate=drop_rate)
+            return model, _num_features(model), f"timm {timm.__version__} {model.pretrained_cfg.get('tag', '')}".strip()
+        except Exception as error:  # timm, huggingface_hub and the network each raise their own kinds
+            if pretrained != "if-available":
+                raise InputError(
+                    f"no pretrained weights for {name} could be had ({type(error).__name__}). Without a network, train "
+                    "from scratch (leave out --pretrained) or say --pretrained if-available"
+                ) from error
+    model = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, drop_path_rate=drop_rate)
+    return model, _num_features(model), "from scratch"
+
+
+def _num_features(model: nn.Module) -> int:
+    """Width of the pooled features; asked of the model, since MobileNetV3 has one more layer after pooling."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        width = model(torch.zeros(1, 3, 64, 64)).shape[1]
+    model.train(was_training)
+    return width

@@ -1,0 +1,112 @@
+"""One backbone, up to three heads: the network of every chapter."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from agr_utils.errors import InputError
+from agr_utils.models.backbones import Pretrained, create_backbone
+from agr_utils.tasks import NUM_AGES, TASKS, check_task, get_scheme
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25  # of pixels scaled to [0, 1]; one pair for every channel and data set
+
+
+class MultiTaskNet(nn.Module):
+    """Shared features and one linear head a task.
+
+    Args:
+        backbone: name of an architecture (``agr_utils.models.backbones``).
+        scheme: name of the label scheme, which sets the width of the heads.
+        tasks: the heads to build, any of ``age``, ``gender``, ``race``.
+        pretrained: see ``create_backbone``.
+        dropout: share of the features dropped before the heads, in [0, 1).
+        drop_rate: stochastic depth of the backbone, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v3",
+        scheme: str = "utkface",
+        tasks: Sequence[str] = TASKS,
+        pretrained: Pretrained = False,
+        dropout: float = 0.2,
+        drop_rate: float = 0.0,
+    ):
+        super().__init__()
+        if not tasks:
+            raise InputError(f"a model needs at least one task. Choose from: {', '.join(TASKS)}")
+        self.tasks = tuple(task for task in TASKS if task in {check_task(task) for task in tasks})
+        self.scheme = get_scheme(scheme)
+        self.backbone, self.num_features, self.weights_source = create_backbone(backbone, pretrained, drop_rate)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict(
+            {task: nn.Linear(self.num_features, self.scheme.num_outputs(task)) for task in self.tasks}
+        )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits of each task.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised by ``normalize``.
+
+        Returns:
+            ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R), float32: those the model has.
+        """
+        features = self.dropout(self.backbone(images))  # (B, 3, H, W) -> (B, F)
+        return {task: head(features).float() for task, head in self.heads.items()}
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1], any shape, to the range the networks are trained on: ``(x - 0.5) / 0.25``."""
+    return (pixels - PIXEL_MEAN) / PIXEL_STD
+
+
+def expected_age(probabilities: Tensor) -> Tensor:
+    """Mean of an age distribution (Rothe et al. 2018, eq. 3): (B, 117) to (B,) years."""
+    ages = torch.arange(NUM_AGES, device=probabilities.device, dtype=probabilities.dtype)
+    return probabilities @ ages
+
+
+def age_interval(probabilities: Tensor, coverage: float = 0.9, widening: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Central interval of an age distribution.
+
+    Args:
+        probabilities: (B, 117) float32, rows sum to 1; bin k is the age of k years.
+        coverage: share of the mass inside, in (0, 1).
+        widening: years added at both ends, from split conformal calibration (Romano et al. 2019, eq. 6).
+
+    Returns:
+        Lower and upper end, each (B,) float32, in years, inside [0, 116].
+
+    Raises:
+        ValueError: if coverage is outside (0, 1).
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; it must lie between 0 and 1")
+    cumulative = probabilities.cumsum(dim=1)  # (B, 117)
+    tail = (1 - coverage) / 2
+    ends = torch.tensor([tail, 1 - tail], device=probabilities.device, dtype=cumulative.dtype)
+    # The k-th quantile is the first bin at which the cumulated mass reaches it.
+    bins = torch.searchsorted(cumulative.contiguous(), ends.expand(len(cumulative), 2).contiguous())
+    lower, upper = bins.clamp(max=NUM_AGES - 1).float().unbind(dim=1)
+    return (lower - widening).clamp(0, NUM_AGES - 1), (upper + widening).clamp(0, NUM_AGES - 1)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, image_size: int) -> int:
+    """Multiply-accumulate operations of one image, by torch's own operation counter (which counts two per MAC)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, image_size, image_size, device=device))
+    model.train(was_training)
+    return counter.get_total_flops() // 2

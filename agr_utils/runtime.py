@@ -1,0 +1,144 @@
+"""Profile, device, seeds, paths and atomic writing: everything that depends on where the code runs."""
+
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from agr_utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much work a notebook does.
+
+    Attributes:
+        name: ``smoke``, ``quick`` or ``full``.
+        num_images: synthetic images drawn; ``None`` means every image of a real data set.
+        num_epochs: epochs of one training.
+        image_size: side of the square input, in pixels.
+        batch_size: images a step.
+    """
+
+    name: str
+    num_images: int | None
+    num_epochs: int
+    image_size: int
+    batch_size: int
+
+
+PROFILES = {
+    "smoke": Profile("smoke", num_images=320, num_epochs=1, image_size=32, batch_size=32),
+    "quick": Profile("quick", num_images=4_000, num_epochs=5, image_size=48, batch_size=64),
+    "full": Profile("full", num_images=None, num_epochs=24, image_size=64, batch_size=64),
+}
+
+
+def get_profile() -> Profile:
+    """The profile named by ``AGR_PROFILE``; ``quick`` where it is not set."""
+    name = os.environ.get("AGR_PROFILE", "quick")
+    if name not in PROFILES:
+        raise InputError(f"AGR_PROFILE is '{name}'. Set it to one of: {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def get_data_name() -> str:
+    """The data set named by ``AGR_DATA``; ``synthetic`` where it is not set."""
+    return os.environ.get("AGR_DATA", "synthetic")
+
+
+def get_data_dir() -> Path | None:
+    """The folder or archive named by ``AGR_DATA_DIR``, or None where it is not set."""
+    value = os.environ.get("AGR_DATA_DIR")
+    return Path(value) if value else None
+
+
+def get_cache_dir() -> Path:
+    """Where pixel caches are kept: ``AGR_CACHE_DIR``, else ``~/.cache/agr_utils``."""
+    return Path(os.environ.get("AGR_CACHE_DIR") or Path.home() / ".cache" / "agr_utils")
+
+
+def repository_root() -> Path:
+    """The folder that holds ``results/`` and ``figures/``: the checkout that this package was installed from."""
+    return Path(__file__).resolve().parent.parent
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (CPU and every accelerator)."""
+    set_seed(seed)
+
+
+def describe_hardware() -> dict[str, str | int]:
+    """CPU name, cores, threads, accelerator and versions: what a timing must be read with."""
+    import timm
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        names = {key.strip(): value.strip() for key, value in fields.items()}
+        model = f"family {names.get('cpu family', '?')} model {names.get('model', '?')}"
+        return f"{names.get('model name', platform.processor())} ({model})"
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write to; rename it to ``target`` only if the block succeeds.
+
+    Works for a file and for a folder. A reader therefore never sees half of anything.
+
+    Raises:
+        InputError: if the disk is full or the folder cannot be written; what was there before is kept.
+    """
+    target = Path(target)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if partial.is_dir() and target.exists():
+            shutil.rmtree(target)  # a folder cannot be renamed over one that holds files
+        os.replace(partial, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {target}: {reason}. Free some space or choose another folder") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write ``content`` as readable JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file; a file that is missing or not JSON is an InputError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a JSON file ({error}). Delete it and make it again") from error

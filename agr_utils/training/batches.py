@@ -1,0 +1,43 @@
+"""Batches are slices of the pixel array: which rows make up which step follows from the seed alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agr_utils.data.load import FaceData
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows of a split in the order of one epoch, a permutation that depends on seed and epoch only."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def split_batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Consecutive slices of ``batch_size`` rows; the last may be shorter."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
+
+
+def load_pixels(data: FaceData, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Copy rows of the pixel array to the device as (B, 3, H, W) float32 in [0, 1], channels last in memory."""
+    batch = torch.from_numpy(data.pixels[rows])  # (B, H, W, 3) uint8; bytes travel, floats are made on arrival
+    return batch.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+class Labels:
+    """Label columns of a faces table as arrays, in the form that the losses take."""
+
+    def __init__(self, data: FaceData):
+        faces = data.faces
+        self.columns = {
+            "age_min": faces["age_min"].to_numpy(dtype=np.float32, na_value=np.nan),
+            "age_max": faces["age_max"].to_numpy(dtype=np.float32, na_value=np.nan),
+            "gender": faces["gender"].fillna(-1).to_numpy(dtype=np.int64),
+            "race": faces["race"].fillna(-1).to_numpy(dtype=np.int64),
+        }
+
+    def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """``age_min, age_max`` (B,) float32, NaN if missing; ``gender, race`` (B,) int64, -1 if missing."""
+        return {name: torch.from_numpy(column[rows]).to(device) for name, column in self.columns.items()}

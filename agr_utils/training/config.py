@@ -1,0 +1,90 @@
+"""Everything that decides how a run comes out, in one record that is written beside its results."""
+
+from dataclasses import asdict, dataclass, field, fields
+
+from agr_utils.data.augment import Augmentation
+from agr_utils.errors import InputError
+from agr_utils.models.backbones import Pretrained, get_backbone
+from agr_utils.tasks import TASKS, check_task, get_scheme
+
+# Age is scaled so that its loss (nats over 117 bins) does not drown the other two; see notebook 02.
+TASK_WEIGHTS = {"age": 0.5, "gender": 1.0, "race": 1.0}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        data: name of the data set.
+        backbone: name of the architecture.
+        tasks: heads to train.
+        seed: of the weights, the order of the images, the augmentation and dropout.
+        image_size: side in pixels.
+        num_epochs: passes over the training split.
+        batch_size: images a step, over all processes.
+        learning_rate: peak of AdamW's learning rate.
+        weight_decay: of AdamW; biases and normalisation are left out.
+        warmup_epochs: linear warm-up before the cosine decay to 0.
+        ema_decay: of the averaged weights, which are the ones evaluated and kept.
+        dropout: before the heads.
+        drop_rate: stochastic depth of timm backbones.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (measured per architecture on a CPU, bf16 or fp16 on a GPU).
+        task_weights: of the losses.
+        augmentation: strength of each change.
+        pretrained: ImageNet weights, see ``create_backbone``.
+        protocol: how real data is split.
+        num_images: synthetic images drawn; None for the default.
+        data_seed: of the synthetic drawing.
+    """
+
+    data: str = "synthetic"
+    backbone: str = "mobilenet_v3"
+    tasks: tuple[str, ...] = TASKS
+    seed: int = 0
+    image_size: int = 64
+    num_epochs: int = 24
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 2.0
+    ema_decay: float = 0.998
+    dropout: float = 0.2
+    drop_rate: float = 0.0
+    precision: str = "auto"
+    task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
+    augmentation: Augmentation = Augmentation()
+    pretrained: Pretrained = False
+    protocol: str = "grouped"
+    num_images: int | None = None
+    data_seed: int = 0
+
+    def __post_init__(self):
+        get_scheme(self.data)
+        get_backbone(self.backbone)
+        for task in self.tasks:
+            check_task(task)
+        for name, lowest in {"num_epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}.items():
+            if getattr(self, name) < lowest:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {lowest}")
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise InputError(f"unknown precision '{self.precision}'. Choose one of: auto, fp32, bf16, fp16")
+
+    def to_dict(self) -> dict:
+        """As JSON-able values."""
+        return asdict(self) | {"tasks": list(self.tasks)}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "TrainConfig":
+        """From what ``to_dict`` gave; unknown keys are an InputError, absent ones take their defaults."""
+        unknown = set(content) - {item.name for item in fields(cls)}
+        if unknown:
+            raise InputError(f"unknown setting: {', '.join(sorted(unknown))}. See TrainConfig for the known ones")
+        content = dict(content)
+        if "augmentation" in content:
+            content["augmentation"] = Augmentation(**content["augmentation"])
+        if "tasks" in content:
+            content["tasks"] = tuple(content["tasks"])
+        return cls(**content)

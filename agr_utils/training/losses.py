@@ -1,0 +1,90 @@
+"""What each head is asked for. A missing label asks for nothing."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agr_utils.models.multitask import expected_age
+from agr_utils.tasks import NUM_AGES
+
+LABEL_SMOOTHING = 0.05  # share of the target spread over the other classes (Szegedy et al. 2016)
+AGE_SIGMA = 2.5  # years: how far a label may be off, as a standard deviation
+AGE_MEAN_WEIGHT = 0.1  # of the term on the expected age, per year
+
+
+def age_target(age_min: Tensor, age_max: Tensor, sigma: float = AGE_SIGMA) -> Tensor:
+    """Age label as a distribution (DLDL, Gao et al. 2017): uniform over the labelled years, blurred by a Gaussian.
+
+    Args:
+        age_min: (B,) float32, first year that the label allows.
+        age_max: (B,) float32, last year; equal to ``age_min`` where the age is known.
+        sigma: of the blur, in years.
+
+    Returns:
+        (B, 117) float32, rows sum to 1.
+    """
+    years = torch.arange(NUM_AGES, device=age_min.device, dtype=torch.float32)  # (117,)
+    # A label of k years allows every age in [k - 0.5, k + 0.5); ndtr is the Gaussian's distribution function.
+    below_end = torch.special.ndtr((age_max[:, None] + 0.5 - years) / sigma)  # (B, 117)
+    below_start = torch.special.ndtr((age_min[:, None] - 0.5 - years) / sigma)
+    mass = below_end - below_start
+    return mass / mass.sum(dim=1, keepdim=True)
+
+
+def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
+    """Cross-entropy to the age distribution plus a small smooth L1 between expected age and label (DLDL-v2).
+
+    Args:
+        logits: (B, 117) float32.
+        age_min: (B,) float32 years; NaN where the label is missing.
+        age_max: (B,) float32 years.
+
+    Returns:
+        Scalar: the mean over the labelled images, 0 where there is none.
+    """
+    labelled = ~age_min.isnan()
+    if not labelled.any():
+        return logits.sum() * 0.0  # keeps the graph, so that distributed training finds a gradient for every weight
+    logits, age_min, age_max = logits[labelled], age_min[labelled], age_max[labelled]
+    distribution_loss = F.cross_entropy(logits, age_target(age_min, age_max))
+    mean = expected_age(logits.softmax(dim=1))  # (B,)
+    nearest_allowed = mean.detach().clamp(age_min, age_max)  # a mean inside a band is not pulled anywhere
+    return distribution_loss + AGE_MEAN_WEIGHT * F.smooth_l1_loss(mean, nearest_allowed)
+
+
+def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with label smoothing.
+
+    Args:
+        logits: (B, C) float32.
+        labels: (B,) int64 codes; -1 where the label is missing.
+
+    Returns:
+        Scalar: the mean over the labelled images, 0 where there is none.
+    """
+    if not (labels >= 0).any():
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
+
+
+def multitask_loss(
+    logits: dict[str, Tensor], labels: dict[str, Tensor], weights: dict[str, float]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the losses of the tasks that the model has.
+
+    Args:
+        logits: of each task, see ``MultiTaskNet.forward``.
+        labels: ``age_min``, ``age_max`` (B,) float32 and ``gender``, ``race`` (B,) int64.
+        weights: of each task.
+
+    Returns:
+        The sum, and the unweighted loss of each task, detached.
+    """
+    losses = {}
+    for task, task_logits in logits.items():
+        if task == "age":
+            losses[task] = age_loss(task_logits, labels["age_min"], labels["age_max"])
+        else:
+            losses[task] = class_loss(task_logits, labels[task])
+    total = sum(weights[task] * loss for task, loss in losses.items())
+    return total, {task: loss.detach() for task, loss in losses.items()}
