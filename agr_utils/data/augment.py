@@ -66,7 +66,8 @@ def warp(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor
         [torch.stack([cos * mirror, -sin, shift_x], dim=1), torch.stack([sin * mirror, cos, shift_y], dim=1)], dim=1
     )  # (B, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
 
 
 def jitter_colour(images: Tensor, strength: float, generator: Generator) -> Tensor:

@@ -1,0 +1,108 @@
+"""The predictions table: one row an image and run. Metrics, fairness, calibration and figures read nothing else."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from agr_utils.data.load import FaceData
+from agr_utils.errors import InputError
+from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
+from agr_utils.runtime import atomic_path
+from agr_utils.training.batches import load_pixels, split_batches
+
+COVERAGE = 0.9  # asked of the age interval
+
+
+@torch.inference_mode()
+def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
+    """Probabilities of each task for some rows, in float32, without augmentation.
+
+    Returns:
+        ``age`` (n, 117), ``gender`` (n, 2), ``race`` (n, R) float32: those the model has; rows sum to 1.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    parts: dict[str, list[np.ndarray]] = {task: [] for task in model.tasks}
+    for batch_rows in tqdm(list(split_batches(rows, batch_size)), desc="predict", unit="batch", leave=False):
+        logits = model(normalize(load_pixels(data, batch_rows, device)))
+        for task, task_logits in logits.items():
+            parts[task].append(task_logits.softmax(dim=1).cpu().numpy())
+    return {task: np.concatenate(arrays) for task, arrays in parts.items()}
+
+
+def predictions_table(
+    probabilities: dict[str, np.ndarray], faces: pd.DataFrame, run_id: str, widening: float = 0.0
+) -> pd.DataFrame:
+    """Put probabilities beside the labels.
+
+    Args:
+        probabilities: as ``predict_rows`` gives them.
+        faces: the rows of the faces table that they belong to.
+        run_id: name of the run.
+        widening: years added to both ends of the age interval, see ``conformal_widening``.
+
+    Returns:
+        ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
+        ``race, race_p0…``; columns of a task that the model lacks are absent, but for the labels.
+    """
+    columns = ["image_id", "split", "age", "age_min", "age_max", "gender", "race"]
+    table = faces[columns].reset_index(drop=True)
+    table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
+    if "age" in probabilities:
+        age = torch.from_numpy(probabilities["age"])
+        table["age_pred"] = expected_age(age).numpy()
+        lower, upper = age_interval(age, COVERAGE, widening)
+        # The interval always holds the point that is reported.
+        table["age_lo"] = np.minimum(lower.numpy(), table["age_pred"])
+        table["age_hi"] = np.maximum(upper.numpy(), table["age_pred"])
+    if "gender" in probabilities:
+        table["gender_p"] = probabilities["gender"][:, 1]
+    if "race" in probabilities:
+        for code in range(probabilities["race"].shape[1]):
+            table[f"race_p{code}"] = probabilities["race"][:, code]
+    return table
+
+
+def conformal_widening(table: pd.DataFrame, coverage: float = COVERAGE) -> float:
+    """Years by which age intervals must grow (or shrink) to cover as promised (Romano et al. 2019, eq. 6).
+
+    Args:
+        table: predictions of a validation split with unwidened intervals; only rows with a known age count.
+        coverage: share of faces whose age should lie inside.
+
+    Returns:
+        Years, 0 where no age is known.
+    """
+    known = table.dropna(subset=["age"])
+    outside = np.maximum(known["age_lo"] - known["age"], known["age"] - known["age_hi"]).to_numpy(dtype=float)
+    if len(outside) == 0:
+        return 0.0
+    rank = min(math.ceil((len(outside) + 1) * coverage), len(outside))
+    return float(np.sort(outside)[rank - 1])
+
+
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write a predictions table as Parquet, atomically."""
+    with atomic_path(path) as partial:
+        table.to_parquet(partial, index=False, compression="zstd")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a predictions table.
+
+    Raises:
+        InputError: if the file is missing or no such table.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Make it with: agr train") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a predictions table ({error})") from error
+    if "run_id" not in table or "image_id" not in table:
+        raise InputError(f"{path}: not a predictions table (no run_id or image_id)")
+    return table

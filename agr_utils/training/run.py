@@ -1,0 +1,129 @@
+"""A run from start to finish: train, predict, and write down everything that the results depend on."""
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from agr_utils.data.load import FaceData
+from agr_utils.errors import InputError
+from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
+from agr_utils.runtime import describe_hardware, read_json, repository_root, write_json
+from agr_utils.training.checkpoints import load_tensors, save_tensors
+from agr_utils.training.config import TrainConfig
+from agr_utils.training.loop import Trainer
+from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table, write_predictions
+
+CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safetensors", "predictions.parquet"
+
+
+def train_run(
+    config: TrainConfig, data: FaceData, output_dir: Path, command: str = "", splits: tuple[str, ...] = ("validation", "test")
+) -> pd.DataFrame:
+    """Train into a run folder, or go on with what is there.
+
+    Args:
+        config: what to train.
+        data: the data set that ``config.data`` names.
+        output_dir: the run folder; its name is the run id. Gets ``config.json, history.csv, checkpoint.safetensors,
+            predictions.parquet`` and, while it trains, ``state.safetensors``.
+        command: the command line, written down for whoever wants to repeat it.
+        splits: predicted at the end. Leave ``test`` out while choices are still being made.
+
+    Returns:
+        The predictions table.
+
+    Raises:
+        InputError: if the folder holds a run of another config.
+    """
+    output_dir = Path(output_dir)
+    check_run_folder(config, output_dir)
+    trainer = Trainer(config, data, output_dir)
+    about = {
+        "run_id": output_dir.name,
+        "config": config.to_dict(),
+        "command": command,
+        "commit": current_commit(),
+        "weights_source": trainer.weights_source,
+        "precision": trainer.accelerator.mixed_precision,
+        "processes": trainer.accelerator.num_processes,
+        "parameters": count_parameters(trainer.ema.module),
+        "macs": count_macs(trainer.ema.module, config.image_size),
+        "num_train": len(trainer.train_rows),
+        "hardware": describe_hardware(),
+    }
+    write_json(output_dir / CONFIG_FILE, about)
+    trainer.resume()
+    trainer.run()
+    model = trainer.ema.module
+    widening = calibrate(model, data)
+    write_json(output_dir / CONFIG_FILE, about | {"age_widening": widening})
+    save_model(output_dir / CHECKPOINT_FILE, model, about | {"age_widening": widening})
+    table = pd.concat([predict_split(model, data, split, output_dir.name, widening) for split in splits])
+    write_predictions(table.reset_index(drop=True), output_dir / PREDICTIONS_FILE)
+    return table
+
+
+def check_run_folder(config: TrainConfig, output_dir: Path) -> None:
+    """Refuse a folder that is a file, or that holds a run of another config."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
+    if (output_dir / CONFIG_FILE).exists():
+        there = read_json(output_dir / CONFIG_FILE).get("config", {})
+        different = [key for key, value in config.to_dict().items() if there.get(key, value) != value]
+        if different:
+            raise InputError(
+                f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir, or delete it"
+            )
+
+
+def calibrate(model: MultiTaskNet, data: FaceData) -> float:
+    """Widening of the age interval, in years, from the validation split; 0 for a model without an age head."""
+    if "age" not in model.tasks:
+        return 0.0
+    return conformal_widening(predict_split(model, data, "validation", ""))
+
+
+def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, widening: float = 0.0) -> pd.DataFrame:
+    """Predictions table of one split."""
+    rows = data.rows(split)
+    return predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
+
+
+def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
+    """Write the weights with everything needed to build the model again."""
+    save_tensors(path, model.state_dict(), about)
+
+
+def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
+    """Build the model of a checkpoint, in evaluation mode.
+
+    Returns:
+        The model (float32) and what was written down about its run.
+
+    Raises:
+        InputError: if the file is no checkpoint of this project.
+    """
+    tensors, about = load_tensors(path)
+    if "config" not in about:
+        raise InputError(f"{path}: not a checkpoint of this project. Make one with: agr train")
+    config = TrainConfig.from_dict(about["config"])
+    model = MultiTaskNet(config.backbone, config.data, config.tasks)
+    try:
+        model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit {config.backbone} as this version builds it ({reason})") from error
+    return model.eval().to(memory_format=torch.channels_last), about
+
+
+def current_commit() -> str:
+    """Commit of the checkout, with ``+changes`` if it was not clean; ``unknown`` outside one."""
+    try:
+        git = ["git", "-C", str(repository_root())]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return commit + ("+changes" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
