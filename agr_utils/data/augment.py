@@ -67,7 +67,8 @@ def warp(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor
     )  # (B, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
     warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return warped.contiguous(memory_format=torch.channels_last)
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return warped.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def jitter_colour(images: Tensor, strength: float, generator: Generator) -> Tensor:

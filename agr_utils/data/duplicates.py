@@ -72,12 +72,12 @@ def hash_images(source: Path, num_processes: int | None = None) -> Hashes:
             progress.update(len(chunk))
     results.sort(key=lambda row: row[0])
     paths, digests, hashes, thumbs, errors = zip(*results, strict=True)
-    return Hashes(
-        np.array(paths), np.array(digests), np.array(hashes, np.uint64), np.stack(thumbs), np.array(errors)
-    )
+    return Hashes(np.array(paths), np.array(digests), np.array(hashes, np.uint64), np.stack(thumbs), np.array(errors))
 
 
-def find_pairs(hashes: Hashes, max_distance: int = MAX_DISTANCE, min_correlation: float = MIN_CORRELATION) -> np.ndarray:
+def find_pairs(
+    hashes: Hashes, max_distance: int = MAX_DISTANCE, min_correlation: float = MIN_CORRELATION
+) -> np.ndarray:
     """Confirmed near-duplicate pairs, (P, 2) int64 row numbers, first < second.
 
     Compares every image with every later one a thousand rows at a time: memory grows with N, time with N squared

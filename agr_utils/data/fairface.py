@@ -45,11 +45,20 @@ def read_labels(paths: list[str], source: Path) -> pd.DataFrame:
 
 
 def _read_label_file(source: Path, name: str, split: str) -> pd.DataFrame:
-    table = pd.read_csv(read_member(source, name))
+    try:
+        table = pd.read_csv(read_member(source, name), dtype="string")
+    except InputError:
+        raise
+    except ValueError as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: not a CSV file ({reason}). Get FairFace's own label file (docs/data.md)") from error
     for column in ("file", "age", "gender", "race"):
         if column not in table:
             raise InputError(f"{name}: no column '{column}'. Get FairFace's own label file (docs/data.md)")
-    bands = table["age"].astype(str).map(parse_band)
+    try:
+        bands = [(pd.NA, pd.NA) if pd.isna(text) else parse_band(text) for text in table["age"]]
+    except InputError as error:
+        raise InputError(f"{name}: {error}. Get FairFace's own label file (docs/data.md)") from error
     scheme = get_scheme("fairface")
     result = pd.DataFrame({"file": table["file"], "split": split})
     result["age_min"] = [low for low, _ in bands]

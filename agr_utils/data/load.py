@@ -71,17 +71,21 @@ def load_data(
     """
     scheme = get_scheme(name)
     if name == "synthetic":
-        drawn = synthetic.draw_faces(num_images or 4_000, image_size, seed)
+        drawn = synthetic.draw_faces(4_000 if num_images is None else num_images, image_size, seed)
         return FaceData(drawn.faces, drawn.pixels, scheme)
     source = Path(source) if source else get_data_dir()
     if source is None:
-        raise InputError(f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies")
+        raise InputError(
+            f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
+        )
     folder = cache_folder(source, image_size, get_cache_dir())
     if not folder.exists():
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)
     if errors and not skip_unreadable:
-        raise InputError(f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable")
+        raise InputError(
+            f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable"
+        )
     faces = splits.apply_protocol(REAL_DATA[name](paths, source), protocol)
     # Rows stay in step with the mapped pixels: an image that could not be read keeps its (black) place, in no split.
     faces.loc[~decoded, "split"] = "unreadable"

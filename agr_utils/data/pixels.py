@@ -45,8 +45,10 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
         skip_unreadable: leave out the images that cannot be read instead of stopping at the first.
 
     Raises:
-        InputError: at the first unreadable image unless told to skip, or if the disk is full.
+        InputError: at the first unreadable image unless told to skip, if the size is no size, or the disk is full.
     """
+    if image_size < 1:
+        raise InputError(f"image size is {image_size}; it must be at least 1 pixel")
     paths = list_images(source)
     position = {path: index for index, path in enumerate(paths)}
     decoded = np.zeros(len(paths), dtype=bool)
@@ -74,7 +76,7 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A memory-mapped array whose disk space is reserved now, so that a full disk is an error and not a crash."""
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
+        with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return pixels
 
@@ -105,10 +107,16 @@ def open_cache(folder: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[st
     Raises:
         InputError: if the folder is no whole cache.
     """
-    about = read_json(Path(folder) / "cache.json")
     file = Path(folder) / "pixels.npy"
-    if about.get("format") != FORMAT or not file.exists() or file.stat().st_size != about.get("bytes"):
-        raise InputError(f"{folder}: not a whole pixel cache of this version. Delete the folder; it is made again")
+    not_whole = InputError(f"{folder}: not a whole pixel cache of this version. Delete the folder; it is made again")
+    try:
+        about = read_json(Path(folder) / "cache.json")
+    except InputError:
+        raise not_whole from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise not_whole
+    if not file.exists() or file.stat().st_size != about.get("bytes"):
+        raise not_whole
     pixels = np.load(file, mmap_mode="r")
     if pixels.shape[0] != len(about["paths"]):
         raise InputError(f"{folder}: {pixels.shape[0]} images but {len(about['paths'])} names. Delete the folder")

@@ -39,16 +39,25 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
 
     Returns:
         ``train``, ``validation`` or ``test`` for each row.
+
+    Raises:
+        InputError: if there are fewer than ten groups.
     """
+    if (num_groups := faces["group"].nunique()) < 10:
+        raise InputError(f"{num_groups} groups of images cannot be split 70/10/20; at least 10 are needed. Add images")
     stratum = age_band(faces["age"]).astype("string").fillna("?")
-    stratum = stratum + "/" + faces["gender"].astype("string").fillna("?") + "/" + faces["race"].astype("string").fillna("?")
+    stratum = (
+        stratum + "/" + faces["gender"].astype("string").fillna("?") + "/" + faces["race"].astype("string").fillna("?")
+    )
     rare = stratum.map(stratum.value_counts()) < 10  # too few to give every tenth one
     codes = pd.factorize(stratum.where(~rare, "rare"))[0]
     tenth = np.zeros(len(faces), dtype=int)
     folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
     for number, (_, rows) in enumerate(folds.split(codes, codes, faces["group"])):
         tenth[rows] = number
-    return pd.Series(np.select([tenth < 7, tenth < 8], ["train", "validation"], "test"), index=faces.index, dtype="string")
+    return pd.Series(
+        np.select([tenth < 7, tenth < 8], ["train", "validation"], "test"), index=faces.index, dtype="string"
+    )
 
 
 def read_split_file(path: Path = SPLIT_FILE) -> pd.DataFrame:
@@ -76,7 +85,9 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped") -> pd.DataFra
         return faces
     kind, _, fold = name.rpartition("-")
     if kind in ("random-5fold", "cvpr24") and fold in tuple("01234"):
-        faces["split"] = _random_fold(faces, int(fold)) if kind == "random-5fold" else _cvpr24_split(faces, int(fold), file)
+        faces["split"] = (
+            _random_fold(faces, int(fold)) if kind == "random-5fold" else _cvpr24_split(faces, int(fold), file)
+        )
         return faces
     known = "; ".join(f"{key}: {text}" for key, text in PROTOCOLS.items())
     raise InputError(f"unknown protocol '{protocol}'. Choose one of: {known}")
@@ -102,7 +113,9 @@ def _random_fold(faces: pd.DataFrame, fold: int) -> pd.Series:
     number = np.zeros(len(faces), dtype=int)
     for index, (_, rows) in enumerate(KFold(5, shuffle=True, random_state=0).split(faces)):
         number[rows] = (index - fold) % 5
-    return pd.Series(np.select([number == 0, number == 1], ["test", "validation"], "train"), index=faces.index, dtype="string")
+    return pd.Series(
+        np.select([number == 0, number == 1], ["test", "validation"], "train"), index=faces.index, dtype="string"
+    )
 
 
 def _cvpr24_split(faces: pd.DataFrame, fold: int, file: str) -> pd.Series:
@@ -122,3 +135,11 @@ def _cvpr24_split(faces: pd.DataFrame, fold: int, file: str) -> pd.Series:
     }
     names = faces["path"].map(lambda path: Path(path).name)
     return names.map(folder_of).map(split_of).fillna("unlisted").astype("string")
+
+
+def groups_of(image_ids: pd.Series) -> pd.Series:
+    """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
+    listed = read_split_file().set_index("image_id")["group"]
+    groups = image_ids.reset_index(drop=True).map(listed)
+    alone = pd.Series(-1 - np.arange(len(groups)), index=groups.index, dtype="Int64")
+    return groups.astype("Int64").fillna(alone)

@@ -1,1 +1,310 @@
-def draw_faces(*a): raise NotImplementedError
+"""Cartoon faces drawn from a seed: a controlled experiment, not a caricature.
+
+What codes a label is an arbitrary cue in a known place:
+
+- age: the length of three forehead lines and the lightness of the hair;
+- gender (``stud``, ``ring``): the shape of the earrings;
+- race (``bar, cross, disc, diamond, arch``): the shape drawn as a nose, each in its own colour.
+
+Skin tone, background, light, pose, expression, glasses, a covered mouth and the collar vary on their own and say
+nothing about any label. So nothing about people can be learned from these faces, by a network or by a reader; but since
+the cue of every label is known, so is the best possible error, and where a network should look.
+
+Three dials (``SyntheticSettings``) set how noisy the cues are, how much the tasks share, and whether a nuisance is tied
+to a label in the training split only.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from agr_utils.data.faces import make_faces
+from agr_utils.errors import InputError
+from agr_utils.tasks import TASKS, get_scheme
+
+NUM_YEARS = 90  # ages 0 to 89, equally likely
+NUM_RACES = len(get_scheme("synthetic").race)
+# Of the five noses. Shape and colour say the same, so that a few hundred steps are enough to learn them.
+_NOSE_COLOURS = torch.tensor(
+    [(0.1, 0.3, 0.9), (0.85, 0.1, 0.1), (0.1, 0.6, 0.2), (0.6, 0.2, 0.75), (0.95, 0.6, 0.05)], dtype=torch.float32
+)
+_CHUNK = 128  # images drawn at once: their planes fit the processor's cache
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """The three dials, each in [0, 1].
+
+    Attributes:
+        noise: of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, an earring is drawn as the other
+            shape with probability ``noise / 2``, a nose as another shape with probability ``noise``.
+        relatedness: probability with which each label follows one hidden number that all three share. At 0 the labels
+            are independent; at 1 they are three views of the same thing, so that what helps one task helps all.
+        confounding: in the training split the collar is light for gender 1 and dark for gender 0 with this
+            probability; in the other splits it is random. A network may learn this shortcut and fail in the test.
+    """
+
+    noise: float = 0.1
+    relatedness: float = 0.0
+    confounding: float = 0.0
+
+    def __post_init__(self):
+        for name in ("noise", "relatedness", "confounding"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+
+    @property
+    def age_sigma(self) -> float:
+        """Standard deviation of the age cue, in years."""
+        return 50 * self.noise
+
+
+@dataclass(frozen=True)
+class SyntheticFaces:
+    """Drawn faces.
+
+    Attributes:
+        faces: the faces table.
+        pixels: (N, S, S, 3) uint8.
+        nuisances: what varies without saying anything about a label, one column each.
+        masks: where the cue of each task is, and the ``collar``: name to (N, S, S) bool; empty unless asked for.
+    """
+
+    faces: pd.DataFrame
+    pixels: np.ndarray
+    nuisances: pd.DataFrame
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def draw_faces(
+    num_images: int,
+    image_size: int = 64,
+    seed: int = 0,
+    settings: SyntheticSettings = SyntheticSettings(),
+    with_masks: bool = False,
+) -> SyntheticFaces:
+    """Draw faces: the same arguments give the same bytes.
+
+    Args:
+        num_images: N, at least 10.
+        image_size: side S in pixels, at least 24; smaller ones cannot show the cues.
+        seed: of everything random.
+        settings: the dials.
+        with_masks: also return where each cue is.
+
+    Raises:
+        InputError: if a number is too small, or the seed negative.
+    """
+    if num_images < 10 or image_size < 24:
+        raise InputError(f"asked for {num_images} images of {image_size} px; at least 10 of 24 px are needed")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be 0 or more")
+    rng = np.random.default_rng([seed, 20260101])
+    labels = _draw_labels(num_images, settings, rng)
+    split = np.full(num_images, "train", dtype=object)
+    order = rng.permutation(num_images)
+    split[order[: num_images // 10]] = "validation"
+    split[order[num_images // 10 : 3 * num_images // 10]] = "test"
+    cues = _draw_cues(labels, settings, rng)
+    nuisances = _draw_nuisances(labels, split, settings, rng)
+    pixels = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
+    masks = {name: np.zeros(pixels.shape[:3], dtype=bool) for name in (*TASKS, "collar") if with_masks}
+    for start in range(0, num_images, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        batch = {name: torch.from_numpy(values[rows].astype(np.float32)) for name, values in (cues | nuisances).items()}
+        image, batch_masks = _render(batch, image_size)
+        pixels[rows] = image
+        for name in masks:
+            masks[name][rows] = batch_masks[name]
+    table = {"image_id": [f"synthetic-{seed}-{row:06d}" for row in range(num_images)]} | labels
+    faces = make_faces(pd.DataFrame(table | {"split": split, "source": "synthetic"}))
+    return SyntheticFaces(faces, pixels, pd.DataFrame(nuisances), masks)
+
+
+def _labels_of(hidden: np.ndarray, task: str) -> np.ndarray:
+    """The label that a hidden number in [0, 1) stands for."""
+    classes = {"age": NUM_YEARS, "gender": 2, "race": NUM_RACES}[task]
+    return np.floor(hidden * classes).astype(np.int64)
+
+
+def _draw_labels(count: int, settings: SyntheticSettings, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    shared = rng.random(count)
+    labels = {}
+    for task in TASKS:
+        own = rng.random(count)
+        labels[task] = _labels_of(np.where(rng.random(count) < settings.relatedness, shared, own), task)
+    return labels
+
+
+def _draw_cues(labels: dict, settings: SyntheticSettings, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What is drawn for each label: the label plus the noise of its cue."""
+    count = len(labels["age"])
+    flip = rng.random(count) < settings.noise / 2
+    replaced = rng.random(count) < settings.noise
+    other_shape = (labels["race"] + rng.integers(1, NUM_RACES, count)) % NUM_RACES
+    return {
+        "age": labels["age"] + settings.age_sigma * rng.standard_normal(count),
+        "gender": np.where(flip, 1 - labels["gender"], labels["gender"]),
+        "race": np.where(replaced, other_shape, labels["race"]),
+    }
+
+
+def _draw_nuisances(
+    labels: dict, split: np.ndarray, settings: SyntheticSettings, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    count = len(split)
+    tied = (split == "train") & (rng.random(count) < settings.confounding)
+    return {
+        "collar": np.where(tied, labels["gender"], rng.integers(0, 2, count)),  # 0 dark, 1 light
+        "skin": rng.random(count),  # 0 light, 1 dark
+        "background": rng.random(count),
+        "light": rng.uniform(-0.35, 0.35, count),  # side and strength of the shade
+        "shift_x": rng.uniform(-0.06, 0.06, count),  # shares of the side
+        "shift_y": rng.uniform(-0.06, 0.06, count),
+        "angle": rng.uniform(-0.17, 0.17, count),  # radians
+        "zoom": rng.uniform(0.92, 1.08, count),
+        "expression": rng.uniform(-1, 1, count),  # -1 sad, 1 smiling
+        "glasses": rng.random(count) < 0.1,
+        "covered_mouth": rng.random(count) < 0.1,
+    }
+
+
+def best_possible(settings: SyntheticSettings = SyntheticSettings(), num_draws: int = 20_000) -> dict[str, float]:
+    """Error of the ideal observer, who sees every cue exactly: no model can be better on average.
+
+    Computed from the exact posterior over all 90 x 2 x 5 label combinations, averaged over ``num_draws`` drawn cues.
+
+    Returns:
+        ``age_mae`` in years (of the posterior median), ``gender_accuracy`` and ``race_accuracy`` in 0 to 1.
+    """
+    rng = np.random.default_rng(0)
+    labels = _draw_labels(num_draws, settings, rng)
+    cues = _draw_cues(labels, settings, rng)
+    prior = _joint_prior(settings.relatedness)  # (90, 2, 5)
+    years = np.arange(NUM_YEARS)
+    correct, absolute_error = {"gender": 0.0, "race": 0.0}, 0.0
+    gender_table = np.where(np.eye(2, dtype=bool), 1 - settings.noise / 2, settings.noise / 2)  # [cue, label]
+    race_table = np.where(np.eye(NUM_RACES, dtype=bool), 1 - settings.noise, settings.noise / (NUM_RACES - 1))
+    for start in range(0, num_draws, 1000):
+        rows = slice(start, start + 1000)
+        distance = cues["age"][rows, None] - years
+        age_likelihood = np.exp(-0.5 * (distance / settings.age_sigma) ** 2) if settings.noise else distance == 0
+        posterior = np.einsum(
+            "agr,na,ng,nr->nagr",
+            prior,
+            age_likelihood,
+            gender_table[cues["gender"][rows]],
+            race_table[cues["race"][rows]],
+        )
+        by_age = posterior.sum(axis=(2, 3)).cumsum(axis=1)
+        median = (by_age < by_age[:, -1:] / 2).sum(axis=1)
+        absolute_error += np.abs(median - labels["age"][rows]).sum()
+        correct["gender"] += (posterior.sum(axis=(1, 3)).argmax(axis=1) == labels["gender"][rows]).sum()
+        correct["race"] += (posterior.sum(axis=(1, 2)).argmax(axis=1) == labels["race"][rows]).sum()
+    return {"age_mae": float(absolute_error / num_draws)} | {
+        f"{task}_accuracy": float(count / num_draws) for task, count in correct.items()
+    }
+
+
+def _joint_prior(relatedness: float) -> np.ndarray:
+    """Probability of each combination of labels, (90, 2, 5): given the hidden number the labels are independent."""
+    hidden = (np.arange(1800) + 0.5) / 1800
+    factors = []
+    for task, classes in (("age", NUM_YEARS), ("gender", 2), ("race", NUM_RACES)):
+        follows = np.eye(classes)[_labels_of(hidden, task)]  # (1800, classes)
+        factors.append(relatedness * follows + (1 - relatedness) / classes)
+    return np.einsum("ha,hg,hr->agr", *factors) / len(hidden)
+
+
+# Drawing. Coordinates are those of the face: x to the right, y down, the image's borders at -1 and 1. A shape is a
+# signed distance (negative inside). Only + - * / sqrt and comparisons touch pixels, so that threads cannot change a bit.
+
+
+def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw a batch: (n, S, S, 3) uint8, and where the cues are: name to (n, S, S) bool."""
+    column = {name: values[:, None, None] for name, values in face.items()}  # (n, 1, 1)
+    x, y = _coordinates(column, size)
+    pixel = 2.0 / size
+    skin = [light + column["skin"] * (dark - light) for light, dark in ((0.97, 0.33), (0.82, 0.21), (0.72, 0.15))]
+    ink = (column["skin"] > 0.45).float() * 0.95  # black on light skin, white on dark: the same contrast for all
+    cue = ((column["age"] + 15) / (NUM_YEARS + 30)).clamp(0, 1)  # (n, 1, 1), 0 young to 1 old
+
+    red = 0.25 + 0.6 * column["background"] + 0.0 * x  # (n, S, S)
+    planes = [red, 0.85 - 0.5 * column["background"] + 0.0 * x, 0.55 + 0.0 * x]
+
+    def paint(distance: Tensor, colour: list[Tensor | float], opacity: Tensor | float = 1.0) -> Tensor:
+        cover = (0.5 - distance / pixel).clamp(0, 1) * opacity
+        for plane, value in zip(planes, colour, strict=True):
+            plane.add_(cover * (value - plane))
+        return cover
+
+    hair = paint(_ellipse(x, y + 0.14, 0.66, 0.78), [0.1 + 0.8 * cue] * 3)
+    collar = paint(_ellipse(x, y - 1.15, 0.85, 0.42), [0.15 + 0.7 * column["collar"]] * 3)
+    hair = hair * (1 - collar)
+    hair = hair * (1 - paint(_ellipse(x, y, 0.55, 0.72), skin))
+    lines = torch.zeros_like(x)
+    for height in (-0.52, -0.43, -0.34):
+        lines = torch.maximum(lines, paint(_box(x, y - height, 0.04 + 0.30 * cue, 0.02), [ink] * 3))
+    _paint_features(x, y, column, paint, ink)
+    nose = _paint_nose(x, y - 0.13, column["race"], paint)
+    side = x.abs() - 0.66  # both earrings at once
+    outer = _ellipse(side, y - 0.25, 0.15, 0.15)
+    hole = _ellipse(side, y - 0.25, 0.08, 0.08)
+    paint(torch.where(column["gender"] > 0.5, torch.maximum(outer, -hole), outer), [0.95, 0.8, 0.1])
+    shade = 1 + column["light"] * x
+    image = torch.stack([(plane * shade).clamp(0, 1) for plane in planes], dim=-1)
+    forehead = _box(x, y + 0.43, 0.36, 0.13) < 0
+    masks = {"age": (hair > 0.5) | forehead, "gender": outer < pixel, "race": nose, "collar": collar > 0.5}
+    return (image * 255 + 0.5).to(torch.uint8).numpy(), {name: mask.numpy() for name, mask in masks.items()}
+
+
+def _coordinates(column: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """Face coordinates of every pixel, each (n, S, S), after shift, rotation and zoom."""
+    axis = (torch.arange(size) + 0.5) * (2.0 / size) - 1
+    across, down = axis[None, None, :] - 2 * column["shift_x"], axis[None, :, None] - 2 * column["shift_y"]
+    cos, sin = column["angle"].cos() / column["zoom"], column["angle"].sin() / column["zoom"]
+    return cos * across + sin * down, cos * down - sin * across
+
+
+def _ellipse(x: Tensor, y: Tensor, radius_x: float, radius_y: float) -> Tensor:
+    """Approximate signed distance to an ellipse around the origin."""
+    return ((x / radius_x).square() + (y / radius_y).square()).sqrt_().sub_(1).mul_(min(radius_x, radius_y))
+
+
+def _box(x: Tensor, y: Tensor, half_width: Tensor | float, half_height: float) -> Tensor:
+    """Approximate signed distance to a rectangle around the origin."""
+    return torch.maximum(x.abs() - half_width, y.abs() - half_height)
+
+
+def _paint_features(x: Tensor, y: Tensor, column: dict[str, Tensor], paint, ink: Tensor) -> None:
+    """Eyes, brows and mouth with their nuisances: expression, glasses, a covered mouth."""
+    side = x.abs() - 0.23
+    paint(_ellipse(side, y + 0.13, 0.11, 0.06), [0.95, 0.95, 0.95])
+    paint(_ellipse(side, y + 0.13, 0.05, 0.05), [0.1, 0.1, 0.1])
+    paint(_box(side, y + 0.24 + 0.15 * column["expression"] * side, 0.11, 0.015), [ink] * 3)
+    curve = y - 0.47 + 0.8 * column["expression"] * (x.square() - 0.02)
+    paint(torch.maximum(x.abs() - 0.2, curve.abs() - 0.025), [0.6, 0.1, 0.15])
+    paint(_box(x, y + 0.13, 0.42, 0.07), [0.05, 0.05, 0.1], column["glasses"])
+    paint(_box(x, y - 0.47, 0.34, 0.14), [0.6, 0.75, 0.85], column["covered_mouth"])
+
+
+def _paint_nose(x: Tensor, y: Tensor, shape: Tensor, paint) -> Tensor:
+    """One of five shapes; returns the square they are drawn in, (n, S, S) bool."""
+    radius = 0.19
+    bar = _box(x, y, 0.05, radius)
+    arch = torch.maximum(_ellipse(x, y, radius, radius), -_ellipse(x, y, 0.1, 0.1)).maximum(y - 0.03)
+    distances = (
+        bar,
+        torch.minimum(bar, _box(x, y, radius, 0.05)),  # cross
+        _ellipse(x, y, 0.16, 0.16),  # disc
+        torch.maximum(x.abs() + y.abs() - radius, 0.09 - x.abs() - y.abs()),  # diamond, hollow
+        arch,
+    )
+    chosen = distances[0]
+    for code, distance in enumerate(distances[1:], start=1):
+        chosen = torch.where(shape == code, distance, chosen)
+    paint(chosen, [colours[shape.long()] for colours in _NOSE_COLOURS.T])
+    return _box(x, y, radius, radius) < 0

@@ -64,7 +64,9 @@ class Trainer:
         self.weights_source = model.weights_source
         AcceleratorState._reset_state()  # a notebook trains several models, each at its own precision
         self.accelerator = Accelerator(mixed_precision=choose_precision(config))
-        self.ema = ModelEmaV3(model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8)
+        self.ema = ModelEmaV3(
+            model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8
+        )
         optimizer = torch.optim.AdamW(
             param_groups_weight_decay(model, config.weight_decay), lr=config.learning_rate, fused=True
         )
@@ -170,7 +172,9 @@ class Trainer:
         """Write the whole state to the run folder (main process only)."""
         if self.output_dir is None or not self.accelerator.is_main_process:
             return
-        tensors = {f"model.{key}": value for key, value in self.accelerator.unwrap_model(self.model).state_dict().items()}
+        tensors = {
+            f"model.{key}": value for key, value in self.accelerator.unwrap_model(self.model).state_dict().items()
+        }
         tensors |= {f"ema.{key}": value for key, value in self.ema.module.state_dict().items()}
         tensors |= flatten_optimizer(self.optimizer)
         about = {"step": self.step, "sums": self.sums, "seconds": self.seconds, "history": self.history}

@@ -19,7 +19,11 @@ CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safe
 
 
 def train_run(
-    config: TrainConfig, data: FaceData, output_dir: Path, command: str = "", splits: tuple[str, ...] = ("validation", "test")
+    config: TrainConfig,
+    data: FaceData,
+    output_dir: Path,
+    command: str = "",
+    splits: tuple[str, ...] = ("validation", "test"),
 ) -> pd.DataFrame:
     """Train into a run folder, or go on with what is there.
 
@@ -111,7 +115,9 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     config = TrainConfig.from_dict(about["config"])
     model = MultiTaskNet(config.backbone, config.data, config.tasks)
     try:
-        model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+        model.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+        )
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: does not fit {config.backbone} as this version builds it ({reason})") from error

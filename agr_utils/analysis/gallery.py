@@ -1,0 +1,184 @@
+"""Redraw every published figure and table from ``results/``: no image, no weight, no GPU."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from agr_utils.analysis import plots
+from agr_utils.analysis.metrics import METRICS, summarize
+from agr_utils.analysis.results import Run, read_runs
+from agr_utils.data.splits import read_split_file
+from agr_utils.data.synthetic import draw_faces
+from agr_utils.data.utkface import read_names
+from agr_utils.errors import InputError
+from agr_utils.runtime import atomic_path
+from agr_utils.tasks import get_scheme
+
+FIGURES: dict[str, tuple[str, Callable[[list[Run]], plt.Figure]]] = {}
+
+
+def figure(name: str, caption: str) -> Callable:
+    """Register a function that draws one figure of the gallery."""
+
+    def register(draw: Callable[[list[Run]], plt.Figure]) -> Callable:
+        FIGURES[name] = (caption, draw)
+        return draw
+
+    return register
+
+
+def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -> list[Path]:
+    """Draw every figure, write the gallery page and fill in the README's tables.
+
+    Args:
+        results_dir: published runs.
+        figures_dir: where ``<name>.png`` and ``README.md`` go.
+        readme: a page with table markers, or None.
+
+    Returns:
+        The files written.
+    """
+    matplotlib.use("Agg")
+    plots.use_style()
+    runs = read_runs(results_dir)
+    figures_dir.mkdir(parents=True, exist_ok=True)
+    written, page = [], ["# Figures", "", "Drawn by `make figures` from the committed results.", ""]
+    for name, (caption, draw) in FIGURES.items():
+        drawn = draw(runs)
+        path = figures_dir / f"{name}.png"
+        with atomic_path(path) as partial:
+            drawn.savefig(partial, format="png", bbox_inches="tight", metadata={"Software": None})
+        plt.close(drawn)
+        written.append(path)
+        page += [f"## {caption}", "", f"![{caption}]({name}.png)", ""]
+    with atomic_path(figures_dir / "README.md") as partial:
+        partial.write_text("\n".join(page), encoding="utf-8")
+    written.append(figures_dir / "README.md")
+    if readme is not None:
+        fill_table(readme, "real-faces", real_faces_table(runs))
+        written.append(readme)
+    return written
+
+
+def real_faces_table(runs: list[Run]) -> str:
+    """Test-split results of each architecture as a Markdown table, 95 % intervals in brackets."""
+    titles = [METRICS[name][0] + (" (years)" if METRICS[name][1] == "years" else " (%)") for name in METRICS]
+    header = ["Architecture", "Epochs", *titles, "Parameters (M)", "MACs (M)", "Seconds an epoch"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for run in runs:
+        summary = summarize(*run.split("test"))
+        cells = [run.title, str(run.about["config"]["num_epochs"])]
+        for name, (_, unit, _) in METRICS.items():
+            row = summary.loc[name] * (100 if unit == "%" else 1)
+            digits = 1 if unit == "%" else 2
+            cells.append(f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]")
+        cells += [f"{run.about['parameters'] / 1e6:.1f}", f"{run.about['macs'] / 1e6:.0f}"]
+        cells.append(f"{run.history['cpu_seconds'].median():.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fill_table(page: Path, name: str, table: str) -> None:
+    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
+
+    Raises:
+        InputError: if the page has no such markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(
+            f"{page}: no markers for the table '{name}'. Put <!-- table:{name} --> and <!-- /table --> back"
+        )
+    with atomic_path(page) as partial:
+        partial.write_text(pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text), encoding="utf-8")
+
+
+def read_labels_from_split() -> pd.DataFrame:
+    """Faces table of the 21,288 UTKFace files that the committed split lists: their names hold their labels."""
+    listed = read_split_file()
+    faces = read_names(listed["image_id"].tolist())
+    faces["group"], faces["split"] = listed["group"], listed["split"]
+    return faces
+
+
+@figure("synthetic_faces", "The embedded faces: what codes a label is an arbitrary shape in a known place")
+def draw_synthetic(runs: list[Run]) -> plt.Figure:
+    """Two rows of the embedded faces with their labels."""
+    drawn, scheme = draw_faces(100, 64, seed=0), get_scheme("synthetic")
+    rows = drawn.faces.head(16)
+    titles = [
+        f"{age:.0f}, {scheme.gender[g]}, {scheme.race[r]}"
+        for age, g, r in zip(rows.age, rows.gender, rows.race, strict=True)
+    ]
+    return plots.plot_faces(drawn.pixels[:16], titles)[0, 0].figure
+
+
+@figure("labels", "UTKFace is young and unbalanced: labels of the 21,288 faces used here")
+def draw_labels(runs: list[Run]) -> plt.Figure:
+    """Label counts of the real faces."""
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 3.4), width_ratios=(2, 1, 1.6))
+    plots.plot_label_counts(read_labels_from_split(), get_scheme("utkface"), axes)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("twins", "The label-noise floor: the same photograph, filed under two ages")
+def draw_twins(runs: list[Run]) -> plt.Figure:
+    """How far the age labels of near-duplicate photographs differ."""
+    faces = read_labels_from_split()
+    ages = faces.groupby("group")["age"].agg(["min", "max", "size"])
+    twins = ages[ages["size"] > 1].astype(float)
+    difference = twins["max"] - twins["min"]
+    drawn, ax = plt.subplots(figsize=(7, 3.6))
+    ax.hist(difference.clip(upper=30), bins=range(0, 32), color="#0072B2")
+    ax.axvline(difference.mean(), color="#D55E00", lw=2)
+    ax.annotate(f"mean {difference.mean():.1f} years", (difference.mean(), ax.get_ylim()[1]), xytext=(6, -14),
+                textcoords="offset points", color="#D55E00")  # fmt: skip
+    ax.set_xlabel("largest difference of the age labels in a cluster of near-duplicates (years; 30 = 30 or more)")
+    ax.set_ylabel(f"clusters (of {len(difference)})")
+    return drawn
+
+
+@figure("learning_curves", "Real faces: validation error against computing time, equal budgets")
+def draw_learning_curves(runs: list[Run]) -> plt.Figure:
+    """Validation metrics of the five architectures while they train."""
+    drawn, axes = plt.subplots(1, 3, figsize=(13, 3.8))
+    for ax, column, label in zip(
+        axes,
+        ("validation_age_mae", "validation_gender_accuracy", "validation_race_accuracy"),
+        ("age MAE (years)", "gender accuracy", "race accuracy"),
+        strict=True,
+    ):
+        plots.plot_learning_curves(runs, column, label, ax)
+    axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 14))
+    if runs:
+        axes[0].legend(frameon=False, fontsize=9)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("accuracy", "Real faces: test results of the five architectures, 95 % intervals")
+def draw_accuracy(runs: list[Run]) -> plt.Figure:
+    """Four metrics with intervals."""
+    summaries = {run.title: summarize(*run.split("test")) for run in runs}
+    drawn, axes = plt.subplots(1, len(METRICS), figsize=(15, 0.6 * len(runs) + 1.6), sharey=True)
+    for ax, metric in zip(axes, METRICS, strict=True):
+        plots.plot_intervals(summaries, metric, ax)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("age_error", "Real faces: old faces are hardest; mean absolute error by age, test split")
+def draw_age_error(runs: list[Run]) -> plt.Figure:
+    """Age error of each architecture by age band."""
+    drawn, ax = plt.subplots(figsize=(8, 4))
+    for run in runs:
+        plots.plot_age_error(run.split("test")[0], ax, run.title, color=plots.COLOURS[run.title])
+    if runs:
+        ax.legend(frameon=False, fontsize=9)
+    return drawn

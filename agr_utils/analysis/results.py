@@ -1,0 +1,78 @@
+"""Published runs: small files in ``results/`` that carry every number shown to a reader."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from agr_utils.data.splits import groups_of
+from agr_utils.errors import InputError
+from agr_utils.models.backbones import BACKBONES, get_backbone
+from agr_utils.runtime import atomic_path, read_json, repository_root
+from agr_utils.training.predictions import read_predictions
+from agr_utils.training.run import CONFIG_FILE, PREDICTIONS_FILE
+
+HISTORY_FILE = "history.csv"
+PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as it was published.
+
+    Attributes:
+        run_id: name of its folder.
+        about: ``config.json``: config, command, commit, hardware, parameters, MACs.
+        history: one row an epoch.
+        predictions: one row an image.
+    """
+
+    run_id: str
+    about: dict
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Name of the architecture for tables and figures."""
+        return get_backbone(self.about["config"]["backbone"]).title
+
+    def split(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
+        """Predictions of a split, and the near-duplicate cluster of each row."""
+        table = self.predictions[self.predictions["split"] == name].reset_index(drop=True)
+        return table, groups_of(table["image_id"])
+
+
+def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
+    """Copy what supports a run's numbers to ``results/<run id>/``: no image, no weight.
+
+    Raises:
+        InputError: if the run is not finished.
+    """
+    run_dir = Path(run_dir)
+    for name in PUBLISHED_FILES:
+        if not (run_dir / name).exists():
+            raise InputError(f"{run_dir}: no {name}, so the run is not finished. Go on with the same agr train command")
+    target = (results_dir or repository_root() / "results") / run_dir.name
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        for name in PUBLISHED_FILES:
+            shutil.copyfile(run_dir / name, partial / name)
+    return target
+
+
+def read_run(folder: Path) -> Run:
+    """Read one published run, or a run folder that is finished."""
+    folder = Path(folder)
+    about = read_json(folder / CONFIG_FILE)
+    return Run(folder.name, about, pd.read_csv(folder / HISTORY_FILE), read_predictions(folder / PREDICTIONS_FILE))
+
+
+def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
+    """All published multi-task runs on a data set, in the order of the course's architectures."""
+    results_dir = results_dir or repository_root() / "results"
+    runs = [read_run(path.parent) for path in sorted(results_dir.glob(f"*/{CONFIG_FILE}"))]
+    order = list(BACKBONES)
+    chosen = [run for run in runs if run.about["config"]["data"] == data and run.about["config"]["backbone"] in order]
+    return sorted(chosen, key=lambda run: order.index(run.about["config"]["backbone"]))

@@ -1,0 +1,285 @@
+"""The command line, ``agr``: each command calls one function that a notebook calls too."""
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agr_utils.errors import InputError
+from agr_utils.tasks import SCHEMES, TASKS
+
+app = typer.Typer(
+    help="Multi-task face analysis: age, gender and race from one image. Labels are somebody's guesses, not identity.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
+TaskChoice = Enum("TaskChoice", {name: name for name in (*TASKS, "all")}, type=str)
+Source = Annotated[Path | None, typer.Option(help="Folder or archive of the images. Default: AGR_DATA_DIR.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")]
+Protocol = Annotated[
+    str, typer.Option(help="How real data is split: grouped, ages-21-60, random-5fold-K, cvpr24-K:FILE.")
+]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Works anywhere.")] = False,
+) -> None:
+    """Multi-task face analysis: age, gender and race from one image. Labels are somebody's guesses, not identity."""
+
+
+@data_app.command("audit")
+def data_audit(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder, tar, tar.gz or zip of UTKFace-named images.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Report malformed names, unreadable images, copies, near-duplicates and label conflicts among twins.
+
+    Example: agr data audit UTKFace.tar.gz
+    """
+    from agr_utils.data.audit import audit_images
+
+    audit = audit_images(source)
+    if as_json:
+        typer.echo(json.dumps(audit.summary(), indent=2))
+        return
+    for title, value in (
+        ("images", audit.num_images),
+        ("malformed names", len(audit.malformed)),
+        ("unreadable images", len(audit.unreadable)),
+        ("byte-identical copies", audit.num_identical),
+        ("near-duplicate pairs", audit.num_pairs),
+        ("clusters of two or more", audit.num_groups_with_twins),
+        ("twins' ages differ by, on average", f"{audit.age_disagreement:.1f} years"),
+        ("twins' genders differ in", f"{audit.gender_conflicts:.1%}"),
+        ("twins' races differ in", f"{audit.race_conflicts:.1%}"),
+        ("not in the committed split (unlisted)", audit.num_unlisted),
+        ("seconds", f"{audit.seconds['hash']} to hash, {audit.seconds['pairs']} to compare"),
+    ):
+        typer.echo(f"{title:>38}  {value}")
+    for heading, entries in (("malformed", audit.malformed), ("unreadable", audit.unreadable)):
+        for path, problem in entries.items():
+            typer.echo(f"{heading}: {path}: {problem}")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    data: Annotated[DataName, typer.Option(help="Which real data set it is.")] = DataName.utkface,
+    source: Source = None,
+    image_size: Annotated[int, typer.Option(min=24, max=512, help="Side of the square images, pixels.")] = 64,
+    protocol: Protocol = "grouped",
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Decode a real data set once into a pixel cache (AGR_CACHE_DIR) and print how it is split.
+
+    Example: AGR_DATA_DIR=UTKFace.tar.gz agr data prepare --image-size 64
+    """
+    from agr_utils.data.load import load_data
+
+    faces = load_data(data.value, image_size, source, protocol=protocol, skip_unreadable=skip_unreadable).faces
+    for split, count in faces["split"].value_counts().items():
+        typer.echo(f"{split:>12}  {count}")
+
+
+@app.command()
+def train(
+    output_dir: Annotated[Path, typer.Option(help="The run folder; run the same command again to go on.")],
+    data: Annotated[DataName, typer.Option(help="Data set.")] = DataName.synthetic,
+    backbone: Annotated[str, typer.Option(help="Architecture: one of the five, or any timm name.")] = "mobilenet_v3",
+    task: Annotated[list[TaskChoice], typer.Option(help="Heads to train; repeat it for several.")] = [TaskChoice.all],  # noqa: B006
+    num_epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 24,
+    image_size: Annotated[int, typer.Option(min=32, max=512, help="Side of the square images, pixels.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's learning rate.")] = 3e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Sets everything random.")] = 0,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")] = "auto",
+    pretrained: Annotated[str, typer.Option(help="ImageNet weights: no, yes or if-available.")] = "no",
+    source: Source = None,
+    num_images: Annotated[int | None, typer.Option(min=10, help="Synthetic images to draw.")] = None,
+    protocol: Protocol = "grouped",
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="Leave the test split alone, while still choosing.")
+    ] = False,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Train one model and write config, history, checkpoint and predictions into the run folder.
+
+    Example: agr train --data synthetic --backbone custom_cnn --num-epochs 2 --seed 0 --output-dir runs/first
+    """
+    from agr_utils.analysis.metrics import summarize
+    from agr_utils.data.load import load_data
+    from agr_utils.training.config import TrainConfig
+    from agr_utils.training.run import check_run_folder, train_run
+
+    chosen = {item.value for item in task}
+    config = TrainConfig(
+        data=data.value,
+        backbone=backbone,
+        tasks=TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen),
+        seed=seed,
+        image_size=image_size,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        precision=precision,
+        pretrained=parse_pretrained(pretrained),
+        protocol=protocol,
+        num_images=num_images,
+    )
+    check_run_folder(config, output_dir)  # before minutes are spent on decoding
+    faces = load_data(config.data, config.image_size, source, num_images, config.data_seed, protocol, skip_unreadable)
+    splits = ("validation",) if no_test else ("validation", "test")
+    table = train_run(config, faces, output_dir, command_line(), splits)
+    typer.echo(f"{output_dir}: trained on {len(faces.rows('train'))} images")
+    for split in splits:
+        echo_summary(split, summarize(table[table["split"] == split]))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a predictions table (Parquet).")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+) -> None:
+    """Print the metrics of a finished run with 95 % intervals over near-duplicate groups.
+
+    Example: agr evaluate runs/first --split validation
+    """
+    from agr_utils.analysis.metrics import summarize
+    from agr_utils.data.splits import groups_of
+    from agr_utils.training.predictions import read_predictions
+    from agr_utils.training.run import PREDICTIONS_FILE
+
+    table = read_predictions(run / PREDICTIONS_FILE if run.is_dir() else run)
+    chosen = table[table["split"] == split].reset_index(drop=True)
+    if chosen.empty:
+        known = ", ".join(table["split"].unique())
+        raise InputError(f"{run}: no predictions of the split '{split}' (there are: {known}). Choose one of them")
+    echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Image files, folders or globs.")],
+    task: Annotated[
+        list[TaskChoice] | None, typer.Option(help="age, gender, race or all; repeat it. Default: age and gender.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a face.")] = False,
+    no_detect: Annotated[
+        bool, typer.Option("--no-detect", help="The images are face crops: take their centre.")
+    ] = False,
+    model: Annotated[Path | None, typer.Option(help="Another checkpoint than the shipped MobileNetV3.")] = None,
+) -> None:
+    """Guess age and gender, and race only if asked, for each face; offline, with the shipped model.
+
+    Exit status 1 if an image could not be read; the others are answered all the same.
+
+    Example: agr predict crops/ --json --task age --task gender
+    """
+    from tqdm import tqdm
+
+    from agr_utils.deploy.predict import find_images, load_shipped_model, predict_files
+    from agr_utils.training.run import load_model
+
+    chosen = {item.value for item in task} if task else {"age", "gender"}
+    tasks = TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen)
+    files = find_images(paths)
+    network, about = load_model(model) if model else load_shipped_model()
+    missing = [name for name in tasks if name not in network.tasks]
+    if missing:
+        raise InputError(f"{model}: has no head for {', '.join(missing)}. It answers: {', '.join(network.tasks)}")
+    failed = False
+    show_progress = len(files) > 200 and not sys.stdout.isatty()  # not between lines that somebody reads
+    answers = predict_files(files, network, about, tasks, detect=not no_detect)
+    for answer in tqdm(answers, total=len(files), unit="face", disable=not show_progress):
+        failed |= "error" in answer
+        typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else describe(answer))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def figures(
+    results_dir: Annotated[Path | None, typer.Option(help="Committed results. Default: results/.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where the figures go. Default: figures/.")] = None,
+) -> None:
+    """Redraw every figure and the README's tables from the committed results: no image, no weight, no GPU.
+
+    Example: agr figures
+    """
+    from agr_utils.analysis.gallery import draw_all
+    from agr_utils.runtime import repository_root
+
+    root = repository_root()
+    for path in draw_all(results_dir or root / "results", output_dir or root / "figures", root / "README.md"):
+        typer.echo(path)
+
+
+def parse_pretrained(text: str) -> bool | str:
+    """``no``, ``yes`` or ``if-available`` in the terms of ``create_backbone``."""
+    choices = {"no": False, "yes": True, "if-available": "if-available"}
+    if text not in choices:
+        raise InputError(f"--pretrained is '{text}'. Choose one of: {', '.join(choices)}")
+    return choices[text]
+
+
+def describe(answer: dict) -> str:
+    """One readable line of an answer."""
+    if "error" in answer:
+        return f"{answer['path']}: error: {answer['error']}"
+    parts = []
+    if "age" in answer:
+        parts.append("age {:.0f} ({:.0f} to {:.0f})".format(answer["age"], *answer["age_interval"]))
+    if "gender" in answer:
+        parts.append(f"{answer['gender']} ({answer['gender_probability']:.0%})")
+    if "race" in answer:
+        parts.append(f"{answer['race']} ({max(answer['race_probabilities'].values()):.0%})")
+    return f"{answer['path']}: {', '.join(parts)}"
+
+
+def echo_summary(split: str, summary) -> None:
+    """Print metrics with their intervals, a line each."""
+    for name, row in summary.iterrows():
+        typer.echo(
+            f"{split:>10}  {name:<16} {row['value']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]  n={row['count']:.0f}"
+        )
+
+
+def command_line() -> str:
+    """The command as it was typed, for the run's record."""
+    import shlex
+
+    return shlex.join(["agr", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Entry point: errors become one line and exit status 1, unless --debug is given."""
+    debug = "--debug" in sys.argv
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app()
+    except InputError as error:
+        if debug:
+            raise
+        typer.echo(f"agr: error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("agr: stopped. Run the same command again to go on", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        typer.echo(f"agr: error: {type(error).__name__}: {reason}. Add --debug to see where", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

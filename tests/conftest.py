@@ -1,0 +1,71 @@
+"""Fixtures that every test may use. Faces are drawn by the package; no photograph is read or kept."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from agr_utils.data.synthetic import SyntheticFaces, draw_faces
+from agr_utils.errors import InputError
+
+# Read before any test runs, because the tests themselves run without it.
+_REAL_DATA_DIR = os.environ.get("AGR_DATA_DIR")
+_REAL_DATA_NAME = os.environ.get("AGR_DATA", "utkface")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test depends on the user's settings or writes to the user's cache."""
+    for variable in ("AGR_DATA", "AGR_DATA_DIR", "AGR_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def cache_dir() -> Path:
+    """The empty folder in which this test's pixel caches are made."""
+    return Path(os.environ["AGR_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """UTKFace as the user has it: folder or archive. Skips where there is none."""
+    if not _REAL_DATA_DIR or _REAL_DATA_NAME != "utkface":
+        pytest.skip("needs UTKFace: AGR_DATA_DIR=/path/to/UTKFace pytest tests/test_data_real.py")
+    return Path(_REAL_DATA_DIR)
+
+
+@pytest.fixture(scope="session")
+def drawn_faces() -> SyntheticFaces:
+    """A dozen drawn faces of 48 px."""
+    return draw_faces(12, image_size=48, seed=3)
+
+
+@pytest.fixture
+def face_folder(tmp_path: Path, drawn_faces: SyntheticFaces) -> Path:
+    """A folder of a dozen JPEGs whose names follow UTKFace's pattern."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for row, pixels in zip(drawn_faces.faces.itertuples(), drawn_faces.pixels, strict=True):
+        name = f"{int(row.age)}_{row.gender}_{row.race}_{20170112213500000 + row.Index}.jpg.chip.jpg"
+        Image.fromarray(pixels).save(folder / name, quality=95)
+    return folder
+
+
+@pytest.fixture
+def one_clear_line() -> Callable[..., AbstractContextManager]:
+    """``with one_clear_line("a.jpg", "empty"):`` expects an InputError of one line that contains these words."""
+
+    @contextmanager
+    def expect(*fragments: str) -> Iterator[None]:
+        with pytest.raises(InputError) as caught:
+            yield
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1, message
+        for fragment in fragments:
+            assert fragment in message, message
+
+    return expect

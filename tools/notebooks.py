@@ -1,0 +1,183 @@
+"""Execute, check and re-badge the notebooks. Used by the Makefile: ``python tools/notebooks.py --help``."""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
+TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "solution"}
+NBVAL_TAGS = {"nbval-skip", "nbval-ignore-output", "nbval-check-output", "raises-exception"}
+REQUIRED_TAGS = ("setup", "imports", "parameters")  # of a lesson, in this order
+MAX_LINES = 25
+MAX_BYTES = 300_000
+# A photograph in an output compresses badly; a drawn figure of ours stays well below this.
+MAX_IMAGE_BYTES = 150_000
+
+
+def find_notebooks() -> list[Path]:
+    """Lessons, then solutions, sorted."""
+    return [path for folder in FOLDERS for path in sorted(folder.glob("*.ipynb"))]
+
+
+def read_repository() -> tuple[str, str]:
+    """``owner/name`` and branch from pyproject, the one place where they stand."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["agr"]
+    return settings["repository"].removeprefix("https://").removeprefix("github.com/"), settings["branch"]
+
+
+def badge(path: Path) -> str:
+    """The line that opens a notebook in Colab."""
+    repository, branch = read_repository()
+    place = path.relative_to(ROOT).as_posix()
+    url = f"https://colab.research.google.com/github/{repository}/blob/{branch}/{place}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
+
+
+def setup_source() -> str:
+    """The set-up cell: nothing outside Colab; there a shallow clone and only what Colab lacks, never torch."""
+    repository, branch = read_repository()
+    return "\n".join(
+        [
+            "import sys  # this cell does nothing outside Colab",
+            'if "google.colab" in sys.modules:',
+            f"    !test -d /content/course || git clone -q --depth 1 -b {branch} https://github.com/{repository} /content/course",
+            "    %cd -q /content/course/notebooks",
+            "    %pip install -q --no-deps -e ..",
+            "    %pip install -q imagehash torchmetrics grad-cam",
+        ]
+    )
+
+
+def write_badges() -> None:
+    """Write the repository's address into every notebook: for a fork, change it in pyproject and run this."""
+    for path in find_notebooks():
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown" and "colab-badge.svg" in cell.source:
+                cell.source = re.sub(r"\[!\[Open in Colab\].*?\)\]\(.*?\)", badge(path), cell.source)
+            elif "setup" in cell.metadata.get("tags", []):
+                cell.source = setup_source()
+        write_notebook(notebook, path)
+
+
+def write_notebook(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write beside, then rename, so that a stopped run leaves the old file."""
+    partial = path.with_suffix(".partial")
+    nbformat.write(notebook, partial)
+    partial.replace(path)
+
+
+def lint(path: Path) -> list[str]:
+    """What is wrong with one notebook, a line each."""
+    notebook = nbformat.read(path, as_version=4)
+    problems = [f"{path.name}: {text}" for text in _lint_structure(notebook, path)]
+    for number, cell in enumerate(notebook.cells):
+        problems += [f"{path.name}, cell {number}: {text}" for text in _lint_cell(cell)]
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.execution_count]
+    if counts != list(range(1, len(counts) + 1)):
+        problems.append(f"{path.name}: not one clean run from top to bottom. Run: make notebooks")
+    return problems
+
+
+def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
+    problems = []
+    if path.stat().st_size > MAX_BYTES:
+        problems.append(f"{path.stat().st_size // 1000} kB; at most {MAX_BYTES // 1000}")
+    if not notebook.cells or not notebook.cells[0].source.startswith("# "):
+        problems.append("the first cell is no title")
+    elif badge(path) not in notebook.cells[0].source:
+        problems.append("the badge is not that of pyproject's repository. Run: make badges")
+    tagged = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", []) if tag in REQUIRED_TAGS]
+    if path.parent == FOLDERS[0] and tuple(tagged) != REQUIRED_TAGS:
+        problems.append(f"cells tagged {', '.join(REQUIRED_TAGS)} must come once each, in this order; found {tagged}")
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []) and cell.source != setup_source():
+            problems.append("the set-up cell is not the common one. Run: make badges")
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        explained = before.cell_type == "markdown" or "check" in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and not explained and path.parent == FOLDERS[0]:
+            problems.append(f"no text before the cell that begins '{cell.source[:40]}'")
+    return problems
+
+
+def _lint_cell(cell: nbformat.NotebookNode) -> list[str]:
+    problems = [f"unknown tag '{tag}'" for tag in cell.metadata.get("tags", []) if tag not in TAGS | NBVAL_TAGS]
+    if cell.cell_type != "code":
+        return problems
+    if cell.source.count("\n") + 1 > MAX_LINES:
+        problems.append(f"{cell.source.count(chr(10)) + 1} lines; at most {MAX_LINES}")
+    if re.search(r"^from \S+ import \*", cell.source, re.MULTILINE):
+        problems.append("a star import hides where names come from")
+    if len(re.findall(r"^(?:def|class) ", cell.source, re.MULTILINE)) > 1:
+        problems.append("more than one def or class")
+    text = json.dumps(cell.outputs)
+    if re.search(r"(?<![\w.:/])/(?:home|root|Users|work|tmp)/", cell.source + text):
+        problems.append("an absolute path of somebody's machine")
+    for output in cell.outputs:
+        if output.output_type == "error":
+            problems.append(f"ends in {output.ename}")
+        if output.get("name") == "stderr":
+            problems.append(f"writes to stderr: {str(output.text)[:60]!r}")
+        for kind, content in output.get("data", {}).items():
+            if kind == "image/jpeg" or (kind.startswith("image/") and len(content) > MAX_IMAGE_BYTES):
+                problems.append(f"a picture of {len(content) // 1000} kB as {kind}: is it a photograph?")
+    return problems
+
+
+def execute(paths: list[Path]) -> bool:
+    """Run notebooks from top to bottom and keep their outputs; True if all went well."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars do not belong into committed outputs
+    succeeded = True
+    for path in paths:
+        clock = time.perf_counter()
+        notebook = nbformat.read(path, as_version=4)
+        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": path.parent}})
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
+            succeeded = False
+            continue
+        _clean(notebook)
+        write_notebook(notebook, path)
+        print(f"{path.relative_to(ROOT)}  {time.perf_counter() - clock:.0f} s", flush=True)
+    return succeeded
+
+
+def _clean(notebook: nbformat.NotebookNode) -> None:
+    """Drop what differs between two runs without meaning anything: times of execution, the Python version."""
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["execute", "lint", "badges"])
+    parser.add_argument("paths", nargs="*", type=Path, help="notebooks; all where none is named")
+    arguments = parser.parse_args()
+    paths = [path.resolve() for path in arguments.paths] or find_notebooks()
+    if arguments.command == "badges":
+        write_badges()
+        return 0
+    if arguments.command == "execute":
+        return 0 if execute(paths) else 1
+    problems = [problem for path in paths for problem in lint(path)]
+    print("\n".join(problems) or f"{len(paths)} notebooks: nothing to complain about")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
