@@ -206,6 +206,26 @@ def predict(
 
 
 @app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    results_dir: Annotated[Path | None, typer.Option(help="Where results are committed. Default: results/.")] = None,
+    ship: Annotated[bool, typer.Option("--ship", help="Also make it the model that agr predict uses.")] = False,
+) -> None:
+    """Copy what supports a run's numbers (config, history, predictions) to results/, to be committed.
+
+    Example: agr publish runs/utkface-mobilenet_v3-64px-s0 --ship
+    """
+    from agr_utils.analysis.results import publish_run
+    from agr_utils.deploy.predict import SHIPPED_MODEL, save_shipped_model
+    from agr_utils.training.run import CHECKPOINT_FILE
+
+    typer.echo(publish_run(run, results_dir))
+    if ship:
+        save_shipped_model(run / CHECKPOINT_FILE)
+        typer.echo(SHIPPED_MODEL)
+
+
+@app.command()
 def figures(
     results_dir: Annotated[Path | None, typer.Option(help="Committed results. Default: results/.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where the figures go. Default: figures/.")] = None,

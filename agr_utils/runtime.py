@@ -26,6 +26,7 @@ class Profile:
         num_epochs: epochs of one training.
         image_size: side of the square input, in pixels.
         batch_size: images a step.
+        augmentation: strength relative to the published settings; a short training has no time to learn past it.
     """
 
     name: str
@@ -33,12 +34,13 @@ class Profile:
     num_epochs: int
     image_size: int
     batch_size: int
+    augmentation: float
 
 
 PROFILES = {
-    "smoke": Profile("smoke", num_images=320, num_epochs=1, image_size=32, batch_size=32),
-    "quick": Profile("quick", num_images=4_000, num_epochs=5, image_size=48, batch_size=64),
-    "full": Profile("full", num_images=None, num_epochs=24, image_size=64, batch_size=64),
+    "smoke": Profile("smoke", num_images=320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.2),
+    "quick": Profile("quick", num_images=4_000, num_epochs=6, image_size=40, batch_size=64, augmentation=0.2),
+    "full": Profile("full", num_images=None, num_epochs=24, image_size=64, batch_size=64, augmentation=1.0),
 }
 
 

@@ -335,7 +335,7 @@ def test_random_damage_never_shows_another_error():
 
 
 def test_a_turned_picture_with_an_odd_exif_tag_is_still_turned():
-    # ImageOps.exif_transpose fails on this one: it writes the EXIF block anew, and the text is where a number should be.
+    # ImageOps.exif_transpose fails on this one: it writes the EXIF anew, and a text is where a number should be.
     picture = Image.new("RGB", (32, 16), "red")
     block = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
     block += struct.pack(">HHI4s", 0x0100, 2, 3, b"ab\0\0") + b"\0\0\0\0"

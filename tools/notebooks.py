@@ -44,14 +44,15 @@ def badge(path: Path) -> str:
 def setup_source() -> str:
     """The set-up cell: nothing outside Colab; there a shallow clone and only what Colab lacks, never torch."""
     repository, branch = read_repository()
+    clone = f"git clone -q --depth 1 -b {branch} https://github.com/{repository} /content/course"
     return "\n".join(
         [
             "import sys  # this cell does nothing outside Colab",
             'if "google.colab" in sys.modules:',
-            f"    !test -d /content/course || git clone -q --depth 1 -b {branch} https://github.com/{repository} /content/course",
+            f"    !test -d /content/course || {clone}",
             "    %cd -q /content/course/notebooks",
-            "    %pip install -q --no-deps -e ..",
             "    %pip install -q imagehash torchmetrics grad-cam",
+            '    sys.path.insert(0, "/content/course")',
         ]
     )
 
@@ -142,7 +143,8 @@ def execute(paths: list[Path]) -> bool:
     for path in paths:
         clock = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
-        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": path.parent}})
+        place = {"metadata": {"path": path.parent}}
+        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place)
         try:
             client.execute()
         except CellExecutionError as error:

@@ -5,7 +5,7 @@ nothing but its seed, and a resumed run repeats it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,11 @@ class Augmentation:
     translation: float = 0.06
     colour: float = 0.25
     erase: float = 0.25
+
+    def scaled(self, factor: float) -> "Augmentation":
+        """The same with everything but mirroring weakened (or strengthened) by a factor."""
+        names = ("rotation", "scale", "translation", "colour", "erase")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 def augment(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor:
@@ -101,4 +106,4 @@ def erase(images: Tensor, probability: float, generator: Generator) -> Tensor:
     in_rows = (rows >= top[:, None]) & (rows < (top + rect_height)[:, None])  # (B, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + rect_width)[:, None])  # (B, W)
     mask = (in_rows[:, None, :, None] & in_columns[:, None, None, :] & chosen[:, None, None, None]).to(images.device)
-    return images.masked_fill(mask, 0.5)
+    return images.clone().masked_fill_(mask, 0.5)  # masked_fill itself would lose the memory layout

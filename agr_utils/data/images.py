@@ -18,6 +18,7 @@ from agr_utils.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # whatever the suffix says; PIL would start Ghostscript for PostScript
+MAX_PIXELS = 100_000_000  # a larger image would need over 300 MB to open, and no face photograph needs it
 # EXIF orientation to what puts it right. ImageOps.exif_transpose also writes the EXIF anew, which fails on odd tags.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,7 +29,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MAX_PIXELS = 100_000_000  # a larger image would need over 300 MB to open, and no face photograph needs it
 
 
 def list_images(source: Path) -> list[str]:

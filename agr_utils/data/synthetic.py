@@ -220,7 +220,8 @@ def _joint_prior(relatedness: float) -> np.ndarray:
 
 
 # Drawing. Coordinates are those of the face: x to the right, y down, the image's borders at -1 and 1. A shape is a
-# signed distance (negative inside). Only + - * / sqrt and comparisons touch pixels, so that threads cannot change a bit.
+# signed distance (negative inside). Only + - * / sqrt and comparisons touch pixels, so that threads cannot change a
+# bit.
 
 
 def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -257,7 +258,7 @@ def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, n
     shade = 1 + column["light"] * x
     image = torch.stack([(plane * shade).clamp(0, 1) for plane in planes], dim=-1)
     forehead = _box(x, y + 0.43, 0.36, 0.13) < 0
-    masks = {"age": (hair > 0.5) | forehead, "gender": outer < pixel, "race": nose, "collar": collar > 0.5}
+    masks = {"age": (hair > 0) | forehead, "gender": outer < pixel, "race": nose, "collar": collar > 0}
     return (image * 255 + 0.5).to(torch.uint8).numpy(), {name: mask.numpy() for name, mask in masks.items()}
 
 

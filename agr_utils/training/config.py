@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from agr_utils.data.augment import Augmentation
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import Pretrained, get_backbone
+from agr_utils.runtime import Profile
 from agr_utils.tasks import TASKS, check_task, get_scheme
 
 # Age is scaled so that its loss (nats over 117 bins) does not drown the other two; see notebook 02.
@@ -71,6 +72,19 @@ class TrainConfig:
             raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise InputError(f"unknown precision '{self.precision}'. Choose one of: auto, fp32, bf16, fp16")
+
+    @classmethod
+    def from_profile(cls, profile: Profile, **settings) -> "TrainConfig":
+        """Image size, epochs, batch size, number of images and augmentation of a profile, and settings of one's own.
+
+        Args:
+            profile: see ``agr_utils.runtime.get_profile``.
+            **settings: attributes of this class; they win over the profile's.
+        """
+        names = ("image_size", "num_epochs", "batch_size", "num_images")
+        chosen = {name: getattr(profile, name) for name in names}
+        chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
+        return cls(**(chosen | settings))
 
     def to_dict(self) -> dict:
         """As JSON-able values."""

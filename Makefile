@@ -1,0 +1,54 @@
+# make course   set up, run the notebooks (quick profile), redraw the figures
+# make test     set up, then lint, unit tests and every notebook in the smoke profile
+# Others: figures, notebooks, lint, badges, test-floors, clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One numeric thread a process: results then do not depend on how many cores there are.
+SMOKE := OMP_NUM_THREADS=1 TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
+
+.PHONY: course test figures notebooks lint badges unit test-notebooks test-floors clean
+
+course: $(VENV)/.installed
+	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
+	$(MAKE) figures
+	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab notebooks"
+
+test: lint unit test-notebooks
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test]"
+	@touch $@
+
+figures: $(VENV)/.installed
+	$(BIN)/agr figures
+
+notebooks: $(VENV)/.installed
+	AGR_PROFILE=quick AGR_DATA=synthetic $(BIN)/python tools/notebooks.py execute
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+badges: $(VENV)/.installed
+	$(BIN)/python tools/notebooks.py badges
+
+unit: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests
+
+test-notebooks: $(VENV)/.installed
+	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env -n 2 --dist loadscope notebooks
+
+# The lowest versions that pyproject allows, in an environment of their own.
+test-floors:
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python tools/floors.py > .venv-floors/constraints.txt
+	.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e ".[course,test]"
+	OMP_NUM_THREADS=2 .venv-floors/bin/python -m pytest -q tests
+
+clean:
+	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache *.egg-info build dist

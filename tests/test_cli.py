@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agr_utils import cli
+
+TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32", "--num-images", "100", "--batch-size", "32"]
+
+
+@pytest.fixture
+def agr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Run ``agr`` in this process: exit status, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agr", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    command = [sys.executable, "-m", "agr_utils.cli", "train", *TINY, "--output-dir", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+COMMANDS = (
+    ["data", "audit"],
+    ["data", "prepare"],
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["figures"],
+    ["publish"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(agr, command: list[str]):
+    status, out, _ = agr(*command, "--help")
+    assert status == 0 and "Example:" in out
+
+
+def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
+    status, out, _ = agr("evaluate", str(run_folder), "--split", "validation")
+    assert status == 0 and "age_mae" in out and "n=10" in out
+    status, out, err = agr("evaluate", str(run_folder), "--split", "unlisted")
+    assert status == 1 and "there are: validation, test" in err
+    status, out, _ = agr("publish", str(run_folder), "--results-dir", str(tmp_path))
+    assert status == 0
+    assert {path.name for path in (tmp_path / "first").iterdir()} == {"config.json", "history.csv", "predictions.parquet"}
+    recorded = json.loads((run_folder / "config.json").read_text())["command"]
+    assert recorded.startswith("agr train --backbone custom_cnn")
+
+
+def test_training_a_finished_run_again_trains_nothing(agr, run_folder: Path):
+    before = (run_folder / "history.csv").read_text()
+    assert agr("train", *TINY, "--output-dir", str(run_folder))[0] == 0
+    assert (run_folder / "history.csv").read_text() == before
+
+
+def test_predict_exits_with_1_if_an_image_cannot_be_read(agr, run_folder: Path, face_folder: Path):
+    model = ["--model", str(run_folder / "checkpoint.safetensors")]
+    status, out, _ = agr("predict", str(face_folder), "--json", "--task", "all", "--no-detect", *model)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 0 and len(lines) == 12
+    assert list(lines[0]) == [
+        "path", "age", "age_interval", "gender", "gender_probability", "race", "race_probabilities",
+    ]  # fmt: skip
+    (face_folder / "näive Häuser.jpg").write_bytes(b"")
+    status, out, _ = agr("predict", str(face_folder), "--json", *model)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 1 and len(lines) == 13
+    assert lines[-1]["path"].endswith("näive Häuser.jpg") and "empty" in lines[-1]["error"]
+    assert all("race" not in line for line in lines)
+    status, out, _ = agr("predict", str(face_folder), *model)
+    assert status == 1 and "age" in out and "disc" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--backbone", "mobilnet_v3", "--output-dir", "x"], "Did you mean: mobilenet_v3"),
+        (["train", "--data", "utkface", "--output-dir", "x"], "AGR_DATA_DIR"),
+        (["train", "--pretrained", "maybe", "--output-dir", "x"], "if-available"),
+        (["evaluate", "nowhere"], "no such file"),
+        (["predict", "nowhere.jpg"], "no image there"),
+        (["data", "audit", "nowhere"], "no such folder"),
+        (["publish", "nowhere"], "not finished"),
+    ],
+)
+def test_bad_input_is_one_clear_line(agr, arguments, words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = agr(*arguments)
+    assert status == 1 and words in err and err.startswith("agr: error: ")
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert not list(tmp_path.iterdir()), "bad input left something behind"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch):
+    from agr_utils.errors import InputError
+
+    monkeypatch.setattr(sys, "argv", ["agr", "evaluate", "nowhere", "--debug"])
+    with pytest.raises(InputError):
+        cli.main()
+
+
+def test_an_unforeseen_error_is_one_line_too(agr, monkeypatch: pytest.MonkeyPatch):
+    def explode(*args):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("agr_utils.training.predictions.read_predictions", explode)
+    status, _, err = agr("evaluate", "nowhere")
+    assert status == 1 and err == "agr: error: RuntimeError: two lines. Add --debug to see where\n"
+
+
+def test_audit_and_prepare(agr, face_folder: Path):
+    (face_folder / "300_0_0_20170112213500999.jpg.chip.jpg").write_bytes(next(face_folder.iterdir()).read_bytes())
+    (face_folder / "20_0_0_20170112213500998.jpg.chip.jpg").write_bytes(b"\xff\xd8\xff")
+    status, out, _ = agr("data", "audit", str(face_folder), "--json")
+    found = json.loads(out)
+    assert status == 0 and found["num_images"] == 14 and found["num_identical"] == 1
+    assert len(found["unreadable"]) == 1 and "age 300" in list(found["malformed"].values())[0]
+    assert agr("data", "audit", str(face_folder))[1].count("malformed:") == 1
+    status, out, err = agr("data", "prepare", "--source", str(face_folder))
+    assert status == 1 and "--skip-unreadable" in err
+    status, out, _ = agr("data", "prepare", "--source", str(face_folder), "--skip-unreadable")
+    assert status == 0 and "unlisted  13" in out and "unreadable  1" in out

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from agr_utils.training.losses import AGE_SIGMA, age_loss, age_target, class_loss, multitask_loss
+
+NAN = float("nan")
+
+
+def test_age_target_of_a_number_is_a_gaussian_around_it():
+    target = age_target(torch.tensor([40.0]), torch.tensor([40.0]))
+    years = torch.arange(117)
+    mean = (target[0] * years).sum()
+    assert target.sum().item() == pytest.approx(1, abs=1e-5)
+    assert mean.item() == pytest.approx(40, abs=0.01)
+    # A year is an interval of uniform density, whose variance of 1/12 adds to the Gaussian's.
+    variance = (target[0] * (years - mean) ** 2).sum().item()
+    assert variance == pytest.approx(AGE_SIGMA**2 + 1 / 12, rel=0.01)
+
+
+def test_age_target_of_a_band_is_flat_inside_and_falls_off_outside():
+    target = age_target(torch.tensor([20.0]), torch.tensor([49.0]))[0]
+    inside = target[28:42]
+    assert inside.max() - inside.min() < 0.001 * inside.max()
+    assert target[10] < 0.01 * inside.mean() and target[60] < 0.01 * inside.mean()
+
+
+def test_age_target_at_the_ends_of_the_range():
+    target = age_target(torch.tensor([0.0, 116.0]), torch.tensor([0.0, 116.0]))
+    assert torch.allclose(target.sum(dim=1), torch.ones(2), atol=1e-5)
+    assert target.argmax(dim=1).tolist() == [0, 116]
+
+
+def test_age_loss_prefers_the_right_age_and_skips_missing_labels():
+    right, wrong = torch.zeros(2, 117), torch.zeros(2, 117)
+    right[:, 30], wrong[:, 60] = 6.0, 6.0
+    labels = torch.tensor([30.0, NAN])
+    assert age_loss(right, labels, labels) < age_loss(wrong, labels, labels)
+    garbage = right.clone()
+    garbage[1] = 100 * torch.rand(117)
+    assert torch.equal(age_loss(right, labels, labels), age_loss(garbage, labels, labels))
+
+
+def test_no_label_at_all_asks_for_nothing():
+    logits = torch.randn(3, 117, requires_grad=True)
+    missing = torch.full((3,), NAN)
+    loss = age_loss(logits, missing, missing)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().max() == 0
+    classes = torch.randn(3, 5, requires_grad=True)
+    loss = class_loss(classes, torch.full((3,), -1))
+    loss.backward()
+    assert loss.item() == 0 and classes.grad.abs().max() == 0
+
+
+def test_a_mean_inside_its_band_is_not_pulled():
+    logits = torch.zeros(1, 117)
+    logits[0, 35] = 20.0
+    band = age_loss(logits, torch.tensor([30.0]), torch.tensor([39.0]))
+    target = age_target(torch.tensor([30.0]), torch.tensor([39.0]))
+    assert band.item() == pytest.approx(F.cross_entropy(logits, target).item(), rel=1e-5)
+
+
+def test_class_loss_masks_missing_labels():
+    logits = torch.randn(4, 5)
+    labels = torch.tensor([1, -1, 3, -1])
+    assert torch.allclose(class_loss(logits, labels), class_loss(logits[[0, 2]], labels[[0, 2]]))
+
+
+def test_label_smoothing_keeps_certainty_from_being_free():
+    logits = torch.tensor([[50.0, 0.0]])
+    assert class_loss(logits, torch.tensor([0])).item() > 1
+
+
+def test_total_is_the_weighted_sum():
+    logits = {"age": torch.randn(4, 117), "gender": torch.randn(4, 2)}
+    labels = {
+        "age_min": torch.tensor([10.0, 20, 30, 40]),
+        "age_max": torch.tensor([10.0, 20, 30, 40]),
+        "gender": torch.tensor([0, 1, 1, 0]),
+        "race": torch.tensor([0, 1, 2, 3]),
+    }
+    total, losses = multitask_loss(logits, labels, {"age": 0.5, "gender": 2.0, "race": 7.0})
+    assert set(losses) == {"age", "gender"}
+    assert total.item() == pytest.approx(0.5 * losses["age"].item() + 2 * losses["gender"].item(), rel=1e-5)
+    assert math.isfinite(total.item())

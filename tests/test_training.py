@@ -1,0 +1,188 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from agr_utils.data.load import FaceData, load_data
+from agr_utils.errors import InputError
+from agr_utils.training import loop
+from agr_utils.training.batches import Labels, epoch_order, load_pixels, split_batches
+from agr_utils.training.checkpoints import load_tensors, save_tensors
+from agr_utils.training.config import TrainConfig
+from agr_utils.training.loop import STATE_FILE, Trainer
+from agr_utils.training.run import CHECKPOINT_FILE, check_run_folder, load_model, predict_split, train_run
+
+CONFIG = TrainConfig(backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def data() -> FaceData:
+    return load_data("synthetic", 32, num_images=160)
+
+
+@pytest.fixture(scope="module")
+def finished_run(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, train_run(CONFIG, data, folder, "agr train …")
+
+
+def test_every_image_once_an_epoch_in_another_order_each_time():
+    rows = np.arange(100, 200)
+    first, second = epoch_order(rows, 0, 0), epoch_order(rows, 0, 1)
+    assert sorted(first) == sorted(rows) == sorted(second)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(rows, 0, 0))
+    assert [len(batch) for batch in split_batches(rows, 32)] == [32, 32, 32, 4]
+
+
+def test_batches_and_labels(data: FaceData):
+    rows = np.array([5, 2, 9])
+    images = load_pixels(data, rows)
+    assert images.shape == (3, 3, 32, 32) and images.dtype == torch.float32
+    assert torch.equal((images[1] * 255).round().byte(), torch.from_numpy(data.pixels[2].copy()).permute(2, 0, 1))
+    faces = data.faces.copy()
+    faces.loc[2, ["age", "age_min", "age_max", "race"]] = pd.NA
+    labels = Labels(FaceData(faces, data.pixels, data.scheme)).batch(rows)
+    assert labels["age_min"].isnan().tolist() == [False, True, False]
+    assert labels["race"][1] == -1 and labels["gender"][1] == faces.loc[2, "gender"]
+
+
+def test_training_lowers_the_loss(data: FaceData):
+    history = Trainer(replace(CONFIG, num_epochs=4), data).run()
+    assert history["train_loss"].iloc[-1] < 0.95 * history["train_loss"].iloc[0]
+
+
+def test_same_seed_same_numbers_another_seed_others(data: FaceData):
+    runs = [Trainer(replace(CONFIG, seed=seed), data).run()["train_loss"].tolist() for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_run_folder_is_complete(finished_run: tuple[Path, pd.DataFrame], data: FaceData):
+    folder, table = finished_run
+    about = json.loads((folder / "config.json").read_text())
+    assert about["run_id"] == "run" and about["command"] == "agr train …"
+    assert about["parameters"] > 1e6 and about["hardware"]["cores"] >= 1
+    assert TrainConfig.from_dict(about["config"]) == CONFIG
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    stored = pd.read_parquet(folder / "predictions.parquet")
+    assert len(stored) == len(table) == 16 + 32
+    assert set(stored["split"]) == {"validation", "test"}
+    assert stored.filter(like="race_p").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
+    assert ((stored["age_lo"] <= stored["age_pred"]) & (stored["age_pred"] <= stored["age_hi"])).all()
+
+
+def test_a_checkpoint_gives_the_same_predictions(finished_run: tuple[Path, pd.DataFrame], data: FaceData):
+    folder, table = finished_run
+    model, about = load_model(folder / CHECKPOINT_FILE)
+    again = predict_split(model, data, "test", "run", about["age_widening"])
+    pd.testing.assert_frame_equal(again, table[table["split"] == "test"].reset_index(drop=True), rtol=1e-5)
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.mark.parametrize("step_of_death", [2, 3, 5])
+def test_resume_is_exact(data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_of_death: int):
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0)  # save after every step
+    whole = Trainer(CONFIG, data)
+    whole.run()
+    first = Trainer(CONFIG, data, tmp_path)
+    original_step = first._train_step
+
+    def step_or_die(rows):
+        if first.step == step_of_death:
+            raise Killed
+        return original_step(rows)
+
+    monkeypatch.setattr(first, "_train_step", step_or_die)
+    with pytest.raises(Killed):
+        first.run()
+    second = Trainer(CONFIG, data, tmp_path)
+    assert second.resume() and second.step == step_of_death
+    second.run()
+    for name, value in whole.ema.module.state_dict().items():
+        assert torch.equal(value, second.ema.module.state_dict()[name]), name
+    assert whole.history_table()["train_loss"].tolist() == second.history_table()["train_loss"].tolist()
+
+
+def test_a_run_folder_of_another_config_is_refused(finished_run: tuple[Path, pd.DataFrame], tmp_path: Path):
+    folder, _ = finished_run
+    check_run_folder(CONFIG, folder)
+    with pytest.raises(InputError, match="another learning_rate"):
+        check_run_folder(replace(CONFIG, learning_rate=1e-3), folder)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="a file, not a folder"):
+        check_run_folder(CONFIG, file)
+
+
+def test_missing_labels_are_trained_around(data: FaceData):
+    faces = data.faces.copy()
+    train = faces.index[faces["split"] == "train"]
+    faces.loc[train[::2], ["age", "age_min", "age_max"]] = pd.NA
+    faces.loc[train[1::2], "race"] = pd.NA
+    faces.loc[faces["split"] == "validation", "race"] = pd.NA
+    history = Trainer(replace(CONFIG, num_epochs=1), FaceData(faces, data.pixels, data.scheme)).run()
+    assert np.isfinite(history[["train_age", "train_race", "validation_age_mae"]].to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"image_size": 8}, "image_size is 8"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"precision": "int4"}, "unknown precision"),
+        ({"data": "imdb"}, "unknown data set"),
+        ({"tasks": ("mood",)}, "unknown task"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict, words: str):
+    with pytest.raises(InputError, match=words):
+        replace(CONFIG, **settings)
+
+
+def test_unknown_setting_is_named():
+    with pytest.raises(InputError, match="lerning_rate"):
+        TrainConfig.from_dict({"lerning_rate": 1})
+
+
+def test_too_few_images_for_a_batch(data: FaceData):
+    with pytest.raises(InputError, match="fewer than a batch"):
+        Trainer(replace(CONFIG, batch_size=512), data)
+
+
+def test_damaged_checkpoints_are_named_and_never_unpickled(tmp_path: Path, finished_run: tuple[Path, pd.DataFrame]):
+    whole = (finished_run[0] / CHECKPOINT_FILE).read_bytes()
+    for name, content in {"torn": whole[: len(whole) // 2], "empty": b"", "pickle": b"\x80\x04K*."}.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            load_model(path)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_model(tmp_path / "absent.safetensors")
+    save_tensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(2)}, {})
+    with pytest.raises(InputError, match="not a checkpoint of this project"):
+        load_model(tmp_path / "foreign.safetensors")
+
+
+def test_a_full_disk_keeps_the_last_state(data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = Trainer(CONFIG, data, tmp_path)
+    trainer.save()
+    before = load_tensors(tmp_path / STATE_FILE)[1]
+
+    def full(*args, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agr_utils.training.checkpoints.save_file", full)
+    trainer.step = 99
+    with pytest.raises(InputError, match="No space left"):
+        trainer.save()
+    assert load_tensors(tmp_path / STATE_FILE)[1] == before
+    assert not list(tmp_path.glob("*.partial"))

@@ -1,0 +1,11 @@
+"""Print every ``name>=version`` of pyproject as ``name==version``: the constraints of ``make test-floors``."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+extras = project["optional-dependencies"]
+for requirement in [*project["dependencies"], *extras["course"], *extras["test"]]:
+    name, floor = re.fullmatch(r"([\w.-]+)>=([\w.]+).*", requirement).groups()
+    print(f"{name}=={floor}")
