@@ -139,6 +139,25 @@ def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes
     return ax
 
 
+def plot_age_scatter(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Predicted against labelled age, a dot a face; of an age band its middle. Perfect answers lie on the line."""
+    labelled = (table["age_min"].astype(float) + table["age_max"].astype(float)) / 2
+    ax.scatter(labelled, table["age_pred"], s=8, alpha=0.5, color="#0072B2", linewidths=0)
+    longest = float(np.nanmax([labelled.max(), table["age_pred"].max()]))
+    ax.plot([0, longest], [0, longest], color=NEUTRAL, ls="--", lw=1)
+    ax.set_xlabel("labelled age (years)")
+    ax.set_ylabel("predicted age (years)")
+    return ax
+
+
+def plot_predictions(table: pd.DataFrame, scheme: LabelScheme, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """The three answers of one model on three axes: ages, and the confusions of gender and race."""
+    plot_age_scatter(table, axes[0])
+    for task, ax in zip(("gender", "race"), axes[1:], strict=True):
+        plot_confusion(table, task, scheme, ax)
+    return axes
+
+
 def plot_age_belief(belief: np.ndarray, ages: Sequence[float], ax: Axes) -> Axes:
     """Age distributions of a few faces, (n, 117), each with its label as a dotted line."""
     for number, (row, age) in enumerate(zip(belief, ages, strict=True)):

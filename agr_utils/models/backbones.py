@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass
 from typing import Literal
+from urllib.request import Request, urlopen
 
 import timm
 import torch
@@ -68,7 +69,8 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
 
     Args:
         name: a name that ``get_backbone`` takes.
-        pretrained: True asks timm for ImageNet weights and fails without them; ``"if-available"`` goes on without.
+        pretrained: True asks timm for ImageNet weights and fails without them; ``"if-available"`` goes on without,
+            and does not wait for a network that is not there.
         drop_rate: stochastic depth rate of timm's residual blocks (Huang et al. 2016), in [0, 1).
 
     Returns:
@@ -83,6 +85,8 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
             raise InputError(f"{name} has no pretrained weights. Train it from scratch: leave out --pretrained")
         model = CustomCNN()
         return model, model.num_features, "from scratch"
+    if pretrained == "if-available" and not _weights_within_reach(backbone.timm_name):
+        pretrained = False
     if pretrained:
         try:
             model = timm.create_model(backbone.timm_name, pretrained=True, num_classes=0, drop_path_rate=drop_rate)
@@ -95,6 +99,25 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
                 ) from error
     model = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, drop_path_rate=drop_rate)
     return model, _num_features(model), "from scratch"
+
+
+def _weights_within_reach(timm_name: str) -> bool:
+    """Whether weights lie in the local cache or their server answers.
+
+    Asked first because the server's client tries for most of a minute, and complains on stderr, before it gives up.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository = getattr(timm.get_pretrained_cfg(timm_name), "hf_hub_id", None)
+    if repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=3):
+            return True
+    except OSError:  # no network, no such name, a time-out, a proxy that refuses
+        return False
 
 
 def _num_features(model: nn.Module) -> int:

@@ -1,0 +1,88 @@
+"""The project's files agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements() -> list[Requirement]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    texts = [*PROJECT["project"]["dependencies"], *extras["course"], *extras["test"]]
+    return [Requirement(text) for text in texts]
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
+            assert match, f"constraints.txt: '{line}' is not name==version"
+            pinned[canonical(match[1])] = match[2]
+    return pinned
+
+
+def test_every_requirement_has_one_floor_and_a_tried_version_above_it():
+    pinned = constraints()
+    for requirement in requirements():
+        floors = [spec for spec in requirement.specifier if spec.operator == ">="]
+        assert len(floors) == 1, f"{requirement}: one lower bound, please"
+        assert canonical(requirement.name) in pinned, f"{requirement.name} is missing in constraints.txt"
+        assert requirement.specifier.contains(pinned[canonical(requirement.name)]), f"{requirement} contradicts its pin"
+        assert Version(floors[0].version) <= Version(pinned[canonical(requirement.name)])
+
+
+def test_environment_takes_its_list_from_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *packages, pip_section = environment["dependencies"]
+    assert [package.split()[0] for package in packages] == ["python", "pip"]
+    assert packages[0].removeprefix("python ") == PROJECT["project"]["requires-python"]
+    assert pip_section == {"pip": ["-e .[course]"]}
+
+
+def tracked_text_files() -> list[Path]:
+    suffixes = {".py", ".md", ".toml", ".yml", ".txt", ".ipynb", ".json", ".csv", ""}
+    hidden = {".git", ".venv", ".venv-floors", "runs", ".pytest_cache", ".ruff_cache"}
+    return [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file() and path.suffix in suffixes and not hidden & set(path.relative_to(ROOT).parts)
+    ]
+
+
+def test_no_address_of_a_package_index_anywhere():
+    pattern = re.compile(r"https?://\S*(?:py" + r"pi|pythonhosted|download\.py" + r"torch)")
+    for path in tracked_text_files():
+        assert not pattern.search(path.read_text(encoding="utf-8", errors="ignore")), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+def test_links_lead_somewhere(page: str):
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)", text):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{page} links to {target}, which does not exist"
+
+
+def test_every_documented_command_exists():
+    from typer.main import get_command
+
+    from agr_utils.cli import app
+
+    known = get_command(app).commands
+    for page in ("README.md", "docs/data.md", "docs/MODEL_CARD.md"):
+        for name in re.findall(r"\bagr ([a-z]+)\b", (ROOT / page).read_text(encoding="utf-8")):
+            assert name in known, f"{page} mentions 'agr {name}'"

@@ -1,0 +1,72 @@
+"""Published results: complete, in step with the README, and redrawn the same twice."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from agr_utils.analysis import gallery
+from agr_utils.analysis.metrics import summarize
+from agr_utils.analysis.results import read_runs
+from agr_utils.data.splits import read_split_file
+from agr_utils.errors import InputError
+from agr_utils.runtime import repository_root
+
+ROOT = repository_root()
+RUNS = read_runs()
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.run_id)
+def test_a_published_run_supports_its_numbers(run):
+    listed = read_split_file().set_index("image_id")["split"]
+    assert run.about["run_id"] == run.run_id
+    assert run.predictions["image_id"].is_unique
+    assert (run.predictions["split"].astype(str) == run.predictions["image_id"].map(listed).astype(str)).all()
+    counts = run.predictions["split"].value_counts()
+    assert counts.to_dict() == {"test": (listed == "test").sum(), "validation": (listed == "validation").sum()}
+    assert len(run.history) == run.about["config"]["num_epochs"]
+    assert {"commit", "command", "hardware", "weights_source"} <= set(run.about)
+    last = run.history.iloc[-1]
+    validation = summarize(*run.split("validation"), num_resamples=10)["value"]
+    assert validation["age_mae"] == pytest.approx(last["validation_age_mae"], abs=0.02)
+    assert validation["gender_accuracy"] == pytest.approx(last["validation_gender_accuracy"], abs=0.002)
+
+
+def test_readme_table_is_what_the_predictions_give():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.split("<!-- table:real-faces -->\n")[1].split("<!-- /table -->")[0].strip()
+    assert table == gallery.real_faces_table(RUNS)
+
+
+def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):
+    readme = tmp_path / "README.md"
+    shutil.copyfile(ROOT / "README.md", readme)
+    written = gallery.draw_all(ROOT / "results", tmp_path / "first", readme)
+    again = gallery.draw_all(ROOT / "results", tmp_path / "second")
+    assert len(written) == len(gallery.FIGURES) + 2
+    for path in again:
+        first = (tmp_path / "first" / path.name).read_bytes()
+        assert hashlib.sha256(first).digest() == hashlib.sha256(path.read_bytes()).digest(), path.name
+    for name in gallery.FIGURES:
+        assert (ROOT / "figures" / f"{name}.png").exists(), f"{name} is not in figures/. Run: make figures"
+
+
+def test_figures_can_be_drawn_before_there_is_a_result(tmp_path: Path):
+    assert gallery.draw_all(tmp_path / "nothing", tmp_path / "figures")
+
+
+def test_a_page_without_markers_is_refused(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("no markers")
+    with pytest.raises(InputError, match="no markers"):
+        gallery.fill_table(page, "real-faces", "| x |")
+    assert page.read_text() == "no markers"
+
+
+def test_labels_can_be_read_from_the_split_file_alone():
+    faces = gallery.read_labels_from_split()
+    assert len(faces) == 21_288
+    assert faces["race"].isna().sum() == 3 and faces["age"].notna().all()
+    assert isinstance(faces["age"], pd.Series)
