@@ -104,6 +104,9 @@ def train(
     pretrained: Annotated[str, typer.Option(help="ImageNet weights: no, yes or if-available.")] = "no",
     source: Source = None,
     num_images: Annotated[int | None, typer.Option(min=10, help="Synthetic images to draw.")] = None,
+    noise: Annotated[float, typer.Option(min=0, max=1, help="Synthetic: how noisy the cues are.")] = 0.1,
+    relatedness: Annotated[float, typer.Option(min=0, max=1, help="Synthetic: how much the tasks share.")] = 0.0,
+    confounding: Annotated[float, typer.Option(min=0, max=1, help="Synthetic: a shortcut in training only.")] = 0.0,
     protocol: Protocol = "grouped",
     no_test: Annotated[
         bool, typer.Option("--no-test", help="Leave the test split alone, while still choosing.")
@@ -116,6 +119,7 @@ def train(
     """
     from agr_utils.analysis.metrics import summarize
     from agr_utils.data.load import load_data
+    from agr_utils.data.synthetic import SyntheticSettings
     from agr_utils.training.config import TrainConfig
     from agr_utils.training.run import check_run_folder, train_run
 
@@ -133,9 +137,18 @@ def train(
         pretrained=parse_pretrained(pretrained),
         protocol=protocol,
         num_images=num_images,
+        synthetic=SyntheticSettings(noise, relatedness, confounding),
     )
     check_run_folder(config, output_dir)  # before minutes are spent on decoding
-    faces = load_data(config.data, config.image_size, source, num_images, config.data_seed, protocol, skip_unreadable)
+    faces = load_data(
+        config.data,
+        image_size,
+        source,
+        num_images,
+        protocol=protocol,
+        skip_unreadable=skip_unreadable,
+        settings=config.synthetic,
+    )
     splits = ("validation",) if no_test else ("validation", "test")
     table = train_run(config, faces, output_dir, command_line(), splits)
     typer.echo(f"{output_dir}: trained on {len(faces.rows('train'))} images")
@@ -223,6 +236,26 @@ def publish(
     if ship:
         save_shipped_model(run / CHECKPOINT_FILE)
         typer.echo(SHIPPED_MODEL)
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option(help="CSV to write.")] = Path("results/bench/cpu_settings.csv"),
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the square images, pixels.")] = 64,
+) -> None:
+    """Time a training step of each architecture in fp32 and bf16, with and without channels_last. Run nothing beside it.
+
+    Example: agr bench --output results/bench/cpu_settings.csv
+    """
+    from agr_utils.runtime import atomic_path
+    from agr_utils.training.benchmark import bench_cpu_settings
+
+    table = bench_cpu_settings(image_size=image_size)
+    with atomic_path(output) as partial:
+        table.to_csv(partial, index=False, float_format="%.1f")
+    for row in table.itertuples():
+        layout = "channels_last" if row.channels_last else "default layout"
+        typer.echo(f"{row.backbone:<16} {row.precision} {layout:<15} {row.images_per_second:6.0f} images/s")
 
 
 @app.command()

@@ -119,7 +119,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir() and target.exists():
             shutil.rmtree(target)  # a folder cannot be renamed over one that holds files
-        os.replace(partial, target)
+        partial.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {target}: {reason}. Free some space or choose another folder") from error

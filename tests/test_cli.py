@@ -7,7 +7,8 @@ import pytest
 
 from agr_utils import cli
 
-TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32", "--num-images", "100", "--batch-size", "32"]
+TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32"]
+TINY += ["--num-images", "100", "--batch-size", "32"]
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ COMMANDS = (
     ["predict"],
     ["figures"],
     ["publish"],
+    ["bench"],
 )
 
 
@@ -59,7 +61,8 @@ def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
     assert status == 1 and "there are: validation, test" in err
     status, out, _ = agr("publish", str(run_folder), "--results-dir", str(tmp_path))
     assert status == 0
-    assert {path.name for path in (tmp_path / "first").iterdir()} == {"config.json", "history.csv", "predictions.parquet"}
+    published = {path.name for path in (tmp_path / "first").iterdir()}
+    assert published == {"config.json", "history.csv", "predictions.parquet"}
     recorded = json.loads((run_folder / "config.json").read_text())["command"]
     assert recorded.startswith("agr train --backbone custom_cnn")
 

@@ -187,6 +187,13 @@ def test_flipped_bytes_are_caught_by_the_checksum(face_folder, tmp_path, one_cle
         list(read_images(archive))
 
 
+def test_a_wrong_checksum_at_the_end_of_a_tar_gz(face_folder, tmp_path, one_clear_line):
+    archive = pack(face_folder, tmp_path / "faces.tar.gz")
+    damage(archive, archive.stat().st_size - 8, length=4)
+    with one_clear_line("faces.tar.gz", "damaged archive", "Download it again"):
+        list(read_images(archive))
+
+
 def test_an_archive_with_a_password(tmp_path, one_clear_line):
     archive = tmp_path / "locked.zip"
     with zipfile.ZipFile(archive, "w") as target:

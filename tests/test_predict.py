@@ -15,7 +15,7 @@ from agr_utils.training.run import load_model, train_run
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with UTKFace's labels, trained on drawn faces for two steps: its answers are nonsense, their form is not."""
+    """Trained on drawn faces for two steps: its answers are nonsense, their form is not."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     config = TrainConfig(backbone="custom_cnn", num_epochs=1, image_size=32, batch_size=32, num_images=100)
     train_run(config, load_data("synthetic", 32, num_images=100), folder)

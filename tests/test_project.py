@@ -68,7 +68,10 @@ def test_no_address_of_a_package_index_anywhere():
         assert not pattern.search(path.read_text(encoding="utf-8", errors="ignore")), path
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+PAGES = ["README.md", "CHANGELOG.md", *[f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str):
     path = ROOT / page
     text = path.read_text(encoding="utf-8")

@@ -16,7 +16,9 @@ from agr_utils.training.config import TrainConfig
 from agr_utils.training.loop import STATE_FILE, Trainer
 from agr_utils.training.run import CHECKPOINT_FILE, check_run_folder, load_model, predict_split, train_run
 
-CONFIG = TrainConfig(backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32")
+CONFIG = TrainConfig(
+    backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32"
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ROOT = Path(__file__).resolve().parent.parent
+project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
 for requirement in [*project["dependencies"], *extras["course"], *extras["test"]]:
     name, floor = re.fullmatch(r"([\w.-]+)>=([\w.]+).*", requirement).groups()

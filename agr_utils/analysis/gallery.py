@@ -106,7 +106,10 @@ def read_labels_from_split() -> pd.DataFrame:
     return faces
 
 
-@figure("synthetic_faces", "The embedded faces: what codes a label is an arbitrary shape in a known place")
+@figure(
+    "synthetic_faces",
+    "The embedded faces: what codes a label is an arbitrary shape in a known place (and is sometimes drawn wrong)",
+)
 def draw_synthetic(runs: list[Run]) -> plt.Figure:
     """Two rows of the embedded faces with their labels."""
     drawn, scheme = draw_faces(100, 64, seed=0), get_scheme("synthetic")
@@ -139,7 +142,7 @@ def draw_twins(runs: list[Run]) -> plt.Figure:
     ax.axvline(difference.mean(), color="#D55E00", lw=2)
     ax.annotate(f"mean {difference.mean():.1f} years", (difference.mean(), ax.get_ylim()[1]), xytext=(6, -14),
                 textcoords="offset points", color="#D55E00")  # fmt: skip
-    ax.set_xlabel("largest difference of the age labels in a cluster of near-duplicates (years; 30 = 30 or more)")
+    ax.set_xlabel("largest age difference in a cluster (years; 30 = 30 or more)")
     ax.set_ylabel(f"clusters (of {len(difference)})")
     return drawn
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from agr_utils.data import fairface, splits, synthetic, utkface
 from agr_utils.data.pixels import build_cache, cache_folder, open_cache
+from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.runtime import get_cache_dir, get_data_dir
 from agr_utils.tasks import LabelScheme, get_scheme
@@ -54,6 +55,7 @@ def load_data(
     seed: int = 0,
     protocol: str = "grouped",
     skip_unreadable: bool = False,
+    settings: SyntheticSettings = SyntheticSettings(),
 ) -> FaceData:
     """Load a data set, building its pixel cache the first time.
 
@@ -65,13 +67,14 @@ def load_data(
         seed: of the synthetic drawing.
         protocol: how a real data set is split, see ``agr_utils.data.splits``.
         skip_unreadable: leave images out that cannot be read, instead of stopping.
+        settings: the dials of the synthetic drawing.
 
     Raises:
         InputError: for an unknown name, or real data that is not where it was said to be.
     """
     scheme = get_scheme(name)
     if name == "synthetic":
-        drawn = synthetic.draw_faces(4_000 if num_images is None else num_images, image_size, seed)
+        drawn = synthetic.draw_faces(4_000 if num_images is None else num_images, image_size, seed, settings)
         return FaceData(drawn.faces, drawn.pixels, scheme)
     source = Path(source) if source else get_data_dir()
     if source is None:

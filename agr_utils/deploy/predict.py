@@ -54,7 +54,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         elif path.exists():
             found = [path]
         else:
-            found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+            found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
         if not found:
             raise InputError(f"{pattern}: no image there (looked for {', '.join(SUFFIXES)}). Check the path")
         files.extend(found)
@@ -78,8 +78,8 @@ def predict_files(
         detect: look for the face first, see ``agr_utils.deploy.detect``.
 
     Yields:
-        ``path`` and, for each task, ``age`` and ``age_interval`` (years), ``gender`` and ``gender_probability``, ``race``
-        and ``race_probabilities``; or ``path`` and ``error`` for a file that cannot be read.
+        ``path`` and, for each task, ``age`` and ``age_interval`` (years), ``gender`` and ``gender_probability``,
+        ``race`` and ``race_probabilities``; or ``path`` and ``error`` for a file that cannot be read.
     """
     size = about["config"]["image_size"]
     read = partial(_read_file, size=size, detect=detect)

@@ -25,7 +25,7 @@ class Backbone:
         year: year of publication.
         timm_name: name in timm; empty for the custom CNN.
         cpu_precision: ``bf16`` or ``fp32``, whichever trains faster on a CPU with bfloat16 instructions
-            (docs/performance.md has the measurements; dense convolutions gain, depthwise ones lose).
+            (``agr bench``; measured in results/bench/: dense convolutions gain, depthwise ones lose).
         target_layer: dotted name of the last layer that still has a map, for Grad-CAM.
     """
 

@@ -32,7 +32,8 @@ class SqueezeExcite(nn.Module):
         self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
         self.excite = nn.Conv2d(channels // reduction, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
         weights = torch.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))  # (B, C/r, 1, 1)
         return x * torch.sigmoid(self.excite(weights))
 
@@ -47,7 +48,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second[1].weight)  # the block starts as the identity, which trains faster
         self.attention = SqueezeExcite(channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
         return torch.relu(x + self.attention(self.second(self.first(x))))
 
 
@@ -69,8 +71,10 @@ class CustomCNN(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.num_features = widths[-1]
 
-    def forward_features(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C, H/16, W/16)
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Last map: ``(B, 3, H, W)`` to ``(B, C, H/16, W/16)``."""
         return self.stages(self.stem(x))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C)
+    def forward(self, x: Tensor) -> Tensor:
+        """Features, averaged over the map: ``(B, 3, H, W)`` to ``(B, C)``."""
         return self.forward_features(x).mean(dim=(2, 3))

@@ -31,7 +31,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dictionary)
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
 

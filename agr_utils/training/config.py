@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 
 from agr_utils.data.augment import Augmentation
+from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.runtime import Profile
@@ -37,6 +38,7 @@ class TrainConfig:
         protocol: how real data is split.
         num_images: synthetic images drawn; None for the default.
         data_seed: of the synthetic drawing.
+        synthetic: dials of the synthetic drawing.
     """
 
     data: str = "synthetic"
@@ -59,6 +61,7 @@ class TrainConfig:
     protocol: str = "grouped"
     num_images: int | None = None
     data_seed: int = 0
+    synthetic: SyntheticSettings = SyntheticSettings()
 
     def __post_init__(self):
         get_scheme(self.data)
@@ -99,6 +102,8 @@ class TrainConfig:
         content = dict(content)
         if "augmentation" in content:
             content["augmentation"] = Augmentation(**content["augmentation"])
+        if "synthetic" in content:
+            content["synthetic"] = SyntheticSettings(**content["synthetic"])
         if "tasks" in content:
             content["tasks"] = tuple(content["tasks"])
         return cls(**content)

@@ -78,7 +78,7 @@ def check_run_folder(config: TrainConfig, output_dir: Path) -> None:
         different = [key for key, value in config.to_dict().items() if there.get(key, value) != value]
         if different:
             raise InputError(
-                f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir, or delete it"
+                f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir"
             )
 
 
