@@ -240,22 +240,25 @@ def publish(
 
 @app.command()
 def bench(
-    output: Annotated[Path, typer.Option(help="CSV to write.")] = Path("results/bench/cpu_settings.csv"),
+    output_dir: Annotated[Path, typer.Option(help="Folder for the CSV files.")] = Path("results/bench"),
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square images, pixels.")] = 64,
 ) -> None:
-    """Time a training step of each architecture in fp32 and bf16, with and without channels_last. Run nothing beside it.
+    """Time training steps of each architecture: at its own settings, and in each precision and layout.
 
-    Example: agr bench --output results/bench/cpu_settings.csv
+    Run nothing beside it; OMP_NUM_THREADS sets the number of threads.
+
+    Example: OMP_NUM_THREADS=2 agr bench --output-dir results/bench
     """
     from agr_utils.runtime import atomic_path
-    from agr_utils.training.benchmark import bench_cpu_settings
+    from agr_utils.training.benchmark import bench_cpu_settings, bench_training
 
-    table = bench_cpu_settings(image_size=image_size)
-    with atomic_path(output) as partial:
-        table.to_csv(partial, index=False, float_format="%.1f")
-    for row in table.itertuples():
-        layout = "channels_last" if row.channels_last else "default layout"
-        typer.echo(f"{row.backbone:<16} {row.precision} {layout:<15} {row.images_per_second:6.0f} images/s")
+    for name, measure in {"training": bench_training, "cpu_settings": bench_cpu_settings}.items():
+        table = measure(image_size=image_size)
+        with atomic_path(output_dir / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False, float_format="%.1f")
+        typer.echo(f"{output_dir / name}.csv")
+        shown = ["backbone", "precision", "channels_last", "images_per_second"]
+        typer.echo(table[[column for column in shown if column in table]].round(0).to_string(index=False))
 
 
 @app.command()

@@ -37,7 +37,7 @@ def test_a_published_run_supports_its_numbers(run):
 def test_readme_table_is_what_the_predictions_give():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.split("<!-- table:real-faces -->\n")[1].split("<!-- /table -->")[0].strip()
-    assert table == gallery.real_faces_table(RUNS)
+    assert table == gallery.real_faces_table(RUNS, gallery.read_speeds(ROOT / "results"))
 
 
 def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):

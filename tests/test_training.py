@@ -95,14 +95,14 @@ def test_resume_is_exact(data: FaceData, tmp_path: Path, monkeypatch: pytest.Mon
     whole = Trainer(CONFIG, data)
     whole.run()
     first = Trainer(CONFIG, data, tmp_path)
-    original_step = first._train_step
+    original_step = first.train_step
 
     def step_or_die(rows):
         if first.step == step_of_death:
             raise Killed
         return original_step(rows)
 
-    monkeypatch.setattr(first, "_train_step", step_or_die)
+    monkeypatch.setattr(first, "train_step", step_or_die)
     with pytest.raises(Killed):
         first.run()
     second = Trainer(CONFIG, data, tmp_path)

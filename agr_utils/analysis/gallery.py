@@ -59,13 +59,24 @@ def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -
         partial.write_text("\n".join(page), encoding="utf-8")
     written.append(figures_dir / "README.md")
     if readme is not None:
-        fill_table(readme, "real-faces", real_faces_table(runs))
+        fill_table(readme, "real-faces", real_faces_table(runs, read_speeds(results_dir)))
         written.append(readme)
     return written
 
 
-def real_faces_table(runs: list[Run]) -> str:
-    """Test-split results of each architecture as a Markdown table, 95 % intervals in brackets."""
+def read_speeds(results_dir: Path) -> pd.Series:
+    """Images a second of each backbone as ``agr bench`` measured them; empty where it has not."""
+    path = results_dir / "bench" / "training.csv"
+    return pd.read_csv(path).set_index("backbone")["images_per_second"] if path.exists() else pd.Series(dtype=float)
+
+
+def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
+    """Test-split results of each architecture as a Markdown table, 95 % intervals in brackets.
+
+    Args:
+        runs: published runs.
+        speeds: see ``read_speeds``.
+    """
     titles = [METRICS[name][0] + (" (years)" if METRICS[name][1] == "years" else " (%)") for name in METRICS]
     header = ["Architecture", "Epochs", *titles, "Parameters (M)", "MACs (M)", "Seconds an epoch"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
@@ -77,7 +88,8 @@ def real_faces_table(runs: list[Run]) -> str:
             digits = 1 if unit == "%" else 2
             cells.append(f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]")
         cells += [f"{run.about['parameters'] / 1e6:.1f}", f"{run.about['macs'] / 1e6:.0f}"]
-        cells.append(f"{run.history['cpu_seconds'].median():.0f}")
+        speed = speeds.get(run.about["config"]["backbone"])
+        cells.append(f"{run.about['num_train'] / speed:.0f}" if speed else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

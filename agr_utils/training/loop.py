@@ -112,7 +112,7 @@ class Trainer:
         last_save = clock
         self.model.train()
         for rows in batches:
-            losses = self._train_step(rows)
+            losses = self.train_step(rows)
             for name, value in losses.items():
                 self.sums[name] += value
             self.step += 1
@@ -128,7 +128,7 @@ class Trainer:
         self.seconds["wall"] += time.perf_counter() - clock
         self.seconds["cpu"] += time.process_time() - cpu_clock
 
-    def _train_step(self, rows: np.ndarray) -> dict[str, float]:
+    def train_step(self, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step on this process's share of a batch; returns the losses."""
         process = self.accelerator
         seed = int(np.random.SeedSequence([self.config.seed, self.step, process.process_index]).generate_state(1)[0])
@@ -142,10 +142,10 @@ class Trainer:
         process.backward(loss)
         process.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
-        self.step_schedules()
+        self._step_schedules()
         return {"loss": loss.item()} | {task: value.item() for task, value in task_losses.items()}
 
-    def step_schedules(self) -> None:
+    def _step_schedules(self) -> None:
         """After a step: move the learning rate and the averaged weights."""
         self.scheduler.step_update(self.step + 1)
         self.ema.update(self.accelerator.unwrap_model(self.model), step=self.step + 1)
