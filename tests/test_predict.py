@@ -82,6 +82,12 @@ def test_a_shipped_model_that_was_tampered_with_is_refused(
         predict.load_shipped_model()
 
 
+def test_a_mirrored_face_gets_the_same_answer(checkpoint: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    model, _ = load_model(checkpoint)
+    assert predict.predict_pixels(pixels, model) == predict.predict_pixels(pixels[:, :, ::-1].copy(), model)
+
+
 def test_a_picture_without_a_face_is_taken_as_it_is():
     image = Image.new("RGB", (120, 80), "grey")
     assert crop_face(image) is image

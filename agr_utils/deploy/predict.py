@@ -14,11 +14,11 @@ import torch
 from agr_utils.data.images import SUFFIXES, decode_image, resize_square
 from agr_utils.deploy.detect import crop_face
 from agr_utils.errors import InputError
-from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
+from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age
 from agr_utils.runtime import read_json, write_json
 from agr_utils.tasks import TASKS
 from agr_utils.training.checkpoints import load_tensors, save_tensors
-from agr_utils.training.predictions import COVERAGE
+from agr_utils.training.predictions import COVERAGE, predict_probabilities
 from agr_utils.training.run import load_model
 
 SHIPPED_MODEL = Path(__file__).parent / "mobilenet_v3.safetensors"
@@ -116,18 +116,18 @@ def predict_pixels(
 ) -> list[dict]:
     """Answers for a batch of pixels, (B, S, S, 3) uint8, one dictionary a face as in ``predict_files``."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
-    logits = model(normalize(images))
+    probabilities = predict_probabilities(model, images)
     answers: list[dict] = [{} for _ in pixels]
-    if "age" in tasks and "age" in logits:
-        belief = logits["age"].softmax(dim=1)  # (B, 117)
+    if "age" in tasks and "age" in probabilities:
+        belief = probabilities["age"]  # (B, 117)
         mean, (lower, upper) = expected_age(belief), age_interval(belief, COVERAGE, widening)
         for answer, age, low, high in zip(answers, mean.tolist(), lower.tolist(), upper.tolist(), strict=True):
             answer |= {"age": round(age, 1), "age_interval": [round(min(low, age), 1), round(max(high, age), 1)]}
     for task in ("gender", "race"):
-        if task not in tasks or task not in logits:
+        if task not in tasks or task not in probabilities:
             continue
         classes = model.scheme.classes(task)
-        for answer, row in zip(answers, logits[task].softmax(dim=1).tolist(), strict=True):
+        for answer, row in zip(answers, probabilities[task].tolist(), strict=True):
             best = int(np.argmax(row))
             answer[task] = classes[best]
             if task == "gender":

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from agr_utils.data.load import FaceData
@@ -18,6 +19,21 @@ COVERAGE = 0.9  # asked of the age interval
 
 
 @torch.inference_mode()
+def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tensor]:
+    """Probabilities of each task, averaged over each image and its mirror image: mirroring changes no label.
+
+    Args:
+        model: in evaluation mode.
+        images: (B, 3, H, W) float32 in [0, 1].
+
+    Returns:
+        ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R) float32: those the model has; rows sum to 1.
+    """
+    images = normalize(images)
+    plain, mirrored = model(images), model(images.flip(3))
+    return {task: (plain[task].softmax(dim=1) + mirrored[task].softmax(dim=1)) / 2 for task in plain}
+
+
 def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
     """Probabilities of each task for some rows, in float32, without augmentation.
 
@@ -28,9 +44,8 @@ def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_si
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {task: [] for task in model.tasks}
     for batch_rows in tqdm(list(split_batches(rows, batch_size)), desc="predict", unit="batch", leave=False):
-        logits = model(normalize(load_pixels(data, batch_rows, device)))
-        for task, task_logits in logits.items():
-            parts[task].append(task_logits.softmax(dim=1).cpu().numpy())
+        for task, probabilities in predict_probabilities(model, load_pixels(data, batch_rows, device)).items():
+            parts[task].append(probabilities.cpu().numpy())
     return {task: np.concatenate(arrays) for task, arrays in parts.items()}
 
 
