@@ -102,6 +102,10 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []) and cell.source != setup_source():
             problems.append("the set-up cell is not the common one. Run: make badges")
+        if cell.cell_type == "markdown":
+            for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", cell.source):
+                if "://" not in target and not (path.parent / target).exists():
+                    problems.append(f"a link to {target}, which does not exist")
     for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
         explained = before.cell_type == "markdown" or "check" in cell.metadata.get("tags", [])
         if cell.cell_type == "code" and not explained and path.parent == FOLDERS[0]:
