@@ -12,6 +12,7 @@ from agr_utils.data import load
 from agr_utils.data.images import list_images
 from agr_utils.data.load import load_data
 from agr_utils.data.splits import read_split_file
+from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.tasks import TASKS
 
 SIZE = 16
@@ -37,6 +38,11 @@ def test_the_seed_decides_the_synthetic_faces():
     assert np.array_equal(first.pixels, again.pixels)
     pd.testing.assert_frame_equal(first.faces, again.faces)
     assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_the_dials_reach_the_drawing():
+    faces = load_data(image_size=24, num_images=50, settings=SyntheticSettings(relatedness=1)).faces
+    assert (faces["gender"] == (faces["age"] >= 45)).all()
 
 
 def test_no_synthetic_image_is_refused_and_not_taken_for_the_default(one_clear_line):

@@ -148,9 +148,11 @@ def test_ages_21_to_60(listed_faces):
     assert (used.min(), used.max()) == (21, 60)
 
 
-def test_an_unknown_age_is_outside_21_to_60():
-    faces = read_names(["300_0_1_20170112213500903.jpg.chip.jpg"])
-    assert apply_protocol(faces, "ages-21-60")["split"].tolist() == ["unlisted"]
+def test_an_unknown_age_is_outside_21_to_60(listed_faces):
+    faces = listed_faces[listed_faces["age"] == 30].head(10).reset_index(drop=True)
+    assert (apply_protocol(faces, "ages-21-60")["split"] != "unlisted").all()
+    faces["age"] = pd.NA
+    assert (apply_protocol(faces.astype({"age": "Float32"}), "ages-21-60")["split"] == "unlisted").all()
 
 
 def test_five_random_folds_test_every_image_once(listed_faces):

@@ -184,6 +184,15 @@ def test_masks_are_where_a_face_has_these_parts():
     assert not masks["gender"][:, :, 22:26].any()
 
 
+def test_the_gender_mask_covers_the_whole_earrings():
+    drawn = draw_faces(100, 64, with_masks=True)
+    red, green, blue = np.moveaxis(drawn.pixels.astype(float), -1, 0)
+    yellow = (red > 90) & (green > 0.75 * red) & (blue < 0.3 * red)  # nothing else in a face has their colour
+    assert yellow.any(axis=(1, 2)).all()
+    assert not (yellow & ~drawn.masks["gender"]).any()
+    assert yellow.sum() > 0.4 * drawn.masks["gender"].sum()
+
+
 def test_a_label_changes_pixels_inside_its_mask_and_nowhere_else():
     """Relatedness gives the same faces, in the same pose and light, other labels: only their cues may change."""
     first = draw_faces(300, 64, settings=CLEAN, with_masks=True)

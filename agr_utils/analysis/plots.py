@@ -35,19 +35,20 @@ def plot_faces(pixels: np.ndarray, titles: Sequence[str] | None = None, num_colu
 
     Args:
         pixels: (N, S, S, 3) uint8; never photographs of people.
-        titles: one line above each.
+        titles: above each, of one line or more.
         num_columns: of the grid.
 
     Returns:
         Array of the axes.
     """
     num_rows = -(-len(pixels) // num_columns)
-    height = num_rows * (1.35 if titles else 1.1)
+    title_lines = max(title.count("\n") + 1 for title in titles) if titles else 0
+    height = num_rows * (1.1 + 0.2 * title_lines)
     figure, axes = plt.subplots(num_rows, num_columns, figsize=(num_columns * 1.1, height), squeeze=False)
     for number, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if number < len(pixels):
-            ax.imshow(pixels[number])
+            ax.imshow(pixels[number], interpolation="nearest")  # true pixels, and pictures a third of the size
             if titles:
                 ax.set_title(titles[number], fontsize=8)
     figure.tight_layout(pad=0.3)

@@ -18,6 +18,7 @@ class Augmentation:
 
     Attributes:
         flip: probability of mirroring.
+        affine: probability of being rotated, scaled and shifted. Resampling blurs, so some faces are left sharp.
         rotation: largest angle, degrees.
         scale: largest relative change of size.
         translation: largest shift, share of the side.
@@ -26,6 +27,7 @@ class Augmentation:
     """
 
     flip: float = 0.5
+    affine: float = 1.0
     rotation: float = 15.0
     scale: float = 0.15
     translation: float = 0.06
@@ -61,11 +63,13 @@ def _uniform(batch: int, low: float, high: float, generator: Generator, like: Te
 def warp(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor:
     """Mirror, rotate, scale and shift each image by its own amount, all in one resampling."""
     batch = len(images)
-    angle = _uniform(batch, -settings.rotation, settings.rotation, generator, images) * (math.pi / 180)
-    scale = 1 + _uniform(batch, -settings.scale, settings.scale, generator, images)
+    # Where an image is not chosen the grid falls on the pixels themselves, and sampling returns them exactly.
+    chosen = (_uniform(batch, 0, 1, generator, images) < settings.affine).float()
+    angle = chosen * _uniform(batch, -settings.rotation, settings.rotation, generator, images) * (math.pi / 180)
+    scale = 1 + chosen * _uniform(batch, -settings.scale, settings.scale, generator, images)
     mirror = 1 - 2 * (_uniform(batch, 0, 1, generator, images) < settings.flip).float()
-    shift_x = 2 * _uniform(batch, -settings.translation, settings.translation, generator, images)
-    shift_y = 2 * _uniform(batch, -settings.translation, settings.translation, generator, images)
+    shift_x = 2 * chosen * _uniform(batch, -settings.translation, settings.translation, generator, images)
+    shift_y = 2 * chosen * _uniform(batch, -settings.translation, settings.translation, generator, images)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     matrix = torch.stack(
         [torch.stack([cos * mirror, -sin, shift_x], dim=1), torch.stack([sin * mirror, cos, shift_y], dim=1)], dim=1

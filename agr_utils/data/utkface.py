@@ -13,7 +13,7 @@ from agr_utils.data.faces import make_faces
 from agr_utils.tasks import NUM_AGES, SCHEMES
 
 WELL_FORMED = re.compile(r"\d{1,3}_[01]_[0-4]_\d{14,20}\.jpg\.chip\.jpg")
-_LABELS = re.compile(r"(\d{1,3})_(\d+)_(?:(\d{1,2})_)?(\d{14,})")
+_LABELS = re.compile(r"(\d{1,3})_(\d+)_(?:(\d{1,2})_)?(\d{4,})")
 
 
 def parse_name(path: str) -> dict:
