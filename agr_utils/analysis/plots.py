@@ -135,6 +135,7 @@ def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     sns.heatmap(shares, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
                 xticklabels=names, yticklabels=names, ax=ax)  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
     ax.set_xlabel(f"predicted {task}")
     ax.set_ylabel(f"labelled {task} (rows: 100 %)")
     return ax

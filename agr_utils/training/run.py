@@ -74,8 +74,9 @@ def check_run_folder(config: TrainConfig, output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
     if (output_dir / CONFIG_FILE).exists():
-        there = read_json(output_dir / CONFIG_FILE).get("config", {})
-        different = [key for key, value in config.to_dict().items() if there.get(key, value) != value]
+        # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
+        there = TrainConfig.from_dict(read_json(output_dir / CONFIG_FILE).get("config", {})).to_dict()
+        different = [key for key, value in config.to_dict().items() if there[key] != value]
         if different:
             raise InputError(
                 f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir"
