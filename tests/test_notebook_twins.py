@@ -189,13 +189,20 @@ def check_train_by_hand(notebook: dict) -> None:
     trainer = small_trainer(num_epochs=2, augmentation=Augmentation())
     seed_everything(trainer.config.seed)
     model = notebook["MultiTaskNet"](trainer.data.scheme).to(memory_format=torch.channels_last)
+    start = flatten(model)
     average, values = notebook["train_by_hand"](model, trainer.data, trainer.config)
     seed_everything(trainer.config.seed)
     history = trainer.run()
     by_epoch = torch.tensor(values).reshape(2, -1).mean(dim=1)
-    torch.testing.assert_close(by_epoch, torch.tensor(history["train_loss"]).float(), rtol=2e-3, atol=0)
-    for name, value in trainer.ema.module.state_dict().items():
-        torch.testing.assert_close(average.state_dict()[name], value, rtol=0.02, atol=2e-3, msg=name)
+    torch.testing.assert_close(by_epoch, torch.tensor(history["train_loss"]).float(), rtol=1e-3, atol=0)
+    # Single weights differ by rounding, which AdamW magnifies where a gradient is near 0; on the whole hardly anything.
+    ours, theirs = flatten(average), flatten(trainer.ema.module)
+    assert (ours - theirs).norm() < 0.02 * (theirs - start).norm()
+
+
+def flatten(model: nn.Module) -> Tensor:
+    """All weights and running statistics in one row."""
+    return torch.cat([value.flatten().double() for value in model.state_dict().values() if value.is_floating_point()])
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
@@ -230,7 +237,7 @@ SPOILT = [
     ("update_average", "step**-0.8", "step**-0.7"),
     ("update_average", "value.copy_(current)", "pass"),
     ("train_by_hand", "[config.seed, step, 0]", "[config.seed, step, 1]"),
-    ("train_by_hand", "model, step + 1, config", "model, step + 3, config"),
+    ("train_by_hand", "model, step + 1, config", "model, step + 2, config"),
 ]
 
 

@@ -162,7 +162,7 @@ def draw_twins(runs: list[Run]) -> plt.Figure:
 @figure("learning_curves", "Real faces: validation error against computing time, equal budgets")
 def draw_learning_curves(runs: list[Run]) -> plt.Figure:
     """Validation metrics of the five architectures while they train."""
-    drawn, axes = plt.subplots(1, 3, figsize=(13, 3.8))
+    drawn, axes = plt.subplots(1, 3, figsize=(11, 3.6))
     for ax, column, label in zip(
         axes,
         ("validation_age_mae", "validation_gender_accuracy", "validation_race_accuracy"),
@@ -181,8 +181,8 @@ def draw_learning_curves(runs: list[Run]) -> plt.Figure:
 def draw_accuracy(runs: list[Run]) -> plt.Figure:
     """Four metrics with intervals."""
     summaries = {run.title: summarize(*run.split("test")) for run in runs}
-    drawn, axes = plt.subplots(1, len(METRICS), figsize=(15, 0.6 * len(runs) + 1.6), sharey=True)
-    for ax, metric in zip(axes, METRICS, strict=True):
+    drawn, axes = plt.subplots(2, 2, figsize=(9, 1.1 * len(runs) + 2.4), sharey=True)
+    for ax, metric in zip(axes.flat, METRICS, strict=True):
         plots.plot_intervals(summaries, metric, ax)
     drawn.tight_layout()
     return drawn

@@ -122,7 +122,7 @@ def plot_age_error(table: pd.DataFrame, ax: Axes, label: str | None = None, **st
     ax.errorbar(mean.index.astype(str), mean, yerr=half_width, marker="o", capsize=3, label=label, **style)
     ax.set_xlabel("labelled age (years)")
     ax.set_ylabel("MAE (years)")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.05 * (mean + half_width).max()))
     return ax
 
 
