@@ -54,3 +54,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
             _, number, name = key.split(".", 2)
             state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items():
+                if value.shape == parameter.shape:
+                    # The fused kernel walks raw memory: moments must lie as their (channels last) weights do.
+                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
