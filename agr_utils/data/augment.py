@@ -27,12 +27,12 @@ class Augmentation:
     """
 
     flip: float = 0.5
-    affine: float = 1.0
-    rotation: float = 15.0
-    scale: float = 0.15
-    translation: float = 0.06
-    colour: float = 0.25
-    erase: float = 0.25
+    affine: float = 0.5
+    rotation: float = 8.0
+    scale: float = 0.1
+    translation: float = 0.05
+    colour: float = 0.15
+    erase: float = 0.1
 
     def scaled(self, factor: float) -> "Augmentation":
         """The same with everything but mirroring weakened (or strengthened) by a factor."""
