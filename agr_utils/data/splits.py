@@ -52,8 +52,9 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     rare = stratum.map(stratum.value_counts()) < 10  # too few to give every tenth one
     codes = pd.factorize(stratum.where(~rare, "rare"))[0]
     tenth = np.zeros(len(faces), dtype=int)
-    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
-    for number, (_, rows) in enumerate(folds.split(codes, codes, faces["group"])):
+    # Groups are shuffled by renumbering them: scikit-learn's own shuffling spoils the strata in 1.6.
+    groups = np.random.default_rng(seed).permutation(num_groups)[pd.factorize(faces["group"])[0]]
+    for number, (_, rows) in enumerate(StratifiedGroupKFold(n_splits=10).split(codes, codes, groups)):
         tenth[rows] = number
     return pd.Series(
         np.select([tenth < 7, tenth < 8], ["train", "validation"], "test"), index=faces.index, dtype="string"
