@@ -95,10 +95,16 @@ def train(
     data: Annotated[DataName, typer.Option(help="Data set.")] = DataName.synthetic,
     backbone: Annotated[str, typer.Option(help="Architecture: one of the five, or any timm name.")] = "mobilenet_v3",
     task: Annotated[list[TaskChoice], typer.Option(help="Heads to train; repeat it for several.")] = [TaskChoice.all],  # noqa: B006
-    num_epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 24,
+    num_epochs: Annotated[float, typer.Option(help="Passes over the training split.")] = 24,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget: plan the epochs so that the run ends after so many minutes.")
+    ] = None,
     image_size: Annotated[int, typer.Option(min=32, max=512, help="Side of the square images, pixels.")] = 64,
+    early_size: Annotated[int | None, typer.Option(help="Start with smaller images of this side.")] = None,
+    early_share: Annotated[float, typer.Option(help="Share of the training that --early-size lasts.")] = 0.7,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's learning rate.")] = 3e-3,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Share of features dropped before the heads.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Sets everything random.")] = 0,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")] = "auto",
     pretrained: Annotated[str, typer.Option(help="ImageNet weights: no, yes or if-available.")] = "no",
@@ -111,15 +117,21 @@ def train(
     no_test: Annotated[
         bool, typer.Option("--no-test", help="Leave the test split alone, while still choosing.")
     ] = False,
+    save_minutes: Annotated[float, typer.Option(min=0, help="Minutes between saves within an epoch.")] = 5,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
     """Train one model and write config, history, checkpoint and predictions into the run folder.
+
+    Killed, or stopped with Ctrl-C? The same command goes on where it was, to the same result.
+    On several GPUs or processes: accelerate launch -m agr_utils.cli train … (docs/scaling.md).
 
     Example: agr train --data synthetic --backbone custom_cnn --num-epochs 2 --seed 0 --output-dir runs/first
     """
     from agr_utils.analysis.metrics import summarize
     from agr_utils.data.load import load_data
     from agr_utils.data.synthetic import SyntheticSettings
+    from agr_utils.runtime import get_processes
     from agr_utils.training.config import TrainConfig
     from agr_utils.training.run import check_run_folder, train_run
 
@@ -130,27 +142,37 @@ def train(
         tasks=TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen),
         seed=seed,
         image_size=image_size,
+        early_size=early_size,
+        early_share=early_share,
         num_epochs=num_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        dropout=dropout,
         precision=precision,
         pretrained=parse_pretrained(pretrained),
         protocol=protocol,
         num_images=num_images,
         synthetic=SyntheticSettings(noise, relatedness, confounding),
     )
-    check_run_folder(config, output_dir)  # before minutes are spent on decoding
-    faces = load_data(
-        config.data,
-        image_size,
-        source,
-        num_images,
-        protocol=protocol,
-        skip_unreadable=skip_unreadable,
-        settings=config.synthetic,
-    )
+    check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
+    with get_processes().main_process_first():  # of several, one decodes and the others find its cache
+        faces = load_data(
+            config.data,
+            image_size,
+            source,
+            num_images,
+            protocol=protocol,
+            skip_unreadable=skip_unreadable,
+            settings=config.synthetic,
+        )
     splits = ("validation",) if no_test else ("validation", "test")
-    table = train_run(config, faces, output_dir, command_line(), splits)
+    try:
+        table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)
+    except KeyboardInterrupt as error:
+        typer.echo(f"agr: {error or 'stopped. Run the same command again to go on'}", err=True)
+        raise typer.Exit(130) from None
+    if not get_processes().is_main_process:
+        return
     typer.echo(f"{output_dir}: trained on {len(faces.rows('train'))} images")
     for split in splits:
         echo_summary(split, summarize(table[table["split"] == split]))
@@ -240,25 +262,35 @@ def publish(
 
 @app.command()
 def bench(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the CSV files.")] = Path("results/bench"),
-    image_size: Annotated[int, typer.Option(min=32, help="Side of the square images, pixels.")] = 64,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the CSV files. Default: results/bench; with --quick runs/bench.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Some of: training,pipelines,startup,memory,cpu_settings. Default: all.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="See in seconds that it works; believe no number.")] = False,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of real faces. Default: AGR_DATA_DIR, else drawn faces.")
+    ] = None,
 ) -> None:
-    """Time training steps of each architecture: at its own settings, and in each precision and layout.
+    """Measure the speed of training, its data pipeline against the usual one, the start, and memory (8 minutes or so).
 
     Run nothing beside it; OMP_NUM_THREADS sets the number of threads.
 
-    Example: OMP_NUM_THREADS=2 agr bench --output-dir results/bench
+    Example: OMP_NUM_THREADS=2 agr bench --only training,pipelines
     """
-    from agr_utils.runtime import atomic_path
-    from agr_utils.training.benchmark import bench_cpu_settings, bench_training
+    from agr_utils.runtime import describe_hardware, get_data_dir
+    from agr_utils.training.benchmark import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
 
-    for name, measure in {"training": bench_training, "cpu_settings": bench_cpu_settings}.items():
-        table = measure(image_size=image_size)
-        with atomic_path(output_dir / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False, float_format="%.1f")
-        typer.echo(f"{output_dir / name}.csv")
-        shown = ["backbone", "precision", "channels_last", "images_per_second"]
-        typer.echo(table[[column for column in shown if column in table]].round(0).to_string(index=False))
+    names = choose_benchmarks(only)
+    output_dir = output_dir or Path("runs/bench" if quick else "results/bench")
+    typer.echo(", ".join(f"{name} {value}" for name, value in describe_hardware().items()))
+    for name, table in run_benchmarks(output_dir, names, QUICK if quick else FULL, source or get_data_dir()):
+        if table.empty:
+            typer.echo(f"\n{name}: not measured, this system cannot tell")
+            continue
+        typer.echo(f"\n{output_dir / name}.csv")
+        typer.echo(format_table(table))
 
 
 @app.command()
@@ -326,9 +358,6 @@ def main() -> None:
             raise
         typer.echo(f"agr: error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("agr: stopped. Run the same command again to go on", err=True)
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.utils import set_seed
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env, set_seed
 
 from agr_utils.errors import InputError
 
@@ -76,6 +77,14 @@ def repository_root() -> Path:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (CPU and every accelerator)."""
     set_seed(seed)
+
+
+def get_processes() -> PartialState:
+    """This process among those that train together; started by ``accelerate launch``, torchrun or a notebook, or alone.
+
+    Several processes on CPUs need ``ACCELERATE_USE_CPU=true`` (accelerate alone reads it too late for its first state).
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def describe_hardware() -> dict[str, str | int]:

@@ -13,6 +13,10 @@ def seeded(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
+def draws_for(images: Tensor, count: int) -> Tensor:
+    return torch.rand(count, len(images), generator=seeded())
+
+
 @pytest.fixture
 def images() -> Tensor:
     """Soft random pictures, (16, 3, 24, 24) in [0, 1], channels last in memory as the batches of training are."""
@@ -61,10 +65,17 @@ def test_values_stay_finite_and_near_the_range(images):
 def test_the_batch_that_was_given_is_not_changed(images):
     before = images.clone()
     augment(images, Augmentation(erase=1), seeded())
-    warp(images, Augmentation(), seeded())
-    jitter_colour(images, 0.5, seeded())
-    erase(images, 1.0, seeded())
+    warp(images, Augmentation(), draws_for(images, 6))
+    jitter_colour(images, 0.5, draws_for(images, 3))
+    erase(images, 1.0, draws_for(images, 5))
     assert torch.equal(images, before)
+
+
+def test_processes_that_share_a_batch_change_its_images_as_one_would(images):
+    whole = augment(images, Augmentation(erase=0.5), seeded())
+    halves = [slice(0, 5), slice(5, len(images))]
+    parts = [augment(images[half], Augmentation(erase=0.5), seeded(), half, len(images)) for half in halves]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 def test_a_single_image_is_a_batch_too(images):
@@ -72,20 +83,20 @@ def test_a_single_image_is_a_batch_too(images):
 
 
 def test_flipping_is_exact_mirroring(images):
-    flipped = warp(images, replace(NOTHING, flip=1.0), seeded())
+    flipped = warp(images, replace(NOTHING, flip=1.0), draws_for(images, 6))
     assert torch.allclose(flipped, images.flip(-1), atol=1e-4)
 
 
 def test_half_of_the_images_are_flipped():
     picture = torch.linspace(0, 1, 24).expand(400, 3, 24, 24)
-    flipped = warp(picture, replace(NOTHING, flip=0.5), seeded())[:, 0, 12, 0] > 0.5
+    flipped = warp(picture, replace(NOTHING, flip=0.5), draws_for(picture, 6))[:, 0, 12, 0] > 0.5
     assert 0.4 < flipped.float().mean() < 0.6
 
 
 def test_shifts_stay_within_the_share_of_the_side():
     picture = torch.zeros(200, 3, 40, 40)
     picture[:, :, 20, 20] = 1
-    shifted = warp(picture, replace(NOTHING, translation=0.1), seeded())[:, 0]
+    shifted = warp(picture, replace(NOTHING, translation=0.1), draws_for(picture, 6))[:, 0]
     weight = shifted / shifted.sum(dim=(1, 2), keepdim=True)
     axis = torch.arange(40.0)
     across, down = (weight.sum(dim=1) * axis).sum(dim=1) - 20, (weight.sum(dim=2) * axis).sum(dim=1) - 20
@@ -99,7 +110,7 @@ def test_a_quarter_turn_goes_all_the_way():
     """With a largest angle of 90 degrees, some image is turned by more than 60 and none by more than 90."""
     picture = torch.zeros(100, 3, 41, 41)
     picture[:, :, 20, 36] = 1  # to the right of the centre
-    turned = warp(picture, replace(NOTHING, rotation=90.0), seeded())[:, 0]
+    turned = warp(picture, replace(NOTHING, rotation=90.0), draws_for(picture, 6))[:, 0]
     brightest = turned.flatten(1).argmax(dim=1)
     down, across = brightest // 41 - 20, brightest % 41 - 20
     angle = torch.rad2deg(torch.atan2(down.float(), across.float()))
@@ -110,16 +121,16 @@ def test_a_quarter_turn_goes_all_the_way():
 
 def test_only_the_chosen_share_is_resampled_and_the_others_stay_sharp(images):
     strong = replace(NOTHING, rotation=30.0, scale=0.3, translation=0.2)
-    assert torch.allclose(warp(images, replace(strong, affine=0.0), seeded()), images, atol=1e-4)
+    assert torch.allclose(warp(images, replace(strong, affine=0.0), draws_for(images, 6)), images, atol=1e-4)
     many = images.repeat(25, 1, 1, 1)
-    warped = warp(many, replace(strong, affine=0.3), seeded())
+    warped = warp(many, replace(strong, affine=0.3), draws_for(many, 6))
     moved = (warped - many).abs().amax(dim=(1, 2, 3)) > 0.01
     assert 0.22 < moved.float().mean() < 0.38
 
 
 def test_colour_changes_every_image_by_its_own_amount_within_the_strength():
     picture = torch.full((100, 3, 8, 8), 0.5)
-    changed = jitter_colour(picture, 0.2, seeded())
+    changed = jitter_colour(picture, 0.2, draws_for(picture, 3))
     factor = changed[:, 0, 0, 0] / 0.5
     assert torch.allclose(changed, changed[:, :1, :1, :1].expand_as(changed), atol=1e-6)  # still one flat grey
     assert factor.min() >= 0.8 - 1e-6
@@ -130,7 +141,7 @@ def test_colour_changes_every_image_by_its_own_amount_within_the_strength():
 
 def test_colour_also_changes_saturation_and_contrast_each_on_its_own():
     images = torch.rand(300, 3, 8, 8, generator=seeded(1))
-    changed = jitter_colour(images, 0.5, seeded())
+    changed = jitter_colour(images, 0.5, draws_for(images, 3))
     grey, new_grey = images.mean(dim=1, keepdim=True), changed.mean(dim=1, keepdim=True)
     saturation = (changed - new_grey).std(dim=(1, 2, 3)) / (images - grey).std(dim=(1, 2, 3))
     brightness = new_grey.mean(dim=(1, 2, 3)) / grey.mean(dim=(1, 2, 3))
@@ -142,7 +153,7 @@ def test_colour_also_changes_saturation_and_contrast_each_on_its_own():
 
 def test_erasing_blanks_one_rectangle_of_the_said_size():
     picture = torch.zeros(500, 3, 40, 40)
-    erased = erase(picture, 0.4, seeded())
+    erased = erase(picture, 0.4, draws_for(picture, 5))
     chosen = (erased[:, 0] == 0.5).any(dim=(1, 2))
     assert 0.3 < chosen.float().mean() < 0.5
     assert set(erased.unique().tolist()) == {0.0, 0.5}

@@ -9,11 +9,10 @@ import torch
 
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
-from agr_utils.training import loop
-from agr_utils.training.batches import Labels, epoch_order, load_pixels, split_batches
-from agr_utils.training.checkpoints import load_tensors, save_tensors
+from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
+from agr_utils.training.checkpoints import save_tensors
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.loop import STATE_FILE, Trainer
+from agr_utils.training.loop import Trainer
 from agr_utils.training.run import CHECKPOINT_FILE, check_run_folder, load_model, predict_split, train_run
 
 CONFIG = TrainConfig(
@@ -34,10 +33,11 @@ def finished_run(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 def test_every_image_once_an_epoch_in_another_order_each_time():
     rows = np.arange(100, 200)
-    first, second = epoch_order(rows, 0, 0), epoch_order(rows, 0, 1)
-    assert sorted(first) == sorted(rows) == sorted(second)
-    assert not np.array_equal(first, second)
-    assert np.array_equal(first, epoch_order(rows, 0, 0))
+    first, second = (epoch_batches(rows, 0, epoch, 32) for epoch in (0, 1))
+    assert sorted(np.concatenate(first)) == sorted(rows) == sorted(np.concatenate(second))
+    assert [len(batch) for batch in first] == [25, 25, 25, 25]  # no short last batch
+    assert not np.array_equal(first[0], second[0])
+    assert np.array_equal(first[0], epoch_batches(rows, 0, 0, 32)[0])
     assert [len(batch) for batch in split_batches(rows, 32)] == [32, 32, 32, 4]
 
 
@@ -83,34 +83,6 @@ def test_a_checkpoint_gives_the_same_predictions(finished_run: tuple[Path, pd.Da
     model, about = load_model(folder / CHECKPOINT_FILE)
     again = predict_split(model, data, "test", "run", about["age_widening"])
     pd.testing.assert_frame_equal(again, table[table["split"] == "test"].reset_index(drop=True), rtol=1e-5)
-
-
-class Killed(Exception):
-    """Stands for a process that dies."""
-
-
-@pytest.mark.parametrize("step_of_death", [2, 3, 5])
-def test_resume_is_exact(data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_of_death: int):
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0)  # save after every step
-    whole = Trainer(CONFIG, data)
-    whole.run()
-    first = Trainer(CONFIG, data, tmp_path)
-    original_step = first.train_step
-
-    def step_or_die(rows):
-        if first.step == step_of_death:
-            raise Killed
-        return original_step(rows)
-
-    monkeypatch.setattr(first, "train_step", step_or_die)
-    with pytest.raises(Killed):
-        first.run()
-    second = Trainer(CONFIG, data, tmp_path)
-    assert second.resume() and second.step == step_of_death
-    second.run()
-    for name, value in whole.ema.module.state_dict().items():
-        assert torch.equal(value, second.ema.module.state_dict()[name]), name
-    assert whole.history_table()["train_loss"].tolist() == second.history_table()["train_loss"].tolist()
 
 
 def test_a_run_folder_of_another_config_is_refused(finished_run: tuple[Path, pd.DataFrame], tmp_path: Path):
@@ -172,19 +144,3 @@ def test_damaged_checkpoints_are_named_and_never_unpickled(tmp_path: Path, finis
     save_tensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(2)}, {})
     with pytest.raises(InputError, match="not a checkpoint of this project"):
         load_model(tmp_path / "foreign.safetensors")
-
-
-def test_a_full_disk_keeps_the_last_state(data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    trainer = Trainer(CONFIG, data, tmp_path)
-    trainer.save()
-    before = load_tensors(tmp_path / STATE_FILE)[1]
-
-    def full(*args, **keywords):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("agr_utils.training.checkpoints.save_file", full)
-    trainer.step = 99
-    with pytest.raises(InputError, match="No space left"):
-        trainer.save()
-    assert load_tensors(tmp_path / STATE_FILE)[1] == before
-    assert not list(tmp_path.glob("*.partial"))

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_utils.analysis import plots
+from agr_utils.analysis import plots, plots_speed
 from agr_utils.analysis.metrics import METRICS, summarize
-from agr_utils.analysis.results import Run, read_runs
+from agr_utils.analysis.results import Run, read_bench, read_runs
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.data.utkface import read_names
@@ -18,14 +20,21 @@ from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path
 from agr_utils.tasks import get_scheme
 
-FIGURES: dict[str, tuple[str, Callable[[list[Run]], plt.Figure]]] = {}
+Reader = Callable[[Path], Any]
+FIGURES: dict[str, tuple[str, Reader, Callable[[Any], plt.Figure]]] = {}
 
 
-def figure(name: str, caption: str) -> Callable:
-    """Register a function that draws one figure of the gallery."""
+def figure(name: str, caption: str, read: Reader = read_runs) -> Callable:
+    """Register a function that draws one figure of the gallery.
 
-    def register(draw: Callable[[list[Run]], plt.Figure]) -> Callable:
-        FIGURES[name] = (caption, draw)
+    Args:
+        name: of the file.
+        caption: its message.
+        read: makes what the function is given out of the folder of results.
+    """
+
+    def register(draw: Callable[[Any], plt.Figure]) -> Callable:
+        FIGURES[name] = (caption, read, draw)
         return draw
 
     return register
@@ -35,7 +44,7 @@ def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -
     """Draw every figure, write the gallery page and fill in the README's tables.
 
     Args:
-        results_dir: published runs.
+        results_dir: published runs and benchmarks.
         figures_dir: where ``<name>.png`` and ``README.md`` go.
         readme: a page with table markers, or None.
 
@@ -44,11 +53,11 @@ def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -
     """
     matplotlib.use("Agg")
     plots.use_style()
-    runs = read_runs(results_dir)
+    read_once = cache(lambda read: read(results_dir))
     figures_dir.mkdir(parents=True, exist_ok=True)
     written, page = [], ["# Figures", "", "Drawn by `make figures` from the committed results.", ""]
-    for name, (caption, draw) in FIGURES.items():
-        drawn = draw(runs)
+    for name, (caption, read, draw) in FIGURES.items():
+        drawn = draw(read_once(read))
         path = figures_dir / f"{name}.png"
         with atomic_path(path) as partial:
             drawn.savefig(partial, format="png", bbox_inches="tight", metadata={"Software": None})
@@ -59,15 +68,17 @@ def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -
         partial.write_text("\n".join(page), encoding="utf-8")
     written.append(figures_dir / "README.md")
     if readme is not None:
-        fill_table(readme, "real-faces", real_faces_table(runs, read_speeds(results_dir)))
+        fill_table(readme, "real-faces", real_faces_table(read_once(read_runs), read_speeds(results_dir)))
         written.append(readme)
     return written
 
 
 def read_speeds(results_dir: Path) -> pd.Series:
-    """Images a second of each backbone as ``agr bench`` measured them; empty where it has not."""
-    path = results_dir / "bench" / "training.csv"
-    return pd.read_csv(path).set_index("backbone")["images_per_second"] if path.exists() else pd.Series(dtype=float)
+    """Images of 64 px a second of each backbone as ``agr bench`` measured them; empty where it has not."""
+    table = read_bench(results_dir).get("training")
+    if table is None:
+        return pd.Series(dtype=float)
+    return table[table["image_size"] == 64].set_index("backbone")["images_per_second"]
 
 
 def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
@@ -82,7 +93,7 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for run in runs:
         summary = summarize(*run.split("test"))
-        cells = [run.title, str(run.about["config"]["num_epochs"])]
+        cells = [run.title, f"{run.about['config']['num_epochs']:g}"]
         for name, (_, unit, _) in METRICS.items():
             row = summary.loc[name] * (100 if unit == "%" else 1)
             digits = 1 if unit == "%" else 2
@@ -196,4 +207,22 @@ def draw_age_error(runs: list[Run]) -> plt.Figure:
         plots.plot_age_error(run.split("test")[0], ax, run.title, color=plots.COLOURS[run.title])
     if runs:
         ax.legend(frameon=False, fontsize=9)
+    return drawn
+
+
+@figure("speed", "Speed: training against its compute limit, the pixel cache against the usual pipeline", read_bench)
+def draw_speed(bench: dict[str, pd.DataFrame]) -> plt.Figure:
+    """Share of the compute limit, and the pixel cache against the usual pipeline."""
+    drawn, axes = plt.subplots(2, 1, figsize=(7.5, 8), height_ratios=(1.3, 1))
+    for ax, name, plot in zip(
+        axes, ("training", "pipelines"), (plots_speed.plot_compute_share, plots_speed.plot_pipelines), strict=True
+    ):
+        if name in bench:
+            plot(bench[name], ax)
+        else:
+            ax.text(0.5, 0.5, f"{name}: not measured yet. Run: agr bench", ha="center", transform=ax.transAxes)
+            ax.set_axis_off()
+    if bench:
+        drawn.supxlabel(plots_speed.describe_machine(next(iter(bench.values()))), fontsize=10, color=plots.NEUTRAL)
+    drawn.tight_layout()
     return drawn

@@ -76,3 +76,8 @@ def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Ru
     order = list(BACKBONES)
     chosen = [run for run in runs if run.about["config"]["data"] == data and run.about["config"]["backbone"] in order]
     return sorted(chosen, key=lambda run: order.index(run.about["config"]["backbone"]))
+
+
+def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
+    """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
+    return {path.stem: pd.read_csv(path) for path in sorted((results_dir / "bench").glob("*.csv"))}

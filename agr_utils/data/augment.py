@@ -1,7 +1,7 @@
 """Augmentation of a batch as tensors, on whatever device the batch is: flip, affine, colour, erasing.
 
-Every function takes its random numbers from the generator it is given, so that a step's augmentation depends on
-nothing but its seed, and a resumed run repeats it.
+All random numbers come from the generator that is handed in, so that a step's augmentation depends on nothing but its
+seed, and a resumed run repeats it.
 """
 
 import math
@@ -40,36 +40,53 @@ class Augmentation:
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
-def augment(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor:
+NUM_DRAWS = 14  # random numbers that one image takes
+
+
+def augment(
+    images: Tensor,
+    settings: Augmentation,
+    generator: Generator,
+    share: slice = slice(None),
+    batch_size: int | None = None,
+) -> Tensor:
     """Augment a batch.
 
     Args:
         images: (B, 3, H, W) float32 in [0, 1].
         settings: how strongly.
         generator: on the CPU; the only source of randomness.
+        share: where several processes divide a batch, the part of it that ``images`` are. Each process draws for the
+            whole batch, so that an image is changed in the same way by however many processes there are.
+        batch_size: images in the whole batch; B where it is None.
 
     Returns:
         A new (B, 3, H, W) float32 tensor in the memory layout of ``images``; colours may leave [0, 1] a little.
     """
-    images = warp(images, settings, generator)
-    images = jitter_colour(images, settings.colour, generator)
-    return erase(images, settings.erase, generator)
+    draws = torch.rand(NUM_DRAWS, batch_size or len(images), generator=generator)[:, share].to(images.device)
+    images = warp(images, settings, draws[:6])
+    images = jitter_colour(images, settings.colour, draws[6:9])
+    return erase(images, settings.erase, draws[9:])
 
 
-def _uniform(batch: int, low: float, high: float, generator: Generator, like: Tensor) -> Tensor:
-    return (torch.rand(batch, generator=generator) * (high - low) + low).to(like.device)
+def _between(draws: Tensor, low: float, high: float) -> Tensor:
+    return draws * (high - low) + low
 
 
-def warp(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor:
-    """Mirror, rotate, scale and shift each image by its own amount, all in one resampling."""
-    batch = len(images)
+def warp(images: Tensor, settings: Augmentation, draws: Tensor) -> Tensor:
+    """Mirror, rotate, scale and shift each image by its own amount, all in one resampling.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        settings: how strongly.
+        draws: (6, B) float32 in [0, 1).
+    """
     # Where an image is not chosen the grid falls on the pixels themselves, and sampling returns them exactly.
-    chosen = (_uniform(batch, 0, 1, generator, images) < settings.affine).float()
-    angle = chosen * _uniform(batch, -settings.rotation, settings.rotation, generator, images) * (math.pi / 180)
-    scale = 1 + chosen * _uniform(batch, -settings.scale, settings.scale, generator, images)
-    mirror = 1 - 2 * (_uniform(batch, 0, 1, generator, images) < settings.flip).float()
-    shift_x = 2 * chosen * _uniform(batch, -settings.translation, settings.translation, generator, images)
-    shift_y = 2 * chosen * _uniform(batch, -settings.translation, settings.translation, generator, images)
+    chosen = (draws[0] < settings.affine).float()  # (B,)
+    angle = chosen * _between(draws[1], -settings.rotation, settings.rotation) * (math.pi / 180)
+    scale = 1 + chosen * _between(draws[2], -settings.scale, settings.scale)
+    mirror = 1 - 2 * (draws[3] < settings.flip).float()
+    shift_x, shift_y = 2 * chosen * _between(draws[4:6], -settings.translation, settings.translation)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     matrix = torch.stack(
         [torch.stack([cos * mirror, -sin, shift_x], dim=1), torch.stack([sin * mirror, cos, shift_y], dim=1)], dim=1
@@ -80,12 +97,17 @@ def warp(images: Tensor, settings: Augmentation, generator: Generator) -> Tensor
     return warped.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def jitter_colour(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Change saturation, contrast and brightness of each image by its own factors in ``1 ± strength``."""
+def jitter_colour(images: Tensor, strength: float, draws: Tensor) -> Tensor:
+    """Change saturation, contrast and brightness of each image by its own factors in ``1 ± strength``.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        strength: largest relative change.
+        draws: (3, B) float32 in [0, 1).
+    """
     if strength == 0:
         return images
-    factors = [_uniform(len(images), 1 - strength, 1 + strength, generator, images).view(-1, 1, 1, 1) for _ in range(3)]
-    saturation, contrast, brightness = factors
+    saturation, contrast, brightness = _between(draws, 1 - strength, 1 + strength)[:, :, None, None, None]
     grey = images.mean(dim=1, keepdim=True)  # (B, 1, H, W)
     mean = grey.mean(dim=(2, 3), keepdim=True)  # (B, 1, 1, 1)
     # saturation: grey + s (x - grey); contrast: mean + c (x - mean); brightness: b x. Multiplied out into one pass:
@@ -94,20 +116,26 @@ def jitter_colour(images: Tensor, strength: float, generator: Generator) -> Tens
     )
 
 
-def erase(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Fill one random rectangle (5 to 25 % of the area) with grey in each chosen image."""
+def erase(images: Tensor, probability: float, draws: Tensor) -> Tensor:
+    """Fill one random rectangle (5 to 25 % of the area) with grey in each chosen image.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        probability: of an image being chosen.
+        draws: (5, B) float32 in [0, 1).
+    """
     if probability == 0:
         return images
-    batch, _, height, width = images.shape
-    chosen = torch.rand(batch, generator=generator) < probability
-    area = torch.rand(batch, generator=generator) * 0.2 + 0.05
-    aspect = torch.exp((torch.rand(batch, generator=generator) - 0.5) * 1.4)
+    height, width = images.shape[2:]
+    chosen = draws[0] < probability
+    area = draws[1] * 0.2 + 0.05
+    aspect = torch.exp((draws[2] - 0.5) * 1.4)
     rect_height = (area * aspect).sqrt().clamp(max=0.7) * height
     rect_width = (area / aspect).sqrt().clamp(max=0.7) * width
-    top = torch.rand(batch, generator=generator) * (height - rect_height)
-    left = torch.rand(batch, generator=generator) * (width - rect_width)
-    rows, columns = torch.arange(height), torch.arange(width)
+    top = draws[3] * (height - rect_height)
+    left = draws[4] * (width - rect_width)
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= top[:, None]) & (rows < (top + rect_height)[:, None])  # (B, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + rect_width)[:, None])  # (B, W)
-    mask = (in_rows[:, None, :, None] & in_columns[:, None, None, :] & chosen[:, None, None, None]).to(images.device)
+    mask = in_rows[:, None, :, None] & in_columns[:, None, None, :] & chosen[:, None, None, None]
     return images.clone().masked_fill_(mask, 0.5)  # masked_fill itself would lose the memory layout

@@ -56,6 +56,7 @@ def load_data(
     protocol: str = "grouped",
     skip_unreadable: bool = False,
     settings: SyntheticSettings = SyntheticSettings(),
+    cache_dir: Path | None = None,
 ) -> FaceData:
     """Load a data set, building its pixel cache the first time.
 
@@ -68,6 +69,7 @@ def load_data(
         protocol: how a real data set is split, see ``agr_utils.data.splits``.
         skip_unreadable: leave images out that cannot be read, instead of stopping.
         settings: the dials of the synthetic drawing.
+        cache_dir: where pixel caches are kept; ``AGR_CACHE_DIR`` where it is None.
 
     Raises:
         InputError: for an unknown name, or real data that is not where it was said to be.
@@ -81,7 +83,7 @@ def load_data(
         raise InputError(
             f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
         )
-    folder = cache_folder(source, image_size, get_cache_dir())
+    folder = cache_folder(source, image_size, cache_dir or get_cache_dir())
     if not folder.exists():
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)

@@ -1,5 +1,6 @@
 """Batches are slices of the pixel array: which rows make up which step follows from the seed alone."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,9 +10,18 @@ from torch import Tensor
 from agr_utils.data.load import FaceData
 
 
-def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The rows of a split in the order of one epoch, a permutation that depends on seed and epoch only."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Batches that an epoch is cut into: as few as keep each within ``batch_size``."""
+    return math.ceil(num_images / batch_size)
+
+
+def epoch_batches(rows: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+    """The rows of a split in the batches of one epoch, shuffled in a way that depends on seed and epoch only.
+
+    Every row comes once. Sizes differ by one at most: a short last batch would upset batch normalisation.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return np.array_split(order, steps_per_epoch(len(rows), batch_size))
 
 
 def split_batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,113 +1,86 @@
-"""How fast a machine trains each architecture, measured side by side in one process with nothing beside it."""
+"""What ``agr bench`` measures, and where it writes it. Run it with nothing else running."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
-from agr_utils.data.load import load_data
-from agr_utils.models.backbones import BACKBONES
-from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import describe_hardware
-from agr_utils.training.config import TASK_WEIGHTS, TrainConfig
-from agr_utils.training.loop import Trainer
-from agr_utils.training.losses import multitask_loss
+from agr_utils.errors import InputError
+from agr_utils.runtime import atomic_path, describe_hardware
+from agr_utils.training.benchmark_pipelines import FaceFolder, bench_pipelines, open_faces
+from agr_utils.training.benchmark_processes import bench_memory, bench_startup
+from agr_utils.training.benchmark_steps import BenchSettings, bench_cpu_settings, bench_training
 
-SETTINGS = (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True))
+FULL = BenchSettings()
+# Enough to see that everything works; the numbers mean nothing.
+QUICK = BenchSettings(
+    backbones=("custom_cnn",),
+    image_sizes=(32,),
+    batch_size=8,
+    seconds=0.0,
+    min_rounds=1,
+    num_faces=200,
+    face_size=48,
+    num_starts=1,
+    cached_images=(100,),
+)
+BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
+    "training": lambda settings, faces: bench_training(settings),
+    "pipelines": bench_pipelines,
+    "startup": bench_startup,
+    "memory": lambda settings, faces: bench_memory(settings),
+    "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
+}
+NEED_FACES = {"pipelines", "startup"}
 
 
-def bench_cpu_settings(
-    backbones: Sequence[str] = tuple(BACKBONES), image_size: int = 64, batch_size: int = 64, num_rounds: int = 5
-) -> pd.DataFrame:
-    """Time training steps on one resident batch: forward, backward and AdamW, in each precision and memory layout.
+def choose_benchmarks(only: str | None) -> list[str]:
+    """Names out of a list with commas; all of them where it is None.
 
-    The settings of an architecture take turns, so that a machine that slows down slows all of them.
+    Raises:
+        InputError: for an unknown name.
+    """
+    names = list(BENCHMARKS) if only is None else [name.strip() for name in only.split(",")]
+    for name in names:
+        if name not in BENCHMARKS:
+            raise InputError(f"--only names '{name}'. Choose from: {', '.join(BENCHMARKS)} (commas between several)")
+    return names
+
+
+def run_benchmarks(
+    output_dir: Path, names: list[str], settings: BenchSettings = FULL, source: Path | None = None
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Measure one thing after another, and write each down before the next begins.
 
     Args:
-        backbones: names of architectures.
-        image_size: side in pixels.
-        batch_size: images a step.
-        num_rounds: timed steps of each setting, after one that is not timed.
+        output_dir: gets ``<name>.csv``: the table, with the hardware and versions in every row.
+        names: keys of ``BENCHMARKS``.
+        settings: how much is measured.
+        source: folder of real faces; None draws some.
 
-    Returns:
-        One row a backbone and setting: ``images_per_second`` (median), ``slowest, fastest``, and the hardware.
+    Yields:
+        Each name and its table; an empty one was not written, because this system cannot measure it.
     """
-    rows = []
     hardware = describe_hardware()
-    for name in tqdm(backbones, desc="bench", unit="architecture"):
-        steps = {setting: _make_step(name, *setting, image_size, batch_size) for setting in SETTINGS}
-        seconds: dict[tuple[str, bool], list[float]] = {setting: [] for setting in SETTINGS}
-        for number in range(num_rounds + 1):
-            for setting, step in steps.items():
-                clock = time.perf_counter()
-                step()
-                if number > 0:
-                    seconds[setting].append(time.perf_counter() - clock)
-        for (precision, channels_last), times in seconds.items():
-            rate = batch_size / pd.Series(times)
-            row = {"backbone": name, "precision": precision, "channels_last": channels_last}
-            row |= {"images_per_second": rate.median(), "slowest": rate.min(), "fastest": rate.max()}
-            rows.append(row | {"image_size": image_size, "batch_size": batch_size} | hardware)
-    return pd.DataFrame(rows)
+    with open_faces(source, settings) if NEED_FACES & set(names) else nullcontext() as faces:
+        for name in names:
+            table = BENCHMARKS[name](settings, faces)
+            if len(table):
+                with atomic_path(output_dir / f"{name}.csv") as partial:
+                    table.assign(**hardware).to_csv(partial, index=False, float_format="%.5g")
+            yield name, table
 
 
-def bench_training(
-    backbones: Sequence[str] = tuple(BACKBONES), image_size: int = 64, batch_size: int = 64, num_rounds: int = 10
-) -> pd.DataFrame:
-    """Time whole training steps, from cached pixels to updated weights, at each architecture's own CPU settings.
-
-    Args:
-        backbones: names of architectures; they take turns.
-        image_size: side in pixels.
-        batch_size: images a step.
-        num_rounds: timed steps of each, after one that is not timed.
-
-    Returns:
-        One row a backbone: ``images_per_second`` (median), ``slowest, fastest``, precision, and the hardware.
-    """
-    data = load_data("synthetic", image_size, num_images=20 * batch_size)
-    trainers = {
-        name: Trainer(TrainConfig(backbone=name, image_size=image_size, batch_size=batch_size), data)
-        for name in backbones
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in backbones}
-    for number in tqdm(range(num_rounds + 1), desc="bench", unit="round"):
-        for name, trainer in trainers.items():
-            rows = np.random.default_rng(number).choice(trainer.train_rows, batch_size, replace=False)
-            trainer.model.train()
-            clock = time.perf_counter()
-            trainer.train_step(rows)
-            if number > 0:
-                seconds[name].append(time.perf_counter() - clock)
-    rows = []
-    for name, times in seconds.items():
-        rate = batch_size / pd.Series(times)
-        row = {"backbone": name, "precision": trainers[name].accelerator.mixed_precision}
-        row |= {"images_per_second": rate.median(), "slowest": rate.min(), "fastest": rate.max()}
-        rows.append(row | {"image_size": image_size, "batch_size": batch_size} | describe_hardware())
-    return pd.DataFrame(rows)
-
-
-def _make_step(name: str, precision: str, channels_last: bool, image_size: int, batch_size: int):
-    """A function that trains one step on the same batch."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = MultiTaskNet(name).to(memory_format=layout).train()
-    images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=layout)
-    age = torch.randint(0, 100, (batch_size,)).float()
-    labels = {"age_min": age, "age_max": age} | {
-        task: torch.randint(0, 2, (batch_size,)) for task in ("gender", "race")
-    }
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(images)
-        loss, _ = multitask_loss(logits, labels, TASK_WEIGHTS)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
+def format_table(table: pd.DataFrame) -> str:
+    """A table as text for a terminal, with the slowest and fastest in brackets behind each median."""
+    shown = table.drop(columns="batch_size")
+    for prefix in ("", "limit_", "peer_"):
+        ends = [f"{prefix}slowest", f"{prefix}fastest"]
+        if ends[0] in table:
+            median = f"{prefix}images_per_second" if f"{prefix}images_per_second" in table else "seconds"
+            pattern = "{:.2f} [{:.2f}, {:.2f}]" if median == "seconds" else "{:.0f} [{:.0f}, {:.0f}]"
+            shown[median] = [pattern.format(*row) for row in table[[median, *ends]].itertuples(index=False)]
+            shown = shown.drop(columns=ends)
+    shown.columns = shown.columns.str.replace("images_per_second", "images/s")
+    return shown.to_string(index=False, float_format="{:.2f}".format)

@@ -23,7 +23,9 @@ class TrainConfig:
         tasks: heads to train.
         seed: of the weights, the order of the images, the augmentation and dropout.
         image_size: side in pixels.
-        num_epochs: passes over the training split.
+        early_size: side in pixels while training starts (progressive resizing); None for ``image_size`` throughout.
+        early_share: share of the training that ``early_size`` lasts.
+        num_epochs: passes over the training split; a fraction ends in the middle of one.
         batch_size: images a step, over all processes.
         learning_rate: peak of AdamW's learning rate.
         weight_decay: of AdamW; biases and normalisation are left out.
@@ -46,7 +48,9 @@ class TrainConfig:
     tasks: tuple[str, ...] = TASKS
     seed: int = 0
     image_size: int = 64
-    num_epochs: int = 24
+    early_size: int | None = None
+    early_share: float = 0.7
+    num_epochs: float = 24
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -68,11 +72,16 @@ class TrainConfig:
         get_backbone(self.backbone)
         for task in self.tasks:
             check_task(task)
-        for name, lowest in {"num_epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}.items():
+        for name, lowest in {"batch_size": 2, "image_size": 32, "seed": 0}.items():
             if getattr(self, name) < lowest:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {lowest}")
-        if self.learning_rate <= 0:
-            raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("learning_rate", "num_epochs"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.early_size is not None and not 32 <= self.early_size < self.image_size:
+            raise InputError(f"early_size is {self.early_size}; it must be from 32 to below {self.image_size} pixels")
+        if not 0 < self.early_share < 1:
+            raise InputError(f"early_share is {self.early_share}; it must lie between 0 and 1")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise InputError(f"unknown precision '{self.precision}'. Choose one of: auto, fp32, bf16, fp16")
 

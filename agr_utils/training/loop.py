@@ -4,35 +4,37 @@ Every random choice of a step follows from (seed, step): the order of the images
 that was stopped goes on from its last checkpoint exactly as if it had not been.
 """
 
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import is_tensorboard_available
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import Generator, nn
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.regression import MeanAbsoluteError
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from agr_utils.data.augment import augment
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import get_backbone
-from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
-from agr_utils.runtime import atomic_path, seed_everything
-from agr_utils.training.batches import Labels, epoch_order, load_pixels, split_batches
-from agr_utils.training.checkpoints import flatten_optimizer, load_tensors, restore_optimizer, save_tensors
+from agr_utils.models.multitask import MultiTaskNet, normalize
+from agr_utils.runtime import atomic_path, seed_everything, write_json
+from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
+from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.guards import StopRequest, explain_out_of_memory
 from agr_utils.training.losses import multitask_loss
+from agr_utils.training.validation import validate
 
-STATE_FILE = "state.safetensors"
-SAVE_EVERY_SECONDS = 300
+HISTORY_FILE, BAD_BATCH_FILE = "history.csv", "bad_batch.json"
 
 
 class Trainer:
@@ -42,12 +44,25 @@ class Trainer:
         config: what to train.
         data: with the splits ``train`` and ``validation``.
         output_dir: where to save the state and the history; None saves nothing.
+        save_minutes: between two saves within an epoch; at its end the state is always saved.
+        tensorboard: also write the history as TensorBoard events into ``output_dir``.
+
+    Raises:
+        InputError: if there are fewer images than a batch holds, or TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, config: TrainConfig, data: FaceData, output_dir: Path | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: FaceData,
+        output_dir: Path | None = None,
+        save_minutes: float = 5.0,
+        tensorboard: bool = False,
+    ):
         seed_everything(config.seed)
         self.config, self.data = config, data
         self.output_dir = Path(output_dir) if output_dir else None
+        self.save_minutes = save_minutes
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
         if len(self.train_rows) < config.batch_size:
@@ -55,15 +70,15 @@ class Trainer:
                 f"{len(self.train_rows)} training images are fewer than a batch of {config.batch_size}. "
                 "Make the batch smaller or the data larger"
             )
-        self.steps_per_epoch = len(self.train_rows) // config.batch_size  # a short last batch is left out
+        self.steps_per_epoch = steps_per_epoch(len(self.train_rows), config.batch_size)
+        self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []
 
         model = MultiTaskNet(
             config.backbone, data.scheme.name, config.tasks, config.pretrained, config.dropout, config.drop_rate
         ).to(memory_format=torch.channels_last)
         self.weights_source = model.weights_source
-        AcceleratorState._reset_state()  # a notebook trains several models, each at its own precision
-        self.accelerator = Accelerator(mixed_precision=choose_precision(config))
+        self.accelerator = create_accelerator(config, self.output_dir, tensorboard)
         self.ema = ModelEmaV3(
             model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8
         )
@@ -71,17 +86,20 @@ class Trainer:
             param_groups_weight_decay(model, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        total_steps = config.num_epochs * self.steps_per_epoch
         self.scheduler = CosineLRScheduler(
             optimizer,
-            t_initial=total_steps,
-            warmup_t=min(int(config.warmup_epochs * self.steps_per_epoch), total_steps // 4),
+            t_initial=self.total_steps,
+            warmup_t=min(int(config.warmup_epochs * self.steps_per_epoch), self.total_steps // 4),
             warmup_lr_init=config.learning_rate / 25,
             warmup_prefix=False,
             t_in_epochs=False,
         )
         self.scheduler.step_update(0)
-        self.sums = {task: 0.0 for task in ("loss", *config.tasks)}  # of this epoch so far
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        """Empty the sums of the epoch so far."""
+        self.sums = {name: 0.0 for name in ("loss", *self.config.tasks, "steps", "images")}
         self.seconds = {"wall": 0.0, "cpu": 0.0}
 
     def run(self) -> pd.DataFrame:
@@ -89,79 +107,155 @@ class Trainer:
 
         Returns:
             The history, one row an epoch.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
+            InputError: if the loss is no longer finite, memory runs out or the state cannot be written.
         """
-        config, process = self.config, self.accelerator
-        with tqdm(
-            total=config.num_epochs * self.steps_per_epoch,
+        progress = tqdm(
+            total=self.total_steps,
             initial=self.step,
-            desc=config.backbone,
+            desc=self.config.backbone,
             unit="step",
-            disable=None if process.is_main_process else True,
-        ) as progress:
-            while self.step < config.num_epochs * self.steps_per_epoch:
-                self._run_epoch(progress)
+            disable=None if self.accelerator.is_main_process else True,
+        )
+        memory = explain_out_of_memory(self.config.batch_size, self.config.image_size)
+        with progress, memory, StopRequest() as stop:
+            while self.step < self.total_steps:
+                self._run_epoch(progress, stop)
                 self._finish_epoch(progress)
         return self.history_table()
 
-    def _run_epoch(self, progress: tqdm) -> None:
+    def _run_epoch(self, progress: tqdm, stop: StopRequest) -> None:
         """Train the steps that are left of the current epoch."""
         epoch, first = divmod(self.step, self.steps_per_epoch)
-        order = epoch_order(self.train_rows, self.config.seed, epoch)
-        batches = list(split_batches(order, self.config.batch_size))[first : self.steps_per_epoch]
-        clock, cpu_clock = time.perf_counter(), time.process_time()
-        last_save = clock
+        batches = epoch_batches(self.train_rows, self.config.seed, epoch, self.config.batch_size)
+        last = min(self.steps_per_epoch, first + self.total_steps - self.step)
         self.model.train()
-        for rows in batches:
+        last_save = time.perf_counter()
+        for rows in batches[first:last]:
+            clock, cpu_clock = time.perf_counter(), time.process_time()
             losses = self.train_step(rows)
-            for name, value in losses.items():
+            for name, value in (losses | {"steps": 1, "images": len(rows)}).items():
                 self.sums[name] += value
             self.step += 1
+            self.seconds["wall"] += time.perf_counter() - clock
+            self.seconds["cpu"] += time.process_time() - cpu_clock
             progress.update()
-            if time.perf_counter() - last_save > SAVE_EVERY_SECONDS:
-                self._add_time(clock, cpu_clock)
-                clock, cpu_clock = time.perf_counter(), time.process_time()
+            if self._should_stop(stop):
                 self.save()
-                last_save = clock
-        self._add_time(clock, cpu_clock)
+                raise KeyboardInterrupt(f"stopped after step {self.step} of {self.total_steps}, {self._saved()}")
+            if time.perf_counter() - last_save > 60 * self.save_minutes:
+                self.save()
+                last_save = time.perf_counter()
 
-    def _add_time(self, clock: float, cpu_clock: float) -> None:
-        self.seconds["wall"] += time.perf_counter() - clock
-        self.seconds["cpu"] += time.process_time() - cpu_clock
+    def _should_stop(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop: all must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop.requested
+        if stop.requested:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def _saved(self) -> str:
+        if self.output_dir is None:
+            return "nothing saved: this run has no folder"
+        return f"saved in {self.output_dir}. Run the same command again to go on"
 
     def train_step(self, rows: np.ndarray) -> dict[str, float]:
-        """One optimizer step on this process's share of a batch; returns the losses."""
-        process = self.accelerator
-        seed = int(np.random.SeedSequence([self.config.seed, self.step, process.process_index]).generate_state(1)[0])
-        torch.manual_seed(seed)  # dropout and stochastic depth
-        rows = np.array_split(rows, process.num_processes)[process.process_index]
-        images = load_pixels(self.data, rows, process.device)  # (B, 3, H, W)
-        images = normalize(augment(images, self.config.augmentation, Generator().manual_seed(seed)))
-        logits = self.model(images)
-        loss, task_losses = multitask_loss(logits, self.labels.batch(rows, process.device), self.config.task_weights)
-        self.optimizer.zero_grad()
-        process.backward(loss)
-        process.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self._step_schedules()
-        return {"loss": loss.item()} | {task: value.item() for task, value in task_losses.items()}
+        """One optimizer step on a batch, of which each process takes its share.
 
-    def _step_schedules(self) -> None:
-        """After a step: move the learning rate and the averaged weights."""
+        Args:
+            rows: of the whole batch.
+
+        Returns:
+            The loss and that of each task: this process's part of the batch's mean.
+
+        Raises:
+            InputError: if the loss or the gradient is not finite. The batch is written down, the weights are as before.
+        """
+        images, labels = self.make_batch(rows)
+        # Processes average their gradients, whatever their shares: weighed so, that is the mean over the batch.
+        weight = len(images) * self.accelerator.num_processes / len(rows)
+        try:
+            return self.optimize(images, labels, weight)
+        except FloatingPointError as error:
+            raise InputError(self._describe_bad_batch(rows, str(error))) from error
+
+    def make_batch(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's share of a batch: augmented, normalised images (b, 3, S, S) float32, and their labels."""
+        process, config = self.accelerator, self.config
+        seed = [config.seed, self.step]
+        torch.manual_seed(_draw_seed(*seed, process.process_index))  # dropout and stochastic depth
+        parts = np.array_split(np.arange(len(rows)), process.num_processes)[process.process_index]
+        share = slice(parts[0], parts[-1] + 1) if len(parts) else slice(0, 0)
+        images = load_pixels(self.data, rows[share], process.device)  # (b, 3, H, W)
+        if config.early_size and self.step < config.early_share * self.total_steps:
+            images = F.interpolate(images, size=config.early_size, mode="bilinear", antialias=True)
+        generator = Generator().manual_seed(_draw_seed(*seed, 0))
+        images = normalize(augment(images, config.augmentation, generator, share, len(rows)))
+        return images, self.labels.batch(rows[share], process.device)
+
+    def optimize(self, images: Tensor, labels: dict[str, Tensor], weight: float = 1.0) -> dict[str, float]:
+        """Forward, backward, and one step of the optimizer, the schedule and the averaged weights.
+
+        Args:
+            images: (b, 3, S, S) float32, normalised.
+            labels: see ``Labels.batch``.
+            weight: of these images in the batch.
+
+        Returns:
+            The loss and that of each task, times ``weight``.
+
+        Raises:
+            FloatingPointError: before anything changes, if the loss or the gradient is not finite.
+        """
+        process = self.accelerator
+        loss, task_losses = multitask_loss(self.model(images), labels, self.config.task_weights)
+        values = {name: weight * value.item() for name, value in ({"loss": loss.detach()} | task_losses).items()}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self.optimizer.zero_grad()
+        process.backward(weight * loss)
+        norm = process.clip_grad_norm_(self.model.parameters(), 5.0)
+        if process.scaler is None and not torch.isfinite(norm):  # a scaler (fp16) skips such steps by itself
+            raise FloatingPointError(f"gradient norm {norm.item():.4g}")
+        self.optimizer.step()
         self.scheduler.step_update(self.step + 1)
-        self.ema.update(self.accelerator.unwrap_model(self.model), step=self.step + 1)
+        self.ema.update(process.unwrap_model(self.model), step=self.step + 1)
+        return values
+
+    def _describe_bad_batch(self, rows: np.ndarray, problem: str) -> str:
+        """Write the images of a batch down and say what happened and what to do."""
+        image_ids = self.data.faces["image_id"].iloc[rows].tolist()
+        rate = self.optimizer.param_groups[0]["lr"]
+        place = f"{', '.join(image_ids[:3])} … ({len(image_ids)} images)"
+        if self.output_dir is not None:
+            about = {"step": self.step, "learning_rate": rate, "problem": problem, "image_ids": image_ids}
+            write_json(self.output_dir / BAD_BATCH_FILE, about)
+            place = f"listed in {self.output_dir / BAD_BATCH_FILE}"
+        return (
+            f"training broke down at step {self.step} ({problem}; learning rate {rate:.2g}). The batch: {place}. "
+            "Try a smaller --learning-rate or --precision fp32, in another --output-dir"
+        )
 
     def _finish_epoch(self, progress: tqdm) -> None:
         """Validate the averaged weights, add a row to the history, save."""
-        row = {"epoch": self.step // self.steps_per_epoch, "step": self.step}
-        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"]}
-        row |= {f"train_{name}": value / self.steps_per_epoch for name, value in self.sums.items()}
-        row |= validate(self.ema.module, self.data, self.validation_rows, self.config.batch_size)
+        process = self.accelerator
+        means = torch.tensor([self.sums[name] for name in ("loss", *self.config.tasks)], device=process.device)
+        means = process.reduce(means, "mean") / self.sums["steps"]
+        epoch = round(self.step / self.steps_per_epoch, 2)  # a fraction where a time budget ends in mid-epoch
+        row = {"epoch": epoch, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        names = ("loss", *self.config.tasks)
+        row |= {f"train_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
+        rows = self.validation_rows[process.process_index :: process.num_processes]
+        row |= validate(self.ema.module, self.data, rows, 4 * self.config.batch_size)
         row |= {"seconds": self.seconds["wall"], "cpu_seconds": self.seconds["cpu"]}
-        row["images_per_second"] = self.steps_per_epoch * self.config.batch_size / self.seconds["wall"]
+        row["images_per_second"] = self.sums["images"] / self.seconds["wall"]
         self.history.append(row)
+        process.log(row, step=self.step)
         progress.set_postfix({name: f"{row[name]:.3f}" for name in row if name.startswith("validation_")})
-        self.sums = dict.fromkeys(self.sums, 0.0)
-        self.seconds = {"wall": 0.0, "cpu": 0.0}
+        self._start_epoch()
         self.save()
 
     def history_table(self) -> pd.DataFrame:
@@ -172,29 +266,50 @@ class Trainer:
         """Write the whole state to the run folder (main process only)."""
         if self.output_dir is None or not self.accelerator.is_main_process:
             return
-        tensors = {
-            f"model.{key}": value for key, value in self.accelerator.unwrap_model(self.model).state_dict().items()
-        }
-        tensors |= {f"ema.{key}": value for key, value in self.ema.module.state_dict().items()}
+        modules = {"model": self.accelerator.unwrap_model(self.model), "ema": self.ema.module}
+        tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
         tensors |= flatten_optimizer(self.optimizer)
         about = {"step": self.step, "sums": self.sums, "seconds": self.seconds, "history": self.history}
-        save_tensors(self.output_dir / STATE_FILE, tensors, about)
-        with atomic_path(self.output_dir / "history.csv") as partial:
+        save_state(self.output_dir, tensors, about)
+        with atomic_path(self.output_dir / HISTORY_FILE) as partial:
             self.history_table().to_csv(partial, index=False, float_format="%.6g")
 
     def resume(self) -> bool:
         """Go on from the state in the run folder; False if there is none."""
-        if self.output_dir is None or not (self.output_dir / STATE_FILE).exists():
+        state = load_state(self.output_dir) if self.output_dir else None
+        if state is None:
             return False
-        tensors, about = load_tensors(self.output_dir / STATE_FILE)
-        for prefix, module in {"model.": self.accelerator.unwrap_model(self.model), "ema.": self.ema.module}.items():
-            weights = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-            module.load_state_dict(weights)
+        tensors, about = state
+        modules = {"model.": self.accelerator.unwrap_model(self.model), "ema.": self.ema.module}
+        for prefix, module in modules.items():
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         restore_optimizer(self.optimizer, tensors)
         self.step, self.sums, self.seconds = about["step"], about["sums"], about["seconds"]
         self.history = about["history"]
         self.scheduler.step_update(self.step)
         return True
+
+
+def _draw_seed(*entropy: int) -> int:
+    """A 32-bit seed that depends on all the given numbers."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def create_accelerator(config: TrainConfig, output_dir: Path | None, tensorboard: bool) -> Accelerator:
+    """Device, precision, processes and trackers, by accelerate."""
+    if tensorboard and output_dir is None:
+        raise InputError("TensorBoard events need a run folder: give an output_dir")
+    if tensorboard and not is_tensorboard_available():
+        raise InputError("TensorBoard is not installed. Install it with: pip install tensorboard")
+    AcceleratorState._reset_state()  # a notebook trains several models, each at its own precision
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config),
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=output_dir if tensorboard else None,
+    )
+    if tensorboard:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
 
 
 def choose_precision(config: TrainConfig) -> str:
@@ -206,29 +321,3 @@ def choose_precision(config: TrainConfig) -> str:
         has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         precision = get_backbone(config.backbone).cpu_precision if has_bf16 else "fp32"
     return "no" if precision == "fp32" else precision
-
-
-@torch.inference_mode()
-def validate(model: nn.Module, data: FaceData, rows: np.ndarray, batch_size: int) -> dict[str, float]:
-    """MAE in years and accuracies of the labelled images among ``rows``, in float32, without augmentation."""
-    model.eval()
-    labels, device = Labels(data), next(model.parameters()).device
-    metrics: dict[str, MeanAbsoluteError | MulticlassAccuracy] = {}
-    for task in model.tasks:
-        if task == "age":
-            metrics["validation_age_mae"] = MeanAbsoluteError()
-        else:
-            classes = data.scheme.num_outputs(task)
-            metrics[f"validation_{task}_accuracy"] = MulticlassAccuracy(classes, average="micro", ignore_index=-1)
-    for batch_rows in split_batches(rows, 4 * batch_size):
-        logits = model(normalize(load_pixels(data, batch_rows, device)))
-        targets = labels.batch(batch_rows)
-        for task in model.tasks:
-            if task == "age":
-                exact = targets["age_min"] == targets["age_max"]  # False for a band and for a missing label (NaN)
-                if exact.any():
-                    predicted = expected_age(logits["age"].softmax(dim=1)).cpu()
-                    metrics["validation_age_mae"].update(predicted[exact], targets["age_min"][exact])
-            else:
-                metrics[f"validation_{task}_accuracy"].update(logits[task].cpu(), targets[task])
-    return {name: metric.compute().item() for name, metric in metrics.items()}

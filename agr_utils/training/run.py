@@ -1,6 +1,8 @@
 """A run from start to finish: train, predict, and write down everything that the results depend on."""
 
 import subprocess
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +11,11 @@ import torch
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
-from agr_utils.runtime import describe_hardware, read_json, repository_root, write_json
-from agr_utils.training.checkpoints import load_tensors, save_tensors
+from agr_utils.runtime import describe_hardware, get_processes, read_json, repository_root, write_json
+from agr_utils.training.budget import plan_epochs
+from agr_utils.training.checkpoints import PREVIOUS_STATE_FILE, load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table, write_predictions
 
@@ -24,6 +28,9 @@ def train_run(
     output_dir: Path,
     command: str = "",
     splits: tuple[str, ...] = ("validation", "test"),
+    minutes: float | None = None,
+    save_minutes: float = 5.0,
+    tensorboard: bool = False,
 ) -> pd.DataFrame:
     """Train into a run folder, or go on with what is there.
 
@@ -31,22 +38,50 @@ def train_run(
         config: what to train.
         data: the data set that ``config.data`` names.
         output_dir: the run folder; its name is the run id. Gets ``config.json, history.csv, checkpoint.safetensors,
-            predictions.parquet`` and, while it trains, ``state.safetensors``.
+            predictions.parquet`` and, while it trains, ``state.safetensors`` and the state before it.
         command: the command line, written down for whoever wants to repeat it.
         splits: predicted at the end. Leave ``test`` out while choices are still being made.
+        minutes: to plan the number of epochs by, see ``plan_epochs``; the config's own is then not looked at.
+        save_minutes: between two saves within an epoch.
+        tensorboard: also write TensorBoard events into the run folder.
 
     Returns:
-        The predictions table.
+        The predictions table (on the main process; empty on others).
 
     Raises:
-        InputError: if the folder holds a run of another config.
+        InputError: if the folder holds a run of another config, or another training is at work in it.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     output_dir = Path(output_dir)
-    check_run_folder(config, output_dir)
-    trainer = Trainer(config, data, output_dir)
-    about = {
-        "run_id": output_dir.name,
+    check_processes()
+    check_run_folder(config, output_dir, minutes)
+    process = get_processes()
+    with run_lock(output_dir) if process.is_main_process else nullcontext():
+        if minutes is not None:
+            num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
+            planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
+            config = replace(config, num_epochs=planned)
+        trainer = Trainer(config, data, output_dir, save_minutes, tensorboard)
+        about = describe_run(trainer, command, minutes)
+        trainer.resume()
+        if process.is_main_process:
+            write_json(output_dir / CONFIG_FILE, about)
+        trainer.run()
+        table = pd.DataFrame()
+        if process.is_main_process:
+            table = finish_run(trainer.ema.module, data, output_dir, about, splits)
+        process.wait_for_everyone()  # a launcher stops all processes when the first is done
+        trainer.accelerator.end_training()
+    return table
+
+
+def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
+    """What is written down about a run before it starts."""
+    config = trainer.config
+    return {
+        "run_id": trainer.output_dir.name,
         "config": config.to_dict(),
+        "minutes": minutes,
         "command": command,
         "commit": current_commit(),
         "weights_source": trainer.weights_source,
@@ -57,26 +92,43 @@ def train_run(
         "num_train": len(trainer.train_rows),
         "hardware": describe_hardware(),
     }
+
+
+def finish_run(
+    model: MultiTaskNet, data: FaceData, output_dir: Path, about: dict, splits: tuple[str, ...]
+) -> pd.DataFrame:
+    """Calibrate the age interval, write the checkpoint, predict the splits and write the predictions."""
+    about = about | {"age_widening": calibrate(model, data)}
     write_json(output_dir / CONFIG_FILE, about)
-    trainer.resume()
-    trainer.run()
-    model = trainer.ema.module
-    widening = calibrate(model, data)
-    write_json(output_dir / CONFIG_FILE, about | {"age_widening": widening})
-    save_model(output_dir / CHECKPOINT_FILE, model, about | {"age_widening": widening})
-    table = pd.concat([predict_split(model, data, split, output_dir.name, widening) for split in splits])
-    write_predictions(table.reset_index(drop=True), output_dir / PREDICTIONS_FILE)
+    save_model(output_dir / CHECKPOINT_FILE, model, about)
+    parts = [predict_split(model, data, split, output_dir.name, about["age_widening"]) for split in splits]
+    table = pd.concat(parts).reset_index(drop=True)
+    write_predictions(table, output_dir / PREDICTIONS_FILE)
+    (output_dir / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
     return table
 
 
-def check_run_folder(config: TrainConfig, output_dir: Path) -> None:
+def planned_epochs(output_dir: Path, minutes: float) -> float | None:
+    """Epochs that the run in a folder was planned for; None where there is none of so many minutes."""
+    if not (output_dir / CONFIG_FILE).exists():
+        return None
+    about = read_json(output_dir / CONFIG_FILE)
+    return about["config"]["num_epochs"] if about.get("minutes") == minutes else None
+
+
+def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
     """Refuse a folder that is a file, or that holds a run of another config."""
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
     if (output_dir / CONFIG_FILE).exists():
+        about = read_json(output_dir / CONFIG_FILE)
         # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
-        there = TrainConfig.from_dict(read_json(output_dir / CONFIG_FILE).get("config", {})).to_dict()
+        there = TrainConfig.from_dict(about.get("config", {})).to_dict()
         different = [key for key, value in config.to_dict().items() if there[key] != value]
+        if minutes is not None:
+            different = [key for key in different if key != "num_epochs"]
+        if about.get("minutes") != minutes:
+            different.append("time budget (--minutes)")
         if different:
             raise InputError(
                 f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir"

@@ -1,0 +1,93 @@
+"""What may go wrong in hours of training, and what is done about it: two at once, an interrupt, no memory."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelerate.utils.memory import should_reduce_batch_size
+from filelock import FileLock, Timeout
+
+from agr_utils.errors import InputError
+from agr_utils.runtime import get_processes
+
+LOCK_FILE = "run.lock"
+
+
+def check_processes() -> None:
+    """Refuse to be one of several processes that do not know of each other.
+
+    Raises:
+        InputError: if a launcher started several and accelerate, for want of a GPU, sees one.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != get_processes().num_processes:
+        raise InputError(
+            f"started as {started} processes, but each would train alone: there are not as many GPUs. "
+            "To train on CPUs set ACCELERATE_USE_CPU=true (docs/scaling.md)"
+        )
+
+
+@contextmanager
+def run_lock(output_dir: Path) -> Iterator[None]:
+    """Hold a run folder: the operating system lets it go when this process ends, however it ends.
+
+    Raises:
+        InputError: if another training holds the folder.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output_dir / LOCK_FILE)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"{output_dir}: another training is at work there. Wait for it, or choose another --output-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class StopRequest:
+    """Inside its block the first Ctrl-C (or SIGTERM, which clusters send) only asks: the step is finished and saved.
+
+    A second one interrupts at once. Outside the main thread signals cannot be caught; there nothing changes.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, *_) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+
+@contextmanager
+def explain_out_of_memory(batch_size: int, image_size: int) -> Iterator[None]:
+    """Turn out-of-memory errors, of a GPU or of the machine, into advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+            raise
+        raise InputError(
+            f"out of memory with batches of {batch_size} images of {image_size} px. "
+            f"Try --batch-size {max(2, batch_size // 2)}"
+        ) from error
