@@ -1,6 +1,6 @@
 # make course   set up, run the notebooks (quick profile), redraw the figures
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
-# Others: figures, notebooks, lint, badges, test-floors, clean
+# Others: figures, notebooks, lint, badges, bench, test-long, test-floors, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # One numeric thread a process: results then do not depend on how many cores there are.
 SMOKE := OMP_NUM_THREADS=1 TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
-.PHONY: course test figures notebooks lint badges unit test-notebooks test-floors clean
+.PHONY: course test figures notebooks lint badges unit test-notebooks test-long test-floors bench clean
 
 course: $(VENV)/.installed
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test,scale]"
 	@touch $@
 
 figures: $(VENV)/.installed
@@ -40,6 +40,13 @@ badges: $(VENV)/.installed
 unit: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests
 
+# The same with 20 kills instead of 3 and longer runs of two processes: half an hour on two cores.
+test-long: $(VENV)/.installed
+	AGR_LONG_TESTS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/test_resume.py tests/test_processes.py
+
+bench: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/agr bench
+
 test-notebooks: $(VENV)/.installed
 	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env -n 2 --dist loadscope notebooks
 
@@ -47,7 +54,7 @@ test-notebooks: $(VENV)/.installed
 test-floors:
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python tools/floors.py > .venv-floors/constraints.txt
-	.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e ".[course,test]"
+	.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e ".[course,test,scale]"
 	OMP_NUM_THREADS=2 .venv-floors/bin/python -m pytest -q tests
 
 clean:

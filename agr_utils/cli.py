@@ -1,5 +1,6 @@
 """The command line, ``agr``: each command calls one function that a notebook calls too."""
 
+import contextlib
 import json
 import sys
 from enum import Enum
@@ -266,14 +267,15 @@ def bench(
         Path | None, typer.Option(help="Folder for the CSV files. Default: results/bench; with --quick runs/bench.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Some of: training,pipelines,startup,memory,cpu_settings. Default: all.")
+        str | None,
+        typer.Option(help="Some of: training,pipelines,startup,memory,processes,budget,cpu_settings. Default: all."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="See in seconds that it works; believe no number.")] = False,
     source: Annotated[
         Path | None, typer.Option(help="Folder of real faces. Default: AGR_DATA_DIR, else drawn faces.")
     ] = None,
 ) -> None:
-    """Measure the speed of training, its data pipeline against the usual one, the start, and memory (8 minutes or so).
+    """Measure training, its data pipeline against the usual one, the start, memory, processes and budgets: 9 minutes.
 
     Run nothing beside it; OMP_NUM_THREADS sets the number of threads.
 
@@ -308,6 +310,57 @@ def figures(
     root = repository_root()
     for path in draw_all(results_dir or root / "results", output_dir or root / "figures", root / "README.md"):
         typer.echo(path)
+
+
+@app.command()
+def study(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file that names the runs (docs/scaling.md).")],
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky (processes here) or dask (workers of a cluster).")] = "loky",
+    scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler, as tcp://host:8786.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only show what each run has come to.")] = False,
+) -> None:
+    """Train a grid of runs: finished ones are skipped, stopped ones go on, one that fails does not stop the rest.
+
+    Exit status 1 if a run failed; run the same command again to retry it.
+
+    Example: agr study docs/grids/example.yaml --jobs 2
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from agr_utils.study.grid import read_study
+    from agr_utils.study.status import render_status, status_table
+    from agr_utils.study.train import run_study
+
+    if backend not in ("loky", "dask") or (backend == "dask") != (scheduler is not None):
+        raise InputError("the backends are loky, for this machine, and dask, with --scheduler ADDRESS")
+    chosen = read_study(grid)
+    console = Console(file=sys.stdout if status else sys.stderr)
+    if status:
+        console.print(render_status(status_table(chosen)))
+        return
+    failed = []
+    live = Live(
+        get_renderable=lambda: render_status(status_table(chosen)),
+        console=console,
+        refresh_per_second=0.5,
+        transient=True,
+        redirect_stderr=False,  # runs in this process write theirs to a log
+    )
+    try:
+        with live if console.is_terminal else contextlib.nullcontext():
+            for run_id, reason in run_study(chosen, jobs, scheduler):
+                console.print(
+                    f"{run_id}: {f'failed: {reason}' if reason else 'finished'}", highlight=False, markup=False
+                )
+                failed += [f"{run_id} ({reason})"] if reason else []
+    except KeyboardInterrupt:
+        typer.echo("agr: stopped. Run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    console.print(render_status(status_table(chosen)))
+    if failed:
+        raise InputError(f"{len(failed)} of {len(chosen.runs)} runs failed; first: {failed[0]}. Run again to retry")
 
 
 def parse_pretrained(text: str) -> bool | str:

@@ -7,6 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
-for requirement in [*project["dependencies"], *extras["course"], *extras["test"]]:
+for requirement in [*project["dependencies"], *extras["course"], *extras["test"], *extras["scale"]]:
     name, floor = re.fullmatch(r"([\w.-]+)>=([\w.]+).*", requirement).groups()
     print(f"{name}=={floor}")

@@ -10,6 +10,7 @@ from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path, describe_hardware
 from agr_utils.training.benchmark_pipelines import FaceFolder, bench_pipelines, open_faces
 from agr_utils.training.benchmark_processes import bench_memory, bench_startup
+from agr_utils.training.benchmark_runs import bench_budget, bench_processes
 from agr_utils.training.benchmark_steps import BenchSettings, bench_cpu_settings, bench_training
 
 FULL = BenchSettings()
@@ -24,12 +25,16 @@ QUICK = BenchSettings(
     face_size=48,
     num_starts=1,
     cached_images=(100,),
+    process_backbones=("test_efficientnet",),
+    budget_minutes=0.1,
 )
 BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
     "training": lambda settings, faces: bench_training(settings),
     "pipelines": bench_pipelines,
     "startup": bench_startup,
     "memory": lambda settings, faces: bench_memory(settings),
+    "processes": lambda settings, faces: bench_processes(settings),
+    "budget": lambda settings, faces: bench_budget(settings),
     "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
 }
 NEED_FACES = {"pipelines", "startup"}
@@ -74,7 +79,7 @@ def run_benchmarks(
 
 def format_table(table: pd.DataFrame) -> str:
     """A table as text for a terminal, with the slowest and fastest in brackets behind each median."""
-    shown = table.drop(columns="batch_size")
+    shown = table.drop(columns="batch_size", errors="ignore")
     for prefix in ("", "limit_", "peer_"):
         ends = [f"{prefix}slowest", f"{prefix}fastest"]
         if ends[0] in table:

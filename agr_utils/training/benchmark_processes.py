@@ -1,4 +1,4 @@
-"""What only a fresh process can tell: the time to the first training step, and how much memory a training needs."""
+"""What only a fresh process can tell: the time to the first step, the memory of a training, whether it ends on time."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from agr_utils.data.load import FaceData
+from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.pixels import FORMAT, open_cache
 from agr_utils.data.splits import apply_protocol
 from agr_utils.data.utkface import read_names
@@ -24,7 +24,7 @@ from agr_utils.training.benchmark_pipelines import BACKBONE, FaceFolder
 from agr_utils.training.benchmark_steps import BenchSettings
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.loop import Trainer
-from agr_utils.training.run import describe_run
+from agr_utils.training.run import describe_run, planned_epochs, train_run
 
 GOAL_SECONDS = 3.0  # from start to the first step
 TRAINED_STEPS = 20  # while memory is measured
@@ -132,6 +132,17 @@ def measure_memory(folder: str, image_size: int, batch_size: int) -> dict[str, f
             load_pixels(data, rows)
         anonymous.append(_read_status("RssAnon"))
     return {"peak_mib": _peak_mib(), "anonymous_mib": max(anonymous) if None not in anonymous else None}
+
+
+def measure_budget(backbone: str, image_size: int, minutes: float) -> dict[str, float]:
+    """Train drawn faces for so many minutes."""
+    data = load_data("synthetic", image_size)
+    config = TrainConfig(backbone=backbone, image_size=image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        train_run(config, data, Path(folder) / "run", minutes=minutes)
+        taken = (time.perf_counter() - started) / 60
+        return {"taken": taken, "epochs": planned_epochs(Path(folder) / "run", minutes)}
 
 
 def _read_status(name: str) -> float | None:

@@ -40,7 +40,7 @@ def run_lock(output_dir: Path) -> Iterator[None]:
     output_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(output_dir / LOCK_FILE)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=1)  # is_locked may hold it for a moment
     except Timeout:
         raise InputError(
             f"{output_dir}: another training is at work there. Wait for it, or choose another --output-dir"
@@ -49,6 +49,17 @@ def run_lock(output_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(output_dir: Path) -> bool:
+    """Whether a training is at work in a run folder."""
+    if not (output_dir / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(output_dir / LOCK_FILE, blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 class StopRequest:

@@ -43,7 +43,8 @@ def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_si
     model.eval()
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {task: [] for task in model.tasks}
-    for batch_rows in tqdm(list(split_batches(rows, batch_size)), desc="predict", unit="batch", leave=False):
+    batches = list(split_batches(rows, batch_size))
+    for batch_rows in tqdm(batches, desc="predict", unit="batch", leave=False, disable=None):
         for task, probabilities in predict_probabilities(model, load_pixels(data, batch_rows, device)).items():
             parts[task].append(probabilities.cpu().numpy())
     return {task: np.concatenate(arrays) for task, arrays in parts.items()}

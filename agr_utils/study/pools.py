@@ -1,0 +1,79 @@
+"""Who does the runs of a study: processes of this machine, or the workers of a Dask cluster; joblib hands them out."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import joblib
+
+from agr_utils.errors import InputError
+
+CONNECT_SECONDS, WORKER_SECONDS = 5, 30
+
+# Does delayed calls (see ``joblib.delayed``) and yields what they return, as it comes in.
+Work = Callable[[Iterable], Iterator]
+
+
+class ProcessDied(Exception):
+    """A process ended in the middle of a run: it was killed, ran out of memory or crashed."""
+
+
+@contextmanager
+def local_pool(jobs: int, threads: int) -> Iterator[Work]:
+    """So many processes at a time, each with so many numeric threads; for one job it is this process."""
+
+    def work(calls: Iterable) -> Iterator:
+        try:
+            with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+                yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+        except BrokenProcessPool as error:
+            raise ProcessDied from error
+
+    yield work
+
+
+@contextmanager
+def dask_pool(address: str) -> Iterator[Work]:
+    """The workers of a running Dask cluster, those that come later included.
+
+    Raises:
+        InputError: if the package is missing, or scheduler or workers do not answer or do not fit.
+    """
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise InputError('Dask is not installed. Install it with: pip install -e ".[scale]"') from None
+    from joblib._dask import DaskDistributedBackend
+
+    class WorkersOnly(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return 2  # all are handed over at once whatever this is, but at 1 joblib would do the runs right here
+
+    def work(calls: Iterable) -> Iterator:
+        try:
+            with joblib.parallel_config(WorkersOnly(client=client)):
+                yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+        except KilledWorker as error:
+            raise ProcessDied from error
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{address}: no Dask scheduler answers there ({reason}). Start one with: dask scheduler"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            raise InputError(
+                f"{address}: the scheduler has no workers. Start some with: dask worker {address} --nthreads 1"
+            ) from None
+        wide = [worker for worker, threads in client.nthreads().items() if threads > 1]
+        if wide:
+            raise InputError(
+                f"{wide[0]}: a worker of several threads; torch can train one reproducible run a process. "
+                f"Start workers with: dask worker {address} --nthreads 1"
+            )
+        yield work
