@@ -308,7 +308,7 @@ def figures(
     from agr_utils.runtime import repository_root
 
     root = repository_root()
-    for path in draw_all(results_dir or root / "results", output_dir or root / "figures", root / "README.md"):
+    for path in draw_all(results_dir or root / "results", output_dir or root / "figures", root):
         typer.echo(path)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from agr_utils import cli
 from agr_utils.analysis import gallery
 from agr_utils.analysis.results import read_bench
+from agr_utils.analysis.tables import read_speeds
 from agr_utils.data.augment import Augmentation
 from agr_utils.training import benchmark_processes
 from agr_utils.training.benchmark import BENCHMARKS, QUICK, choose_benchmarks, format_table
@@ -135,5 +136,5 @@ def test_the_speed_of_an_epoch_is_that_at_64_pixels(tmp_path: Path):
     (tmp_path / "bench").mkdir()
     table = pd.DataFrame({"backbone": ["a", "a"], "image_size": [64, 96], "images_per_second": [300.0, 150.0]})
     table.to_csv(tmp_path / "bench" / "training.csv", index=False)
-    assert gallery.read_speeds(tmp_path).to_dict() == {"a": 300.0}
-    assert gallery.read_speeds(tmp_path / "nowhere").empty
+    assert read_speeds(tmp_path).to_dict() == {"a": 300.0}
+    assert read_speeds(tmp_path / "nowhere").empty

@@ -1,6 +1,5 @@
 """Redraw every published figure and table from ``results/``: no image, no weight, no GPU."""
 
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,10 +12,10 @@ import pandas as pd
 from agr_utils.analysis import plots, plots_speed
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, read_bench, read_runs
+from agr_utils.analysis.tables import fill_tables
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.data.utkface import read_names
-from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path
 from agr_utils.tasks import get_scheme
 
@@ -40,13 +39,13 @@ def figure(name: str, caption: str, read: Reader = read_runs) -> Callable:
     return register
 
 
-def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -> list[Path]:
-    """Draw every figure, write the gallery page and fill in the README's tables.
+def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None) -> list[Path]:
+    """Draw every figure, write the gallery page and fill in the tables of the README and the docs.
 
     Args:
         results_dir: published runs and benchmarks.
         figures_dir: where ``<name>.png`` and ``README.md`` go.
-        readme: a page with table markers, or None.
+        root: of the pages with table markers; None fills in none.
 
     Returns:
         The files written.
@@ -67,58 +66,7 @@ def draw_all(results_dir: Path, figures_dir: Path, readme: Path | None = None) -
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text("\n".join(page), encoding="utf-8")
     written.append(figures_dir / "README.md")
-    if readme is not None:
-        fill_table(readme, "real-faces", real_faces_table(read_once(read_runs), read_speeds(results_dir)))
-        written.append(readme)
-    return written
-
-
-def read_speeds(results_dir: Path) -> pd.Series:
-    """Images of 64 px a second of each backbone as ``agr bench`` measured them; empty where it has not."""
-    table = read_bench(results_dir).get("training")
-    if table is None:
-        return pd.Series(dtype=float)
-    return table[table["image_size"] == 64].set_index("backbone")["images_per_second"]
-
-
-def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
-    """Test-split results of each architecture as a Markdown table, 95 % intervals in brackets.
-
-    Args:
-        runs: published runs.
-        speeds: see ``read_speeds``.
-    """
-    titles = [METRICS[name][0] + (" (years)" if METRICS[name][1] == "years" else " (%)") for name in METRICS]
-    header = ["Architecture", "Epochs", *titles, "Parameters (M)", "MACs (M)", "Seconds an epoch"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for run in runs:
-        summary = summarize(*run.split("test"))
-        cells = [run.title, f"{run.about['config']['num_epochs']:g}"]
-        for name, (_, unit, _) in METRICS.items():
-            row = summary.loc[name] * (100 if unit == "%" else 1)
-            digits = 1 if unit == "%" else 2
-            cells.append(f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]")
-        cells += [f"{run.about['parameters'] / 1e6:.1f}", f"{run.about['macs'] / 1e6:.0f}"]
-        speed = speeds.get(run.about["config"]["backbone"])
-        cells.append(f"{run.about['num_train'] / speed:.0f}" if speed else "–")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def fill_table(page: Path, name: str, table: str) -> None:
-    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
-
-    Raises:
-        InputError: if the page has no such markers.
-    """
-    text = page.read_text(encoding="utf-8")
-    pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise InputError(
-            f"{page}: no markers for the table '{name}'. Put <!-- table:{name} --> and <!-- /table --> back"
-        )
-    with atomic_path(page) as partial:
-        partial.write_text(pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text), encoding="utf-8")
+    return written + (fill_tables(results_dir, root) if root else [])
 
 
 def read_labels_from_split() -> pd.DataFrame:

@@ -134,10 +134,10 @@ def measure_memory(folder: str, image_size: int, batch_size: int) -> dict[str, f
     return {"peak_mib": _peak_mib(), "anonymous_mib": max(anonymous) if None not in anonymous else None}
 
 
-def measure_budget(backbone: str, image_size: int, minutes: float) -> dict[str, float]:
+def measure_budget(backbone: str, image_size: int, batch_size: int, minutes: float) -> dict[str, float]:
     """Train drawn faces for so many minutes."""
     data = load_data("synthetic", image_size)
-    config = TrainConfig(backbone=backbone, image_size=image_size)
+    config = TrainConfig(backbone=backbone, image_size=image_size, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         train_run(config, data, Path(folder) / "run", minutes=minutes)

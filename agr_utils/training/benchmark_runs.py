@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from agr_utils.analysis.results import HISTORY_FILE
 from agr_utils.errors import InputError
 from agr_utils.training.benchmark_processes import run_fresh
 from agr_utils.training.benchmark_steps import BenchSettings
+from agr_utils.training.loop import HISTORY_FILE
 
 
 def bench_processes(settings: BenchSettings) -> pd.DataFrame:
@@ -58,7 +58,8 @@ def bench_budget(settings: BenchSettings) -> pd.DataFrame:
     """
     rows = []
     for backbone in tqdm(settings.process_backbones, desc="budget", unit="run"):
-        arguments = {"backbone": backbone, "image_size": settings.image_sizes[0], "minutes": settings.budget_minutes}
+        arguments = {"backbone": backbone, "image_size": settings.image_sizes[0], "batch_size": settings.batch_size}
+        arguments["minutes"] = settings.budget_minutes
         measured = run_fresh("measure_budget", **arguments)
         row = arguments | {name: measured[name] for name in ("taken", "epochs")}
         rows.append(row | {"off": measured["taken"] / settings.budget_minutes - 1})
