@@ -86,6 +86,6 @@ def test_every_documented_command_exists():
     from agr_utils.cli import app
 
     known = get_command(app).commands
-    for page in ("README.md", "docs/data.md", "docs/MODEL_CARD.md"):
+    for page in PAGES:
         for name in re.findall(r"\bagr ([a-z]+)\b", (ROOT / page).read_text(encoding="utf-8")):
             assert name in known, f"{page} mentions 'agr {name}'"

@@ -65,7 +65,7 @@ def is_locked(output_dir: Path) -> bool:
 class StopRequest:
     """Inside its block the first Ctrl-C (or SIGTERM, which clusters send) only asks: the step is finished and saved.
 
-    A second one interrupts at once. Outside the main thread signals cannot be caught; there nothing changes.
+    The same a second time interrupts at once. Outside the main thread signals cannot be caught; there nothing changes.
     """
 
     def __init__(self):
@@ -78,16 +78,13 @@ class StopRequest:
                 self._handlers[number] = signal.signal(number, self._request)
         return self
 
-    def _request(self, *_) -> None:
+    def _request(self, number: int, _) -> None:
         self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        signal.signal(number, self._handlers[number])  # the other stays: a launcher sends its own after Ctrl-C
 
     def __exit__(self, *_) -> None:
-        self._restore()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
