@@ -1,12 +1,13 @@
 """Profile, device, seeds, paths and atomic writing: everything that depends on where the code runs."""
 
+import contextlib
+import ctypes
 import json
 import os
 import platform
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,19 @@ def get_processes() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next step instead of handing it back to the system.
+
+    A training step on a CPU frees and asks again for the same hundreds of megabytes; fetching them from the system page
+    by page costs a small network a tenth of its speed. Peak memory stays the same. Without glibc this does nothing.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # names of the options in malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows, macOS, musl
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # older versions allow 32 MiB
+        mallopt(trim_threshold, 2**31 - 1)
+
+
 def describe_hardware() -> dict[str, str | int]:
     """CPU name, cores, threads, accelerator and versions: what a timing must be read with."""
     import timm
@@ -112,7 +126,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to; rename it to ``target`` only if the block succeeds.
 

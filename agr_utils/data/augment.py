@@ -65,8 +65,8 @@ def augment(
     """
     draws = torch.rand(NUM_DRAWS, batch_size or len(images), generator=generator)[:, share].to(images.device)
     images = warp(images, settings, draws[:6])
-    images = jitter_colour(images, settings.colour, draws[6:9])
-    return erase(images, settings.erase, draws[9:])
+    jitter_colour_(images, settings.colour, draws[6:9])
+    return erase_(images, settings.erase, draws[9:])
 
 
 def _between(draws: Tensor, low: float, high: float) -> Tensor:
@@ -88,46 +88,50 @@ def warp(images: Tensor, settings: Augmentation, draws: Tensor) -> Tensor:
     mirror = 1 - 2 * (draws[3] < settings.flip).float()
     shift_x, shift_y = 2 * chosen * _between(draws[4:6], -settings.translation, settings.translation)
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    matrix = torch.stack(
-        [torch.stack([cos * mirror, -sin, shift_x], dim=1), torch.stack([sin * mirror, cos, shift_y], dim=1)], dim=1
-    )  # (B, 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    # Source of each pixel, x = cos m x' - sin y' + shift (m is -1 for a mirror image), in [-1, 1] over the image.
+    # Written out, because affine_grid's batched product with three columns takes as long as the sampling itself.
+    height, width = images.shape[2:]
+    x = (torch.arange(width, device=images.device) + 0.5) * (2 / width) - 1
+    y = ((torch.arange(height, device=images.device) + 0.5) * (2 / height) - 1)[:, None]  # (H, 1)
+    cos_mirrored, sin_mirrored = (cos * mirror)[:, None, None], (sin * mirror)[:, None, None]
+    cos, sin, shift_x, shift_y = (value[:, None, None] for value in (cos, sin, shift_x, shift_y))
+    grid = torch.stack(
+        [cos_mirrored * x + (shift_x - sin * y), sin_mirrored * x + (shift_y + cos * y)], dim=3
+    )  # (B, H, W, 2)
     warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     channels_last = images.is_contiguous(memory_format=torch.channels_last)
     return warped.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def jitter_colour(images: Tensor, strength: float, draws: Tensor) -> Tensor:
-    """Change saturation, contrast and brightness of each image by its own factors in ``1 ± strength``.
+def jitter_colour_(images: Tensor, strength: float, draws: Tensor) -> Tensor:
+    """Change saturation, contrast and brightness of each image by its own factors in ``1 ± strength``, in place.
 
     Args:
-        images: (B, 3, H, W) float32.
+        images: (B, 3, H, W) float32; changed, for fresh memory costs more than the arithmetic.
         strength: largest relative change.
         draws: (3, B) float32 in [0, 1).
     """
     if strength == 0:
         return images
     saturation, contrast, brightness = _between(draws, 1 - strength, 1 + strength)[:, :, None, None, None]
-    grey = images.mean(dim=1, keepdim=True)  # (B, 1, H, W)
+    grey = (images[:, :1] + images[:, 1:2] + images[:, 2:]) / 3  # (B, 1, H, W)
     mean = grey.mean(dim=(2, 3), keepdim=True)  # (B, 1, 1, 1)
     # saturation: grey + s (x - grey); contrast: mean + c (x - mean); brightness: b x. Multiplied out into one pass:
-    return images * (brightness * contrast * saturation) + (
-        grey * (brightness * contrast * (1 - saturation)) + mean * (brightness * (1 - contrast))
-    )
+    grey.mul_(brightness * contrast * (1 - saturation)).add_(mean * (brightness * (1 - contrast)))
+    return images.mul_(brightness * contrast * saturation).add_(grey)
 
 
-def erase(images: Tensor, probability: float, draws: Tensor) -> Tensor:
-    """Fill one random rectangle (5 to 25 % of the area) with grey in each chosen image.
+def erase_(images: Tensor, probability: float, draws: Tensor) -> Tensor:
+    """Fill one random rectangle (5 to 25 % of the area) with grey in each chosen image, in place.
 
     Args:
-        images: (B, 3, H, W) float32.
+        images: (B, 3, H, W) float32; changed.
         probability: of an image being chosen.
         draws: (5, B) float32 in [0, 1).
     """
     if probability == 0:
         return images
     height, width = images.shape[2:]
-    chosen = draws[0] < probability
     area = draws[1] * 0.2 + 0.05
     aspect = torch.exp((draws[2] - 0.5) * 1.4)
     rect_height = (area * aspect).sqrt().clamp(max=0.7) * height
@@ -137,5 +141,6 @@ def erase(images: Tensor, probability: float, draws: Tensor) -> Tensor:
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= top[:, None]) & (rows < (top + rect_height)[:, None])  # (B, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + rect_width)[:, None])  # (B, W)
+    chosen = draws[0] < probability
     mask = in_rows[:, None, :, None] & in_columns[:, None, None, :] & chosen[:, None, None, None]
-    return images.clone().masked_fill_(mask, 0.5)  # masked_fill itself would lose the memory layout
+    return images.masked_fill_(mask, 0.5)

@@ -41,7 +41,7 @@ class BenchSettings:
     backbones: tuple[str, ...] = tuple(BACKBONES)
     image_sizes: tuple[int, ...] = (64, 96)
     batch_size: int = 64
-    seconds: float = 9.0
+    seconds: float = 7.0
     min_rounds: int = 3
     num_faces: int = 1_600
     face_size: int = 200

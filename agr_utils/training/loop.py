@@ -26,7 +26,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import get_backbone
 from agr_utils.models.multitask import MultiTaskNet, normalize
-from agr_utils.runtime import atomic_path, seed_everything, write_json
+from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, write_json
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
 from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
@@ -59,6 +59,7 @@ class Trainer:
         save_minutes: float = 5.0,
         tensorboard: bool = False,
     ):
+        keep_freed_memory()
         seed_everything(config.seed)
         self.config, self.data = config, data
         self.output_dir = Path(output_dir) if output_dir else None
