@@ -29,6 +29,7 @@ class Profile:
         image_size: side of the square input, in pixels.
         batch_size: images a step.
         augmentation: strength relative to the published settings; a short training has no time to learn past it.
+        age_weight: of the age's loss, which starts so large that it would have a short training to itself.
     """
 
     name: str
@@ -37,12 +38,19 @@ class Profile:
     image_size: int
     batch_size: int
     augmentation: float
+    age_weight: float
 
 
 PROFILES = {
-    "smoke": Profile("smoke", num_images=320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.2),
-    "quick": Profile("quick", num_images=4_000, num_epochs=6, image_size=40, batch_size=64, augmentation=0.2),
-    "full": Profile("full", num_images=None, num_epochs=24, image_size=64, batch_size=64, augmentation=1.0),
+    "smoke": Profile(
+        "smoke", num_images=320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.2, age_weight=0.3
+    ),
+    "quick": Profile(
+        "quick", num_images=4_000, num_epochs=6, image_size=40, batch_size=64, augmentation=0.2, age_weight=0.3
+    ),
+    "full": Profile(
+        "full", num_images=None, num_epochs=24, image_size=64, batch_size=64, augmentation=1.0, age_weight=1.0
+    ),
 }
 
 

@@ -5,7 +5,7 @@ compared with their twins. Each comparison is also tried on a definition that is
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -203,6 +203,15 @@ def check_train_by_hand(notebook: dict) -> None:
 def flatten(model: nn.Module) -> Tensor:
     """All weights and running statistics in one row."""
     return torch.cat([value.flatten().double() for value in model.state_dict().values() if value.is_floating_point()])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order: with several threads rounding alone drives two trainings apart."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}

@@ -1,6 +1,7 @@
 """Two processes train as one does with the same global batch."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,13 +60,19 @@ def train(output_dir):
     config = TrainConfig(backbone="test_efficientnet", image_size=32, batch_size=16, num_images=170, num_epochs=1)
     train_run(config, data, Path(output_dir))
 
-notebook_launcher(train, ({folder!r},), num_processes=2, use_port="0")
+notebook_launcher(train, ({folder!r},), num_processes=2, use_port={port!r})
 """
 
 
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
 def test_the_notebook_launcher_starts_two_processes(tmp_path: Path):
-    code = NOTEBOOK_CODE.format(folder=str(tmp_path / "run"))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    code = NOTEBOOK_CODE.format(folder=str(tmp_path / "run"), port=str(free_port()))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_run(tmp_path / "run").about["processes"] == 2

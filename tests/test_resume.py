@@ -1,5 +1,6 @@
 """A run that is killed, stopped or finds a damaged state ends with the same bits as one that was left alone."""
 
+import contextlib
 import os
 import random
 import resource
@@ -170,10 +171,12 @@ def command(output_dir: Path, num_epochs: int) -> list[str]:
 
 
 def step_of(output_dir: Path) -> int:
-    try:
-        return load_tensors(output_dir / STATE_FILE)[1]["step"]
-    except InputError:  # not there yet, or just being renamed
-        return 0
+    """The step that a run would go on from; a file may be missing or just being renamed."""
+    steps = [0]
+    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
+        with contextlib.suppress(InputError):
+            steps.append(load_tensors(output_dir / name)[1]["step"])
+    return max(steps)
 
 
 def kill_at_a_random_moment(output_dir: Path, num_epochs: int, rng: random.Random) -> bool:

@@ -87,7 +87,7 @@ class TrainConfig:
 
     @classmethod
     def from_profile(cls, profile: Profile, **settings) -> "TrainConfig":
-        """Image size, epochs, batch size, number of images and augmentation of a profile, and settings of one's own.
+        """Sizes, epochs, augmentation and weight of the age loss of a profile, and settings of one's own.
 
         Args:
             profile: see ``agr_utils.runtime.get_profile``.
@@ -96,6 +96,7 @@ class TrainConfig:
         names = ("image_size", "num_epochs", "batch_size", "num_images")
         chosen = {name: getattr(profile, name) for name in names}
         chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
+        chosen["task_weights"] = TASK_WEIGHTS | {"age": profile.age_weight}
         return cls(**(chosen | settings))
 
     def to_dict(self) -> dict:
