@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -167,11 +168,8 @@ def train(
             settings=config.synthetic,
         )
     splits = ("validation",) if no_test else ("validation", "test")
-    try:
+    with say_how_to_go_on():
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)
-    except KeyboardInterrupt as error:
-        typer.echo(f"agr: {error or 'stopped. Run the same command again to go on'}", err=True)
-        raise typer.Exit(130) from None
     if not get_processes().is_main_process:
         return
     typer.echo(f"{output_dir}: trained on {len(faces.rows('train'))} images")
@@ -348,19 +346,24 @@ def study(
         transient=True,
         redirect_stderr=False,  # runs in this process write theirs to a log
     )
-    try:
-        with live if console.is_terminal else contextlib.nullcontext():
-            for run_id, reason in run_study(chosen, jobs, scheduler):
-                console.print(
-                    f"{run_id}: {f'failed: {reason}' if reason else 'finished'}", highlight=False, markup=False
-                )
-                failed += [f"{run_id} ({reason})"] if reason else []
-    except KeyboardInterrupt:
-        typer.echo("agr: stopped. Run the same command again to go on", err=True)
-        raise typer.Exit(130) from None
+    with say_how_to_go_on(), live if console.is_terminal else contextlib.nullcontext():
+        for run_id, reason in run_study(chosen, jobs, scheduler):
+            outcome = f"failed: {reason}" if reason else "finished"
+            console.print(f"{run_id}: {outcome}", highlight=False, markup=False)
+            failed += [f"{run_id} ({reason})"] if reason else []
     console.print(render_status(status_table(chosen)))
     if failed:
         raise InputError(f"{len(failed)} of {len(chosen.runs)} runs failed; first: {failed[0]}. Run again to retry")
+
+
+@contextlib.contextmanager
+def say_how_to_go_on() -> Iterator[None]:
+    """After Ctrl-C: what was saved, in the words of whoever saved it, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo(f"agr: {error or 'stopped. Run the same command again to go on'}", err=True)
+        raise typer.Exit(130) from None
 
 
 def parse_pretrained(text: str) -> bool | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 
@@ -36,6 +37,12 @@ def real_data_dir() -> Path:
     if not _REAL_DATA_DIR or _REAL_DATA_NAME != "utkface":
         pytest.skip("needs UTKFace: AGR_DATA_DIR=/path/to/UTKFace pytest tests/test_data_real.py")
     return Path(_REAL_DATA_DIR)
+
+
+@pytest.fixture(scope="session")
+def data() -> FaceData:
+    """The 160 drawn faces of 32 px on which the tests train."""
+    return load_data("synthetic", 32, num_images=160)
 
 
 @pytest.fixture(scope="session")

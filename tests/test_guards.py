@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import explain_out_of_memory, run_lock
@@ -16,11 +16,6 @@ from agr_utils.training.loop import BAD_BATCH_FILE, Trainer
 CONFIG = TrainConfig(
     backbone="test_efficientnet", num_epochs=2, image_size=32, batch_size=16, num_images=160, precision="fp32"
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> FaceData:
-    return load_data("synthetic", 32, num_images=160)
 
 
 def test_a_loss_that_is_no_number_stops_and_writes_the_batch_down(data: FaceData, tmp_path: Path, one_clear_line):

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.training.checkpoints import PREVIOUS_STATE_FILE, STATE_FILE, load_state, load_tensors
 from agr_utils.training.config import TrainConfig
@@ -27,11 +27,6 @@ NUM_KILLS = 20 if os.environ.get("AGR_LONG_TESTS") else 3
 CONFIG = TrainConfig(
     backbone="test_efficientnet", num_epochs=3, image_size=32, batch_size=16, num_images=160, precision="fp32"
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> FaceData:
-    return load_data("synthetic", 32, num_images=160)
 
 
 @pytest.fixture(scope="module")

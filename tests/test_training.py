@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
 from agr_utils.training.checkpoints import save_tensors
@@ -18,11 +18,6 @@ from agr_utils.training.run import CHECKPOINT_FILE, check_run_folder, load_model
 CONFIG = TrainConfig(
     backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32"
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> FaceData:
-    return load_data("synthetic", 32, num_images=160)
 
 
 @pytest.fixture(scope="module")

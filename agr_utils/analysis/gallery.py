@@ -11,7 +11,7 @@ import pandas as pd
 
 from agr_utils.analysis import plots, plots_speed
 from agr_utils.analysis.metrics import METRICS, summarize
-from agr_utils.analysis.results import Run, read_bench, read_runs
+from agr_utils.analysis.results import Run, describe_machine, read_bench, read_runs
 from agr_utils.analysis.tables import fill_tables
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.synthetic import draw_faces
@@ -171,6 +171,6 @@ def draw_speed(bench: dict[str, pd.DataFrame]) -> plt.Figure:
             ax.text(0.5, 0.5, f"{name}: not measured yet. Run: agr bench", ha="center", transform=ax.transAxes)
             ax.set_axis_off()
     if bench:
-        drawn.supxlabel(plots_speed.describe_machine(next(iter(bench.values()))), fontsize=10, color=plots.NEUTRAL)
+        drawn.supxlabel(describe_machine(next(iter(bench.values()))), fontsize=10, color=plots.NEUTRAL)
     drawn.tight_layout()
     return drawn

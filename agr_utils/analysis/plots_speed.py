@@ -60,9 +60,3 @@ def plot_pipelines(table: pd.DataFrame, ax: Axes) -> Axes:
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[:2], labels[:2], frameon=False, fontsize=11, ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1))
     return ax
-
-
-def describe_machine(table: pd.DataFrame) -> str:
-    """The hardware that a table of ``agr bench`` was measured on, in one line."""
-    row = table.iloc[0]
-    return f"{row['cpu']}, {row['cores']} cores, {row['threads']} threads"

@@ -78,6 +78,12 @@ def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Ru
     return sorted(chosen, key=lambda run: order.index(run.about["config"]["backbone"]))
 
 
+def describe_machine(table: pd.DataFrame) -> str:
+    """The hardware that a table of ``agr bench`` was measured on, in one line."""
+    row = table.iloc[0]
+    return f"{row['cpu']}, {row['cores']} cores, {row['threads']} threads"
+
+
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
     return {path.stem: pd.read_csv(path) for path in sorted((results_dir / "bench").glob("*.csv"))}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from agr_utils.analysis.metrics import METRICS, summarize
-from agr_utils.analysis.results import Run, read_bench, read_run, read_runs
+from agr_utils.analysis.results import Run, describe_machine, read_bench, read_run, read_runs
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import atomic_path
@@ -54,7 +54,7 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
         cells += [f"{run.about['parameters'] / 1e6:.1f}", f"{run.about['macs'] / 1e6:.0f}"]
         speed = speeds.get(run.about["config"]["backbone"])
         cells.append(f"{run.about['num_train'] / speed:.0f}" if speed else "–")
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(_line(cells))
     return "\n".join(lines)
 
 
@@ -68,12 +68,16 @@ def early_size_table(folder: Path) -> str:
         config = run.about["config"]
         early = f"{config['early_size']} for {config['early_share']:.0%}, then " if config["early_size"] else ""
         cells = [run.title, f"{run.about['minutes']:g}", f"{early}{config['image_size']}", f"{config['num_epochs']:g}"]
-        lines.append("| " + " | ".join([*cells, *_metric_cells(run, "validation")]) + " |")
+        lines.append(_line([*cells, *_metric_cells(run, "validation")]))
     return "\n".join(lines)
 
 
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def _header_lines(titles: list[str]) -> list[str]:
-    return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return [_line(titles), "|---" * len(titles) + "|"]
 
 
 def _metric_titles() -> list[str]:
@@ -133,9 +137,8 @@ def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
         return "Not measured yet: `agr bench`"
     lines = _header_lines(list(columns.values()))
     for row in table[list(columns)].itertuples(index=False):
-        lines.append("| " + " | ".join(_format_cell(value) for value in row) + " |")
-    first = table.iloc[0]
-    lines += ["", f"On {first['cpu']}, {first['cores']} cores, {first['threads']} threads; torch {first['torch']}."]
+        lines.append(_line([_format_cell(value) for value in row]))
+    lines += ["", f"On {describe_machine(table)}; torch {table.iloc[0]['torch']}."]
     return "\n".join(lines)
 
 

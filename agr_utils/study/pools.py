@@ -18,6 +18,11 @@ class ProcessDied(Exception):
     """A process ended in the middle of a run: it was killed, ran out of memory or crashed."""
 
 
+def _hand_out(calls: Iterable) -> Iterator:
+    """Do calls by joblib's current backend."""
+    return joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+
+
 @contextmanager
 def local_pool(jobs: int, threads: int) -> Iterator[Work]:
     """So many processes at a time, each with so many numeric threads; for one job it is this process."""
@@ -25,7 +30,7 @@ def local_pool(jobs: int, threads: int) -> Iterator[Work]:
     def work(calls: Iterable) -> Iterator:
         try:
             with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+                yield from _hand_out(calls)
         except BrokenProcessPool as error:
             raise ProcessDied from error
 
@@ -52,7 +57,7 @@ def dask_pool(address: str) -> Iterator[Work]:
     def work(calls: Iterable) -> Iterator:
         try:
             with joblib.parallel_config(WorkersOnly(client=client)):
-                yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+                yield from _hand_out(calls)
         except KilledWorker as error:
             raise ProcessDied from error
 

@@ -15,7 +15,6 @@ from agr_utils.errors import InputError
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import predict_rows
-from agr_utils.training.validation import validate
 
 WARMUP_STEPS, TIMED_STEPS = 3, 20
 TIMED_IMAGES = 512  # predicted, to time what is not training
@@ -42,8 +41,7 @@ def plan_epochs(config: TrainConfig, data: FaceData, minutes: float, num_predict
         step_seconds = _time_steps(trainer)
         save_seconds = _clock(trainer.save)
         rows = trainer.validation_rows[:TIMED_IMAGES]
-        own = rows[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
-        validate_seconds = _clock(lambda: validate(trainer.ema.module, data, own, 4 * config.batch_size))
+        validate_seconds = _clock(lambda: trainer.validate(rows))
         predict_seconds = _clock(lambda: predict_rows(trainer.ema.module, data, rows)) / len(rows)
     per_epoch = trainer.steps_per_epoch * step_seconds + save_seconds
     per_epoch += validate_seconds / len(rows) * len(trainer.validation_rows)

@@ -48,12 +48,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         about, checksums = (json.loads(metadata.get(key, "{}")) for key in ("about", "checksums"))
-    except (
-        SafetensorError,
-        json.JSONDecodeError,
-        OSError,
-        RuntimeError,
-    ) as error:  # torch's own reader raises the last
+    # The last is what torch's own reader raises.
+    except (SafetensorError, json.JSONDecodeError, OSError, RuntimeError) as error:
         raise InputError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
     for name, checksum in checksums.items():
         if name not in tensors or _checksum(tensors[name]) != checksum:

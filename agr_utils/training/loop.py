@@ -242,15 +242,13 @@ class Trainer:
 
     def _finish_epoch(self, progress: tqdm) -> None:
         """Validate the averaged weights, add a row to the history, save."""
-        process = self.accelerator
-        means = torch.tensor([self.sums[name] for name in ("loss", *self.config.tasks)], device=process.device)
+        process, names = self.accelerator, ("loss", *self.config.tasks)
+        means = torch.tensor([self.sums[name] for name in names], device=process.device)
         means = process.reduce(means, "mean") / self.sums["steps"]
         epoch = round(self.step / self.steps_per_epoch, 2)  # a fraction where a time budget ends in mid-epoch
         row = {"epoch": epoch, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
-        names = ("loss", *self.config.tasks)
         row |= {f"train_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
-        rows = self.validation_rows[process.process_index :: process.num_processes]
-        row |= validate(self.ema.module, self.data, rows, 4 * self.config.batch_size)
+        row |= self.validate(self.validation_rows)
         row |= {"seconds": self.seconds["wall"], "cpu_seconds": self.seconds["cpu"]}
         row["images_per_second"] = self.sums["images"] / self.seconds["wall"]
         self.history.append(row)
@@ -258,6 +256,11 @@ class Trainer:
         progress.set_postfix({name: f"{row[name]:.3f}" for name in row if name.startswith("validation_")})
         self._start_epoch()
         self.save()
+
+    def validate(self, rows: np.ndarray) -> dict[str, float]:
+        """Metrics of the averaged weights on some rows, which the processes share out; see ``validation.validate``."""
+        own = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        return validate(self.ema.module, self.data, own, 4 * self.config.batch_size)
 
     def history_table(self) -> pd.DataFrame:
         """One row an epoch: losses in nats, MAE in years, accuracies in 0 to 1, seconds."""
