@@ -62,10 +62,20 @@ def test_what_tells_runs_apart_is_in_their_names(tmp_path: Path):
     assert list(runs.values())[4].task_weights == {"age": 0.5, "gender": 1.0, "race": 1.0}
 
 
+def test_several_grids_and_a_label(tmp_path: Path):
+    grids = "grid: [{backbone: [custom_cnn], tasks: [all, age]}, {backbone: [mobilenet_v3], seed: [1]}]\nlabel: short"
+    assert list(read_study(write_grid(tmp_path, grids)).runs) == [
+        "synthetic-custom_cnn-32px-s0-short",
+        "synthetic-custom_cnn-age-32px-s0-short",
+        "synthetic-mobilenet_v3-32px-s1-short",
+    ]
+
+
 @pytest.mark.parametrize(
     ("rest", "words"),
     [
         ("grid: [", "not a YAML file"),
+        ("grid: [seed]", "a grid is 'seed'; it must be keys with values"),
         ("grids: {}", "Did you mean: grid"),
         ("grid: {seed: 1}", "write a list of values"),
         ("grid: {colour: [1]}", "unknown key 'colour'"),

@@ -5,8 +5,9 @@ splits: [validation]             # predicted at the end of each run; default: va
 threads: 1                       # torch threads of a run; default: the cores, shared out among the jobs
 source: UTKFace.tar.gz           # of real data; default: AGR_DATA_DIR
 skip_unreadable: false
+label: short                     # put at the end of each run's id, to tell it from another study's
 settings: {num_epochs: 24}       # of every run; those of TrainConfig
-grid: {seed: [0, 1], tasks: [all, age]}          # every combination is a run
+grid: {seed: [0, 1], tasks: [all, age]}          # every combination is a run; also a list of such grids
 runs: [{backbone: custom_cnn, num_epochs: 30}]   # further runs
 """
 
@@ -31,7 +32,7 @@ DEFAULTS, TYPES = TrainConfig().to_dict(), get_type_hints(TrainConfig)
 # Kinds of the values of a study's own keys.
 KEYS = {
     "output_dir": str, "splits": list, "threads": int, "source": str, "skip_unreadable": bool,
-    "settings": dict, "grid": dict, "runs": list,
+    "label": str, "settings": dict, "grid": dict | list, "runs": list,
 }  # fmt: skip
 KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
 
@@ -91,7 +92,7 @@ def read_study(path: Path) -> Study:
         )
         if options.threads is not None and options.threads < 1:
             raise InputError(f"threads is {options.threads}; it must be at least 1")
-        runs = name_runs([read_config(settings) for settings in expand(content)])
+        runs = name_runs([read_config(settings) for settings in expand(content)], content.get("label", ""))
         output_dir = Path(content.get("output_dir", "runs")).expanduser().resolve()
         for run_id, config in runs.items():
             check_run_folder(config, output_dir / run_id)
@@ -136,19 +137,20 @@ def _read_splits(names: list) -> tuple[str, ...]:
 
 
 def expand(content: dict) -> list[dict]:
-    """Settings of each run: every combination of the grid's values, and the further runs, over the common settings."""
-    settings, grid, runs = (content.get(key, KEYS[key]()) for key in ("settings", "grid", "runs"))
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"grid: {key} is {values!r}; write a list of values, as [{values}]")
-        if key in settings:
-            raise InputError(f"'{key}' stands under settings and under grid. Delete one of them")
+    """Settings of each run: every combination of a grid's values, and the further runs, over the common settings."""
+    settings, grids, runs = content.get("settings", {}), content.get("grid", []), content.get("runs", [])
+    chosen = []
+    for grid in [grids] if isinstance(grids, dict) else grids:
+        _check_kind("a grid", grid, dict)
+        for key, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise InputError(f"grid: {key} is {values!r}; write a list of values, as [{values}]")
+            if key in settings:
+                raise InputError(f"'{key}' stands under settings and under grid. Delete one of them")
+        chosen += [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for run in runs:
         _check_kind("a run under runs", run, dict)
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if runs and not grid:
-        combinations = []
-    return [settings | chosen for chosen in [*combinations, *runs]]
+    return [settings | own for own in [*chosen, *runs] or [{}]]
 
 
 def read_config(settings: dict) -> TrainConfig:
@@ -197,10 +199,10 @@ def _read_tasks(value: object) -> tuple[str, ...]:
     return tuple(task for task in TASKS if task in names)
 
 
-def name_runs(configs: list[TrainConfig]) -> dict[str, TrainConfig]:
+def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainConfig]:
     """Give each config a run id: ``utkface-mobilenet_v3-64px-s0``, ``utkface-mobilenet_v3-age-64px-s0``.
 
-    Where several would have the same, what tells them apart is added: ``…-s0-learning_rate_0.001``.
+    Where several would have the same, what tells them apart is added: ``…-s0-learning_rate_0.001``; then the label.
 
     Raises:
         InputError: if two are the same run.
@@ -211,7 +213,8 @@ def name_runs(configs: list[TrainConfig]) -> dict[str, TrainConfig]:
     for name, own, config in zip(names, settings, configs, strict=True):
         namesakes = [other for other, its_name in zip(settings, names, strict=True) if its_name == name]
         telling = [key for key in own if any(other[key] != own[key] for other in namesakes)]
-        run_id = "-".join([name, *(f"{key.split('.')[-1]}_{own[key]}" for key in telling)])
+        parts = [name, *(f"{key.split('.')[-1]}_{own[key]}" for key in telling), *([label] if label else [])]
+        run_id = "-".join(parts)
         run_id = re.sub(r"[^\w.+-]+", "_", run_id)  # it is the name of a folder
         if run_id in runs:
             raise InputError(f"the run {run_id} is asked for twice. Delete one, or let a setting tell them apart")
