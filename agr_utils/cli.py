@@ -107,6 +107,13 @@ def train(
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's learning rate.")] = 3e-3,
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Share of features dropped before the heads.")] = 0.2,
+    age_head: Annotated[
+        str, typer.Option(help="How the age is asked for: distribution, classification, regression or ordinal.")
+    ] = "distribution",
+    balancing: Annotated[str, typer.Option(help="Weights of the tasks: fixed, or learned by uncertainty.")] = "fixed",
+    conflict_steps: Annotated[
+        int | None, typer.Option(help="Measure the cosine between the tasks' gradients every so many steps.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Sets everything random.")] = 0,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")] = "auto",
     pretrained: Annotated[str, typer.Option(help="ImageNet weights: no, yes or if-available.")] = "no",
@@ -150,6 +157,9 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         dropout=dropout,
+        age_head=age_head,
+        balancing=balancing,
+        conflict_steps=conflict_steps,
         precision=precision,
         pretrained=parse_pretrained(pretrained),
         protocol=protocol,

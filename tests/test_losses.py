@@ -4,6 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from agr_utils.errors import InputError
+from agr_utils.models.age_heads import AGE_CENTRE, AGE_HEADS, AGE_SPREAD, get_age_head
+from agr_utils.models.multitask import expected_age
 from agr_utils.training.losses import AGE_SIGMA, age_loss, age_target, class_loss, multitask_loss
 
 NAN = float("nan")
@@ -86,3 +89,52 @@ def test_total_is_the_weighted_sum():
     assert set(losses) == {"age", "gender"}
     assert total.item() == pytest.approx(0.5 * losses["age"].item() + 2 * losses["gender"].item(), rel=1e-5)
     assert math.isfinite(total.item())
+
+
+@pytest.mark.parametrize("name", AGE_HEADS)
+def test_every_age_head_can_be_trained_to_a_known_age(name: str):
+    outputs = torch.zeros(2, AGE_HEADS[name].num_outputs, requires_grad=True)
+    ages = torch.tensor([23.0, 71.0])
+    optimizer = torch.optim.Adam([outputs], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        age_loss(outputs, ages, ages, name).backward()
+        optimizer.step()
+    probabilities = AGE_HEADS[name].to_probabilities(outputs.detach())
+    assert probabilities.shape == (2, 117)
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(2), atol=1e-5) and (probabilities >= 0).all()
+    assert torch.allclose(expected_age(probabilities), ages, atol=2)
+
+
+@pytest.mark.parametrize("name", AGE_HEADS)
+def test_an_age_band_pulls_only_what_is_outside(name: str):
+    head, low, high = AGE_HEADS[name], torch.tensor([30.0]), torch.tensor([39.0])
+    outputs = torch.zeros(1, head.num_outputs, requires_grad=True)
+    optimizer = torch.optim.Adam([outputs], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        age_loss(outputs, low, high, name).backward()
+        optimizer.step()
+    assert 29 < expected_age(head.to_probabilities(outputs.detach())).item() < 40
+
+
+def test_the_ordinal_head_by_hand():
+    logits = torch.full((1, 116), -20.0)
+    logits[0, :2] = torch.logit(torch.tensor([0.9, 0.5]))  # P(age > 0) = 0.9, P(age > 1 | age > 0) = 0.5
+    probabilities = AGE_HEADS["ordinal"].to_probabilities(logits)[0]
+    assert probabilities[:4].tolist() == pytest.approx([0.1, 0.45, 0.45, 0], abs=1e-6)
+    # Asked of somebody of 1: older than 0 (yes), older than 1 (no), and nothing more.
+    loss = age_loss(logits, torch.tensor([1.0]), torch.tensor([1.0]), "ordinal")
+    assert loss.item() == pytest.approx(-(math.log(0.9) + math.log(0.5)) / 2, rel=1e-5)
+
+
+def test_a_regressed_age_is_spread_over_the_two_years_around_it():
+    outputs = torch.tensor([[(30.25 - AGE_CENTRE) / AGE_SPREAD], [50.0]])
+    probabilities = AGE_HEADS["regression"].to_probabilities(outputs)
+    assert probabilities[0, 30:32].tolist() == pytest.approx([0.75, 0.25], abs=1e-4)
+    assert expected_age(probabilities).tolist() == pytest.approx([30.25, 116], abs=1e-3)  # 1,035 is nobody's age
+
+
+def test_an_unknown_age_head_names_near_ones():
+    with pytest.raises(InputError, match="Did you mean: regression"):
+        get_age_head("regresion")

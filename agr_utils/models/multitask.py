@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agr_utils.errors import InputError
+from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, create_backbone
 from agr_utils.tasks import NUM_AGES, TASKS, check_task, get_scheme
 
@@ -22,6 +23,7 @@ class MultiTaskNet(nn.Module):
         pretrained: see ``create_backbone``.
         dropout: share of the features dropped before the heads, in [0, 1).
         drop_rate: stochastic depth of the backbone, in [0, 1).
+        age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
     """
 
     def __init__(
@@ -32,17 +34,19 @@ class MultiTaskNet(nn.Module):
         pretrained: Pretrained = False,
         dropout: float = 0.2,
         drop_rate: float = 0.0,
+        age_head: str = "distribution",
     ):
         super().__init__()
         if not tasks:
             raise InputError(f"a model needs at least one task. Choose from: {', '.join(TASKS)}")
         self.tasks = tuple(task for task in TASKS if task in {check_task(task) for task in tasks})
-        self.scheme = get_scheme(scheme)
+        self.scheme, self.age_head = get_scheme(scheme), get_age_head(age_head)
         self.backbone, self.num_features, self.weights_source = create_backbone(backbone, pretrained, drop_rate)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict(
-            {task: nn.Linear(self.num_features, self.scheme.num_outputs(task)) for task in self.tasks}
-        )
+        widths = {task: self.scheme.num_outputs(task) for task in self.tasks}
+        if "age" in widths:
+            widths["age"] = self.age_head.num_outputs
+        self.heads = nn.ModuleDict({task: nn.Linear(self.num_features, width) for task, width in widths.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of each task.
@@ -51,10 +55,18 @@ class MultiTaskNet(nn.Module):
             images: (B, 3, H, W) float32, normalised by ``normalize``.
 
         Returns:
-            ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R), float32: those the model has.
+            ``age`` (B, 117 or what the age head needs), ``gender`` (B, 2), ``race`` (B, R), float32: those the model
+            has.
         """
         features = self.dropout(self.backbone(images))  # (B, 3, H, W) -> (B, F)
         return {task: head(features).float() for task, head in self.heads.items()}
+
+    def probabilities(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the logits mean: ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R) float32; rows sum to 1."""
+        return {
+            task: self.age_head.to_probabilities(values) if task == "age" else values.softmax(dim=1)
+            for task, values in logits.items()
+        }
 
 
 def normalize(pixels: Tensor) -> Tensor:

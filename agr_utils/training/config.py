@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field, fields
 from agr_utils.data.augment import Augmentation
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
+from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.runtime import Profile
 from agr_utils.tasks import TASKS, check_task, get_scheme
+from agr_utils.training.balancing import BALANCINGS
 
 # Equal. Of two tried on the validation split, 0.5 for the age was worse for ages and hardly better for race.
 TASK_WEIGHTS = {"age": 1.0, "gender": 1.0, "race": 1.0}
@@ -34,7 +36,11 @@ class TrainConfig:
         dropout: before the heads.
         drop_rate: stochastic depth of timm backbones.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (measured per architecture on a CPU, bf16 or fp16 on a GPU).
+        age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
         task_weights: of the losses.
+        balancing: ``fixed`` keeps ``task_weights``; ``uncertainty`` learns weights instead.
+        conflict_steps: measure how far the tasks' gradients pull apart every so many steps; None never. It changes
+            nothing about the weights.
         augmentation: strength of each change.
         pretrained: ImageNet weights, see ``create_backbone``.
         protocol: how real data is split.
@@ -59,7 +65,10 @@ class TrainConfig:
     dropout: float = 0.2
     drop_rate: float = 0.0
     precision: str = "auto"
+    age_head: str = "distribution"
     task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
+    balancing: str = "fixed"
+    conflict_steps: int | None = None
     augmentation: Augmentation = Augmentation()
     pretrained: Pretrained = False
     protocol: str = "grouped"
@@ -70,6 +79,7 @@ class TrainConfig:
     def __post_init__(self):
         get_scheme(self.data)
         get_backbone(self.backbone)
+        get_age_head(self.age_head)
         for task in self.tasks:
             check_task(task)
         for name, lowest in {"batch_size": 2, "image_size": 32, "seed": 0}.items():
@@ -82,6 +92,10 @@ class TrainConfig:
             raise InputError(f"early_size is {self.early_size}; it must be from 32 to below {self.image_size} pixels")
         if not 0 < self.early_share < 1:
             raise InputError(f"early_share is {self.early_share}; it must lie between 0 and 1")
+        if self.balancing not in BALANCINGS:
+            raise InputError(f"unknown balancing '{self.balancing}'. Choose one of: {', '.join(BALANCINGS)}")
+        if self.conflict_steps is not None and (self.conflict_steps < 1 or len(self.tasks) < 2):
+            raise InputError("conflict_steps is measured every so many steps, at least 1, between at least two tasks")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise InputError(f"unknown precision '{self.precision}'. Choose one of: auto, fp32, bf16, fp16")
 

@@ -18,7 +18,7 @@ from accelerate.utils import is_tensorboard_available
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from agr_utils.data.augment import augment
@@ -27,11 +27,12 @@ from agr_utils.errors import InputError
 from agr_utils.models.backbones import get_backbone
 from agr_utils.models.multitask import MultiTaskNet, normalize
 from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, write_json
+from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
 from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import StopRequest, explain_out_of_memory
-from agr_utils.training.losses import multitask_loss
+from agr_utils.training.losses import task_losses, weighted_sum
 from agr_utils.training.validation import validate
 
 HISTORY_FILE, BAD_BATCH_FILE = "history.csv", "bad_batch.json"
@@ -76,16 +77,28 @@ class Trainer:
         self.step, self.history = 0, []
 
         model = MultiTaskNet(
-            config.backbone, data.scheme.name, config.tasks, config.pretrained, config.dropout, config.drop_rate
+            config.backbone,
+            data.scheme.name,
+            config.tasks,
+            config.pretrained,
+            config.dropout,
+            config.drop_rate,
+            config.age_head,
         ).to(memory_format=torch.channels_last)
         self.weights_source = model.weights_source
         self.accelerator = create_accelerator(config, self.output_dir, tensorboard)
         self.ema = ModelEmaV3(
             model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8
         )
-        optimizer = torch.optim.AdamW(
-            param_groups_weight_decay(model, config.weight_decay), lr=config.learning_rate, fused=True
-        )
+        groups = param_groups_weight_decay(model, config.weight_decay)
+        self.balancing = None
+        if config.balancing == "uncertainty":
+            balancing = UncertaintyWeights(config.tasks).to(self.accelerator.device)
+            groups.append({"params": list(balancing.parameters()), "weight_decay": 0.0})
+            self.balancing = self.accelerator.prepare(balancing)
+        if config.conflict_steps and self.accelerator.num_processes > 1:
+            raise InputError("conflict_steps measures within one process. Train without accelerate launch")
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.scheduler = CosineLRScheduler(
             optimizer,
@@ -102,6 +115,7 @@ class Trainer:
         """Empty the sums of the epoch so far."""
         self.sums = {name: 0.0 for name in ("loss", *self.config.tasks, "steps", "images")}
         self.seconds = {"wall": 0.0, "cpu": 0.0}
+        self.cosines: list[dict[str, float]] = []  # between the tasks' gradients, where they are measured
 
     def run(self) -> pd.DataFrame:
         """Train from wherever the run stands to its end.
@@ -212,10 +226,13 @@ class Trainer:
             FloatingPointError: before anything changes, if the loss or the gradient is not finite.
         """
         process = self.accelerator
-        loss, task_losses = multitask_loss(self.model(images), labels, self.config.task_weights)
-        values = {name: weight * value.item() for name, value in ({"loss": loss.detach()} | task_losses).items()}
+        losses = task_losses(self.model(images), labels, self.config.age_head)
+        loss = self.balancing(losses) if self.balancing else weighted_sum(losses, self.config.task_weights)
+        values = {name: weight * value.item() for name, value in ({"loss": loss} | losses).items()}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        if self.config.conflict_steps and self.step % self.config.conflict_steps == 0:
+            self.cosines.append(gradient_cosines(losses, list(self.model.backbone.parameters())))
         self.optimizer.zero_grad()
         process.backward(weight * loss)
         norm = process.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -249,6 +266,10 @@ class Trainer:
         row = {"epoch": epoch, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         row |= {f"train_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
         row |= self.validate(self.validation_rows)
+        if self.balancing:
+            weights = process.unwrap_model(self.balancing).weights()
+            row |= {f"weight_{task}": value for task, value in weights.items()}
+        row |= summarize_cosines(self.cosines)
         row |= {"seconds": self.seconds["wall"], "cpu_seconds": self.seconds["cpu"]}
         row["images_per_second"] = self.sums["images"] / self.seconds["wall"]
         self.history.append(row)
@@ -266,14 +287,20 @@ class Trainer:
         """One row an epoch: losses in nats, MAE in years, accuracies in 0 to 1, seconds."""
         return pd.DataFrame(self.history)
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """Everything with weights in it."""
+        modules = {"model": self.accelerator.unwrap_model(self.model), "ema": self.ema.module}
+        return modules | ({"balancing": self.accelerator.unwrap_model(self.balancing)} if self.balancing else {})
+
     def save(self) -> None:
         """Write the whole state to the run folder (main process only)."""
         if self.output_dir is None or not self.accelerator.is_main_process:
             return
-        modules = {"model": self.accelerator.unwrap_model(self.model), "ema": self.ema.module}
+        modules = self._modules()
         tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
         tensors |= flatten_optimizer(self.optimizer)
-        about = {"step": self.step, "sums": self.sums, "seconds": self.seconds, "history": self.history}
+        names = ("step", "sums", "seconds", "cosines", "history")
+        about = {name: getattr(self, name) for name in names}
         save_state(self.output_dir, tensors, about)
         with atomic_path(self.output_dir / HISTORY_FILE) as partial:
             self.history_table().to_csv(partial, index=False, float_format="%.6g")
@@ -284,12 +311,12 @@ class Trainer:
         if state is None:
             return False
         tensors, about = state
-        modules = {"model.": self.accelerator.unwrap_model(self.model), "ema.": self.ema.module}
-        for prefix, module in modules.items():
+        for name, module in self._modules().items():
+            prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         restore_optimizer(self.optimizer, tensors)
         self.step, self.sums, self.seconds = about["step"], about["sums"], about["seconds"]
-        self.history = about["history"]
+        self.cosines, self.history = about.get("cosines", []), about["history"]
         self.scheduler.step_update(self.step)
         return True
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agr_utils.models.age_heads import AGE_SPREAD, regressed_age
 from agr_utils.models.multitask import expected_age
 from agr_utils.tasks import NUM_AGES
 
@@ -31,13 +32,14 @@ def age_target(age_min: Tensor, age_max: Tensor, sigma: float = AGE_SIGMA) -> Te
     return mass / mass.sum(dim=1, keepdim=True)
 
 
-def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
-    """Cross-entropy to the age distribution plus a small smooth L1 between expected age and label (DLDL-v2).
+def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor, age_head: str = "distribution") -> Tensor:
+    """What the age head is asked for.
 
     Args:
-        logits: (B, 117) float32.
+        logits: (B, 117) float32, or as wide as the age head is.
         age_min: (B,) float32 years; NaN where the label is missing.
         age_max: (B,) float32 years.
+        age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
 
     Returns:
         Scalar: the mean over the labelled images, 0 where there is none.
@@ -45,11 +47,45 @@ def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
     labelled = ~age_min.isnan()
     if not labelled.any():
         return logits.sum() * 0.0  # keeps the graph, so that distributed training finds a gradient for every weight
-    logits, age_min, age_max = logits[labelled], age_min[labelled], age_max[labelled]
-    distribution_loss = F.cross_entropy(logits, age_target(age_min, age_max))
+    return AGE_LOSSES[age_head](logits[labelled], age_min[labelled], age_max[labelled])
+
+
+def distribution_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
+    """Cross-entropy to the age distribution plus a small smooth L1 between expected age and label (DLDL-v2)."""
     mean = expected_age(logits.softmax(dim=1))  # (B,)
     nearest_allowed = mean.detach().clamp(age_min, age_max)  # a mean inside a band is not pulled anywhere
-    return distribution_loss + AGE_MEAN_WEIGHT * F.smooth_l1_loss(mean, nearest_allowed)
+    on_the_mean = F.smooth_l1_loss(mean, nearest_allowed)
+    return F.cross_entropy(logits, age_target(age_min, age_max)) + AGE_MEAN_WEIGHT * on_the_mean
+
+
+def classification_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
+    """Cross-entropy to the labelled year, or to equal shares of the years of a band (DEX)."""
+    years = torch.arange(NUM_AGES, device=logits.device)
+    allowed = ((years >= age_min[:, None]) & (years <= age_max[:, None])).float()  # (B, 117)
+    return F.cross_entropy(logits, allowed / allowed.sum(dim=1, keepdim=True))
+
+
+def regression_loss(outputs: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
+    """Smooth L1 between the age and the nearest allowed one, in units of the head: AGE_SPREAD years."""
+    age = regressed_age(outputs)
+    return F.smooth_l1_loss(age / AGE_SPREAD, age.detach().clamp(age_min, age_max) / AGE_SPREAD, beta=0.1)
+
+
+def ordinal_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
+    """Cross-entropy of each question "older than k?", asked of those known to be older than k - 1 (CORN, eq. 6)."""
+    years = torch.arange(NUM_AGES - 1, device=logits.device)
+    older = age_min[:, None] > years  # (B, 116)
+    asked = (age_min[:, None] >= years) & (older | (age_max[:, None] <= years))  # of a band the answer may be unknown
+    losses = F.binary_cross_entropy_with_logits(logits, older.float(), reduction="none")
+    return losses[asked].sum() / asked.sum().clamp(min=1)
+
+
+AGE_LOSSES = {
+    "distribution": distribution_loss,
+    "classification": classification_loss,
+    "regression": regression_loss,
+    "ordinal": ordinal_loss,
+}
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -80,11 +116,22 @@ def multitask_loss(
     Returns:
         The sum, and the unweighted loss of each task, detached.
     """
-    losses = {}
-    for task, task_logits in logits.items():
-        if task == "age":
-            losses[task] = age_loss(task_logits, labels["age_min"], labels["age_max"])
-        else:
-            losses[task] = class_loss(task_logits, labels[task])
-    total = sum(weights[task] * loss for task, loss in losses.items())
-    return total, {task: loss.detach() for task, loss in losses.items()}
+    losses = task_losses(logits, labels)
+    return weighted_sum(losses, weights), {task: loss.detach() for task, loss in losses.items()}
+
+
+def task_losses(
+    logits: dict[str, Tensor], labels: dict[str, Tensor], age_head: str = "distribution"
+) -> dict[str, Tensor]:
+    """Loss of each task that the model has, a scalar; arguments as for ``multitask_loss`` and ``age_loss``."""
+    return {
+        task: age_loss(values, labels["age_min"], labels["age_max"], age_head)
+        if task == "age"
+        else class_loss(values, labels[task])
+        for task, values in logits.items()
+    }
+
+
+def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """Scalar sum of the tasks' scalar losses."""
+    return sum(weights[task] * loss for task, loss in losses.items())

@@ -30,8 +30,8 @@ def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tens
         ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R) float32: those the model has; rows sum to 1.
     """
     images = normalize(images)
-    plain, mirrored = model(images), model(images.flip(3))
-    return {task: (plain[task].softmax(dim=1) + mirrored[task].softmax(dim=1)) / 2 for task in plain}
+    plain, mirrored = model.probabilities(model(images)), model.probabilities(model(images.flip(3)))
+    return {task: (plain[task] + mirrored[task]) / 2 for task in plain}
 
 
 def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:

@@ -166,7 +166,7 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     if "config" not in about:
         raise InputError(f"{path}: not a checkpoint of this project. Make one with: agr train")
     config = TrainConfig.from_dict(about["config"])
-    model = MultiTaskNet(config.backbone, config.data, config.tasks)
+    model = MultiTaskNet(config.backbone, config.data, config.tasks, age_head=config.age_head)
     try:
         model.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

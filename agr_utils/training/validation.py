@@ -2,17 +2,16 @@
 
 import numpy as np
 import torch
-from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import MeanAbsoluteError
 
 from agr_utils.data.load import FaceData
-from agr_utils.models.multitask import expected_age, normalize
+from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
 from agr_utils.training.batches import Labels, load_pixels, split_batches
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, data: FaceData, rows: np.ndarray, batch_size: int) -> dict[str, float]:
+def validate(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int) -> dict[str, float]:
     """MAE in years and accuracies of the labelled images among ``rows``, in float32, without augmentation.
 
     Where several processes train, each hands in its own rows; torchmetrics adds up their sums and counts.
@@ -27,14 +26,14 @@ def validate(model: nn.Module, data: FaceData, rows: np.ndarray, batch_size: int
             metric = MulticlassAccuracy(data.scheme.num_outputs(task), average="micro", ignore_index=-1)
             metrics[f"validation_{task}_accuracy"] = metric.to(device)
     for batch_rows in split_batches(rows, batch_size):
-        logits = model(normalize(load_pixels(data, batch_rows, device)))
+        probabilities = model.probabilities(model(normalize(load_pixels(data, batch_rows, device))))
         targets = labels.batch(batch_rows, device)
         for task in model.tasks:
             if task == "age":
                 exact = targets["age_min"] == targets["age_max"]  # False for a band and for a missing label (NaN)
                 if exact.any():
-                    predicted = expected_age(logits["age"].softmax(dim=1))
+                    predicted = expected_age(probabilities["age"])
                     metrics["validation_age_mae"].update(predicted[exact], targets["age_min"][exact])
             else:
-                metrics[f"validation_{task}_accuracy"].update(logits[task], targets[task])
+                metrics[f"validation_{task}_accuracy"].update(probabilities[task], targets[task])
     return {name: metric.compute().item() for name, metric in metrics.items()}

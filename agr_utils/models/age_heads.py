@@ -1,0 +1,76 @@
+"""Ways to ask a network for an age. Each ends in a distribution over 117 years: all that follows is the same."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agr_utils.errors import InputError
+from agr_utils.tasks import NUM_AGES
+
+AGE_CENTRE, AGE_SPREAD = 35.0, 20.0  # years: what a regression head's 0 and 1 stand for, about the mean and deviation
+
+
+@dataclass(frozen=True)
+class AgeHead:
+    """One way.
+
+    Attributes:
+        num_outputs: width of the head.
+        to_probabilities: from its outputs (B, num_outputs) to a distribution (B, 117), rows sum to 1.
+        source: paper.
+    """
+
+    num_outputs: int
+    to_probabilities: Callable[[Tensor], Tensor]
+    source: str
+
+
+def softmax_probabilities(logits: Tensor) -> Tensor:
+    """One logit a year: (B, 117) to (B, 117)."""
+    return logits.softmax(dim=1)
+
+
+def regressed_age(outputs: Tensor) -> Tensor:
+    """The age that a regression head's output (B, 1) stands for: (B,) years."""
+    return AGE_CENTRE + AGE_SPREAD * outputs[:, 0]
+
+
+def point_probabilities(outputs: Tensor) -> Tensor:
+    """An age as a number, (B, 1): all mass on the two years around it, in such shares that its mean is that age."""
+    age = regressed_age(outputs).clamp(0, NUM_AGES - 1)
+    years = torch.arange(NUM_AGES, device=age.device, dtype=age.dtype)
+    return (1 - (age[:, None] - years).abs()).clamp(min=0)
+
+
+def ordinal_probabilities(logits: Tensor) -> Tensor:
+    """Logit k says whether somebody older than k - 1 is older than k: (B, 116) to (B, 117).
+
+    Probabilities of being older multiply (Shi et al. 2023, eq. 5), so they never rise with k.
+    """
+    older = logits.sigmoid().cumprod(dim=1)  # (B, 116): P(age > 0), P(age > 1), …
+    edge = torch.ones_like(older[:, :1])
+    return torch.cat([edge, older], dim=1) - torch.cat([older, torch.zeros_like(edge)], dim=1)
+
+
+AGE_HEADS = {
+    "distribution": AgeHead(NUM_AGES, softmax_probabilities, "DLDL-v2, Gao et al. 2018"),
+    "classification": AgeHead(NUM_AGES, softmax_probabilities, "DEX, Rothe et al. 2018"),
+    "regression": AgeHead(1, point_probabilities, "smooth L1, Girshick 2015"),
+    "ordinal": AgeHead(NUM_AGES - 1, ordinal_probabilities, "CORN, Shi et al. 2023"),
+}
+
+
+def get_age_head(name: str) -> AgeHead:
+    """A formulation of the age by name.
+
+    Raises:
+        InputError: naming near ones if there is no such.
+    """
+    if name not in AGE_HEADS:
+        near = difflib.get_close_matches(name, AGE_HEADS, n=2)
+        hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(AGE_HEADS)}"
+        raise InputError(f"unknown age head '{name}'. {hint}")
+    return AGE_HEADS[name]
