@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from agr_utils.analysis.bootstrap import COVERAGE, GroupBootstrap, interval
 from agr_utils.tasks import TASKS
 
 CS_YEARS = 5  # cumulative score: share of ages within so many years
@@ -28,7 +29,7 @@ def score_rows(table: pd.DataFrame) -> pd.DataFrame:
     """
     scores = pd.DataFrame(index=table.index)
     if "age_pred" in table and table["age"].notna().any():
-        error = (table["age_pred"].astype(float) - table["age"].astype(float)).abs()
+        error = signed_age_error(table).abs()
         scores["age_mae"] = error
         scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
     for task in ("gender", "race"):
@@ -39,12 +40,22 @@ def score_rows(table: pd.DataFrame) -> pd.DataFrame:
     return scores
 
 
+def signed_age_error(table: pd.DataFrame) -> pd.Series:
+    """Predicted minus labelled age in years, (n,) float; above 0 for those predicted too old, NaN without a label."""
+    return table["age_pred"].astype(float) - table["age"].astype(float)
+
+
 def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
     """Most probable code of ``gender`` or ``race``, (n,) int; None where the table lacks the task."""
     if task == "gender":
         return (table["gender_p"] >= 0.5).astype(int) if "gender_p" in table else None
-    columns = sorted(column for column in table if column.startswith("race_p"))
+    columns = probability_columns(table)
     return pd.Series(table[columns].to_numpy().argmax(axis=1), index=table.index) if columns else None
+
+
+def probability_columns(table: pd.DataFrame) -> list[str]:
+    """Names of the columns with the race probabilities, in the order of the codes."""
+    return sorted(column for column in table if column.startswith("race_p"))
 
 
 def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
@@ -57,12 +68,10 @@ def bootstrap(
     scores: pd.DataFrame,
     groups: pd.Series,
     num_resamples: int = 10_000,
-    coverage: float = 0.95,
+    coverage: float = COVERAGE,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Percentile intervals of the means of ``scores`` when whole groups are drawn again with replacement.
-
-    Images of one near-duplicate group are not independent, so groups are drawn, not images (Field and Welsh 2007).
 
     Args:
         scores: one column a metric, one row an image, NaN where it does not count.
@@ -74,25 +83,9 @@ def bootstrap(
     Returns:
         One row a metric: ``value, low, high, count`` (images that count).
     """
-    values = scores.to_numpy(dtype=float)
-    counted = ~np.isnan(values)
-    codes, names = pd.factorize(groups)
-    sums = np.zeros((len(names), values.shape[1]))
-    counts = np.zeros_like(sums)
-    np.add.at(sums, codes, np.where(counted, values, 0.0))
-    np.add.at(counts, codes, counted)
-    rng = np.random.default_rng(seed)
-    means = np.empty((num_resamples, values.shape[1]))
-    for start in range(0, num_resamples, 500):  # bounded memory: 500 x groups weights at a time
-        rows = slice(start, min(start + 500, num_resamples))
-        drawn = rng.integers(0, len(names), (rows.stop - rows.start, len(names)))
-        offsets = np.arange(len(drawn))[:, None] * len(names)
-        weights = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-        means[rows] = (weights @ sums) / np.maximum(weights @ counts, 1)
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    result = {"value": np.nanmean(values, axis=0), "low": low, "high": high, "count": counted.sum(axis=0)}
-    return pd.DataFrame(result, index=scores.columns)
+    samples = GroupBootstrap(groups, num_resamples, seed).means(scores.to_numpy(dtype=float))
+    result = interval(samples, coverage).set_index(scores.columns)
+    return result.drop(columns="p").assign(count=scores.notna().sum())
 
 
 def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:

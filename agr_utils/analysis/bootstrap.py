@@ -1,0 +1,94 @@
+"""Intervals by drawing faces again. Whole near-duplicate groups are drawn: their images are not independent."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+COVERAGE = 0.95  # of every interval shown, unless it says otherwise
+_BLOCK = 500  # resamples at a time, which bounds the memory
+
+
+class GroupBootstrap:
+    """Resamples of the groups of some images (Field and Welsh 2007), drawn once for all statistics of these images.
+
+    Statistics are made from sums over images. Every method gives a row for each resample, and first one for the images
+    as they are; so whatever is computed row by row has its value in row 0 and its distribution below. Two models scored
+    on the same resamples are compared in pairs.
+
+    Args:
+        groups: near-duplicate cluster of each of n images.
+        num_resamples: R.
+        seed: of the drawing.
+    """
+
+    def __init__(self, groups: pd.Series | Sequence, num_resamples: int = 10_000, seed: int = 0):
+        self.codes, names = pd.factorize(pd.Series(groups))
+        self.num_groups = len(names)
+        rng = np.random.default_rng(seed)
+        self._weights = [np.ones((1, self.num_groups), dtype=np.uint8)]
+        for start in range(0, num_resamples, _BLOCK):
+            size = (min(_BLOCK, num_resamples - start), self.num_groups)
+            drawn = rng.integers(0, self.num_groups, size)
+            offsets = np.arange(size[0])[:, None] * self.num_groups
+            counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(size)
+            self._weights.append(counts.astype(np.uint8))
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sums of columns: (n, c) to (R + 1, c) float64."""
+        by_group = np.zeros((self.num_groups, values.shape[1]))
+        np.add.at(by_group, self.codes, values)
+        return np.concatenate([block.astype(np.float64) @ by_group for block in self._weights])
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Means of columns over what is not NaN: (n, c) to (R + 1, c) float64; NaN where nothing is left."""
+        values = np.asarray(values, dtype=float)
+        counted = ~np.isnan(values)
+        masks, column = np.unique(counted, axis=1, return_inverse=True)  # many columns lack the same labels
+        counts = self.sums(masks.astype(float))[:, column.reshape(-1)]
+        with np.errstate(invalid="ignore"):
+            return self.sums(np.where(counted, values, 0.0)) / counts
+
+    def group_means(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
+        """Means of each column within each of g sets of images.
+
+        Args:
+            values: (n, c), NaN where an image does not count.
+            members: (n, g) bool.
+
+        Returns:
+            (R + 1, c, g).
+        """
+        values = np.asarray(values, dtype=float)
+        spread = np.where(members[:, None, :], values[:, :, None], np.nan)  # (n, c, g)
+        shape = (values.shape[1], members.shape[1])
+        return self.means(spread.reshape(len(values), -1)).reshape(-1, *shape)
+
+
+def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
+    """Value, percentile interval and p-value of statistics.
+
+    Args:
+        samples: (R + 1, c): the value, then its resamples.
+        coverage: of the interval, in (0, 1).
+
+    Returns:
+        c rows of ``value, low, high, p``: two-sided, of the value being 0 (twice the smaller share of resamples on
+        either side of it); it is never below 2 / (R + 1), which is all that R resamples can tell.
+    """
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(samples[1:], [tail, 1 - tail], axis=0)
+    num_resamples = len(samples) - 1
+    sides = [(1 + (samples[1:] <= 0).sum(axis=0)), (1 + (samples[1:] >= 0).sum(axis=0))]
+    p = np.minimum(1.0, 2 * np.minimum(*sides) / (num_resamples + 1))
+    return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p})
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """P-values of a family corrected for their number (Holm 1979), in the order given."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected

@@ -1,0 +1,106 @@
+"""Published runs against each other, on the same faces: differences with intervals, and what they are called."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.analysis.bootstrap import GroupBootstrap, holm
+from agr_utils.analysis.results import Run, read_folder, read_runs
+from agr_utils.data.splits import groups_of
+from agr_utils.tasks import TASKS
+
+SIGNIFICANT = 0.05  # Holm-corrected
+Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of docs/protocol.md, scored on the faces of the test split.
+
+    Attributes:
+        runs: all of them; those of ``results/`` itself count as long.
+    """
+
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def faces(self) -> pd.DataFrame:
+        """A predictions table, for its images and labels."""
+        return self.runs[0].split("test")[0]
+
+    @cached_property
+    def bootstrap(self) -> GroupBootstrap:
+        """Resamples of the faces, the same for everything that is computed from this evidence."""
+        return GroupBootstrap(groups_of(self.faces["image_id"]))
+
+    def select(self, length: str, backbone: str, tasks: Sequence[str] = TASKS) -> list[Run]:
+        """Runs of one kind, one a seed.
+
+        Args:
+            length: ``short``, ``long`` or ``equal``.
+            backbone: name of the architecture.
+            tasks: of the runs.
+        """
+        return [
+            run
+            for run in self.runs
+            if (run.length, run.backbone, run.tasks) == (length, backbone, tuple(tasks))
+        ]
+
+    def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
+        """Scores of each run, rows in the order of ``faces``."""
+        scores = []
+        for run in runs:
+            table = run.split("test")[0].set_index("image_id").loc[self.faces["image_id"]]
+            scores.append(measure(table.reset_index()))
+        return scores
+
+    def mean_scores(self, runs: Sequence[Run], measure: Measure) -> pd.DataFrame:
+        """Scores of an image on average over the seeds, rows in the order of ``faces``."""
+        scores = self.scores(runs, measure)
+        return sum(scores) / len(scores)
+
+
+def read_evidence(results_dir: Path) -> Evidence:
+    """Every run that the claims are tested on; those that are not there yet are missing."""
+    folders = ("claims", "equal_epochs")
+    further = [run for name in folders for run in read_folder(results_dir / name)]
+    return Evidence((*read_runs(results_dir), *further))
+
+
+def add_calls(differences: pd.DataFrame) -> pd.DataFrame:
+    """Say of each difference what it is called, as docs/protocol.md has it.
+
+    Args:
+        differences: one family: ``value, low, high, p``; ``matters``: the smallest difference that matters;
+            ``seeds``: the difference of each single seed. Above 0 is better.
+
+    Returns:
+        The same with ``p_holm`` and ``call``: ``better``, ``worse``, ``no difference`` (that matters), ``cannot tell``.
+    """
+    result = differences.assign(p_holm=holm(differences["p"]) if len(differences) else [])
+    return result.assign(call=[_call(row) for row in result.itertuples()])
+
+
+def _call(row) -> str:
+    same_side = len({bool(value > 0) for value in row.seeds}) == 1
+    if row.p_holm < SIGNIFICANT and same_side:
+        return "better" if row.value > 0 else "worse"
+    if -row.matters < row.low and row.high < row.matters:
+        return "no difference"
+    return "cannot tell"
+
+
+def count_calls(calls: pd.Series) -> dict[str, int]:
+    """How often each call was made."""
+    return {name: int((calls == name).sum()) for name in ("better", "worse", "no difference", "cannot tell")}
+
+
+def mean_of_columns(bootstrap: GroupBootstrap, frames: Sequence[pd.DataFrame]) -> np.ndarray:
+    """Means of the columns of several frames on the same resamples: (R + 1, frames, columns)."""
+    values = np.concatenate([frame.to_numpy(dtype=float) for frame in frames], axis=1)
+    return bootstrap.means(values).reshape(-1, len(frames), frames[0].shape[1])

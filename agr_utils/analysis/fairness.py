@@ -1,0 +1,125 @@
+"""How unequally a model errs: errors by labelled group, gaps between groups, and their intervals.
+
+Groups come from labels, which are somebody's guesses. A gap says that people labelled so are served worse by the model,
+or labelled worse; it does not say why.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from fairlearn.metrics import MetricFrame, count
+
+from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.metrics import signed_age_error, score_rows
+from agr_utils.data.faces import age_band
+from agr_utils.tasks import LabelScheme
+
+MIN_IMAGES = 30  # a smaller group is named and not given a number
+GROUPINGS = ("gender", "race", "age band", "gender x race")
+
+# name -> (title, unit)
+ERRORS = {
+    "age_mae": ("MAE", "years"),
+    "age_signed": ("signed age error", "years"),
+    "gender_error": ("gender error", "%"),
+    "race_error": ("race error", "%"),
+}
+
+
+def error_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What each image adds to each error of ERRORS, those that the table allows; NaN where its label is missing."""
+    scores, errors = score_rows(table), pd.DataFrame(index=table.index)
+    if "age_mae" in scores:
+        errors["age_mae"], errors["age_signed"] = scores["age_mae"], signed_age_error(table)
+    for task in ("gender", "race"):
+        if f"{task}_accuracy" in scores:
+            errors[f"{task}_error"] = 1 - scores[f"{task}_accuracy"]
+    return errors
+
+
+def label_groups(table: pd.DataFrame, scheme: LabelScheme) -> pd.DataFrame:
+    """Name of the labelled group of each image: ``gender, race, age band`` as text, missing where the label is."""
+    groups = pd.DataFrame(index=table.index)
+    for task in ("gender", "race"):
+        names = dict(enumerate(scheme.classes(task)))
+        groups[task] = pd.Categorical(table[task].map(names), categories=list(names.values()))
+    groups["age band"] = age_band(table["age_min"])
+    return groups
+
+
+def group_columns(grouping: str) -> list[str]:
+    """Columns of ``label_groups`` that a grouping crosses: ``gender x race`` to ``[gender, race]``."""
+    return grouping.split(" x ")
+
+
+def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
+    """Errors of one run by group (fairlearn's MetricFrame).
+
+    Args:
+        table: predictions of one run and one split.
+        scheme: of the labels.
+        grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by `` x ``.
+
+    Returns:
+        One row a group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
+    """
+    errors = error_rows(table)
+    groups = label_groups(table, scheme)[group_columns(grouping)]
+    known = groups.notna().all(axis=1)
+    metrics = {"count": count} | {name: _mean_of(errors[name]) for name in errors}
+    positions = np.flatnonzero(known)  # a metric is given positions and looks the errors up: NaN may not pass through
+    frame = MetricFrame(
+        metrics=metrics, y_true=positions, y_pred=positions, sensitive_features=groups[known].astype(str)
+    )
+    columns = group_columns(grouping)
+    present = groups[known].drop_duplicates().sort_values(columns).astype(str)  # in the order of the labels
+    by_group = frame.by_group.loc[present[columns[0]] if len(columns) == 1 else list(present.itertuples(index=False))]
+    by_group.loc[by_group["count"] < MIN_IMAGES, list(errors)] = np.nan
+    return by_group.astype({"count": int})
+
+
+def _mean_of(errors: pd.Series):
+    values = errors.to_numpy(dtype=float)
+    return lambda positions, _: float(np.nanmean(values[positions])) if np.isfinite(values[positions]).any() else np.nan
+
+
+def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
+    """Which images belong to which group: (n, g) bool, a column for each group of at least MIN_IMAGES images."""
+    groups = label_groups(table, scheme)[group_columns(grouping)]
+    known = groups.notna().all(axis=1)
+    names = groups.astype(str).agg(", ".join, axis=1).where(known)
+    order = groups[known].drop_duplicates().sort_values(list(groups))
+    members = pd.DataFrame({", ".join(row): names == ", ".join(row) for row in order.astype(str).to_numpy()})
+    return members.loc[:, members.sum() >= MIN_IMAGES]
+
+
+def gaps(by_group: np.ndarray) -> np.ndarray:
+    """Largest minus smallest group value, along the last axis; NaN where a resample lost a whole group."""
+    return by_group.max(axis=-1) - by_group.min(axis=-1)
+
+
+def worst(by_group: np.ndarray) -> np.ndarray:
+    """Group value furthest from 0, in absolute terms, along the last axis."""
+    return np.abs(by_group).max(axis=-1)
+
+
+def sample_groups(
+    bootstrap: GroupBootstrap, errors: Sequence[pd.DataFrame], table: pd.DataFrame, scheme: LabelScheme, grouping: str
+) -> tuple[np.ndarray, list[str]]:
+    """Group means of several models' errors on the same resamples.
+
+    Args:
+        bootstrap: of the images.
+        errors: of each model, rows and columns alike.
+        table: any predictions table of these images, for the labels.
+        scheme: of the labels.
+        grouping: see ``group_table``.
+
+    Returns:
+        (R + 1, models, errors, groups), and the names of the groups.
+    """
+    members = group_members(table, scheme, grouping)
+    values = np.concatenate([frame.to_numpy(dtype=float) for frame in errors], axis=1)
+    samples = bootstrap.group_means(values, members.to_numpy(dtype=bool))
+    return samples.reshape(len(samples), len(errors), -1, members.shape[1]), list(members)
