@@ -45,11 +45,7 @@ class Evidence:
             backbone: name of the architecture.
             tasks: of the runs.
         """
-        return [
-            run
-            for run in self.runs
-            if (run.length, run.backbone, run.tasks) == (length, backbone, tuple(tasks))
-        ]
+        return [run for run in self.runs if (run.length, run.backbone, run.tasks) == (length, backbone, tuple(tasks))]
 
     def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
         """Scores of each run, rows in the order of ``faces``."""

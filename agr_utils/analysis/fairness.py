@@ -11,7 +11,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame, count
 
 from agr_utils.analysis.bootstrap import GroupBootstrap
-from agr_utils.analysis.metrics import signed_age_error, score_rows
+from agr_utils.analysis.metrics import score_rows, signed_age_error
 from agr_utils.data.faces import age_band
 from agr_utils.tasks import LabelScheme
 

@@ -100,9 +100,9 @@ def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C2: what multi-task learning does to gaps between groups, on average over the architectures.
 
     Returns:
-        16 rows ``error, grouping, value, low, high, p, matters, seeds, p_holm, call``; ``multi`` and ``single``: the mean gaps;
-        ``worst``, ``worst_low``, ``worst_high``: change of the worst group's error; ``backbones``: the difference of each
-        architecture. Above 0 multi-task has the smaller gap. No rows where no pair is finished.
+        16 rows ``error, grouping, value, low, high, p, matters, seeds, p_holm, call``: above 0 multi-task has the smaller
+        gap. ``multi`` and ``single``: the mean gaps; ``worst, worst_low, worst_high``: by how much the worst group's
+        error falls; ``backbones``: the difference of each architecture. No rows where no pair is finished.
     """
     rows = []
     backbones = list(_finished(evidence, comparison))
@@ -116,15 +116,15 @@ def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
         by_model = samples.reshape(len(samples), len(backbones), 2, *samples.shape[2:])  # (R + 1, b, 2, errors, groups)
         gap, worst_group = gaps(by_model), worst(by_model)
         for number, error in enumerate(flat[0]):
-            difference = gap[:, :, 1, number] - gap[:, :, 0, number]  # (R + 1, b): single minus multi
-            row = interval(difference.mean(axis=1)[:, None]).iloc[0].to_dict()
-            change = interval((worst_group[:, :, 1, number] - worst_group[:, :, 0, number]).mean(axis=1)[:, None]).iloc[0]
-            multi, single = gap[0, :, :, number].mean(axis=0)
-            rows.append(
-                {"error": error, "grouping": grouping, **row, "multi": multi, "single": single}
-                | {"worst": change["value"], "worst_low": change["low"], "worst_high": change["high"]}
-                | {"matters": GAP_MATTERS * single, "seeds": (row["value"],), "backbones": dict(zip(backbones, difference[0]))}
-            )
+            gap_change = gap[:, :, 1, number] - gap[:, :, 0, number]  # (R + 1, b): single minus multi
+            worst_change = worst_group[:, :, 1, number] - worst_group[:, :, 0, number]
+            both = interval(np.stack([gap_change.mean(axis=1), worst_change.mean(axis=1)], axis=1))
+            row, fall = both.iloc[0].to_dict(), both.iloc[1]
+            row |= {"error": error, "grouping": grouping, "seeds": (row["value"],)}
+            row["multi"], row["single"] = gap[0, :, :, number].mean(axis=0)
+            row["matters"] = GAP_MATTERS * row["single"]
+            row |= {"worst": fall["value"], "worst_low": fall["low"], "worst_high": fall["high"]}
+            rows.append(row | {"backbones": dict(zip(backbones, gap_change[0], strict=True))})
     order = {name: number for number, name in enumerate(ERRORS)}
     table = pd.DataFrame(rows).sort_values("error", key=lambda names: names.map(order), kind="stable")
     return add_calls(table.reset_index(drop=True))

@@ -36,7 +36,28 @@ class Run:
     @property
     def title(self) -> str:
         """Name of the architecture for tables and figures."""
-        return get_backbone(self.about["config"]["backbone"]).title
+        return get_backbone(self.backbone).title
+
+    @property
+    def backbone(self) -> str:
+        """Name of the architecture in the registry."""
+        return self.about["config"]["backbone"]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Heads that were trained."""
+        return tuple(self.about["config"]["tasks"])
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return self.about["config"]["seed"]
+
+    @property
+    def length(self) -> str:
+        """``short`` or ``equal`` where the label of the run's study says so (docs/protocol.md), else ``long``."""
+        label = self.run_id.rsplit("-", 1)[-1]
+        return label if label in ("short", "equal") else "long"
 
     def split(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
         """Predictions of a split, and the near-duplicate cluster of each row."""
@@ -69,13 +90,17 @@ def read_run(folder: Path) -> Run:
     return Run(folder.name, about, pd.read_csv(folder / HISTORY_FILE), read_predictions(folder / PREDICTIONS_FILE))
 
 
+def read_folder(folder: Path) -> list[Run]:
+    """Every run that a folder holds, by name."""
+    return [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+
+
 def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
-    """All published multi-task runs on a data set, in the order of the course's architectures."""
-    results_dir = results_dir or repository_root() / "results"
-    runs = [read_run(path.parent) for path in sorted(results_dir.glob(f"*/{CONFIG_FILE}"))]
+    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures."""
+    runs = read_folder(results_dir or repository_root() / "results")
     order = list(BACKBONES)
-    chosen = [run for run in runs if run.about["config"]["data"] == data and run.about["config"]["backbone"] in order]
-    return sorted(chosen, key=lambda run: order.index(run.about["config"]["backbone"]))
+    chosen = [run for run in runs if run.about["config"]["data"] == data and run.backbone in order]
+    return sorted(chosen, key=lambda run: order.index(run.backbone))
 
 
 def describe_machine(table: pd.DataFrame) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from agr_utils.analysis.metrics import METRICS, summarize
-from agr_utils.analysis.results import Run, describe_machine, read_bench, read_run, read_runs
+from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import atomic_path
-from agr_utils.training.run import CONFIG_FILE
 
 
 def fill_tables(results_dir: Path, root: Path) -> list[Path]:
@@ -60,7 +59,7 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
 
 def early_size_table(folder: Path) -> str:
     """What starting with smaller images buys at an equal time: validation split, 95 % intervals in brackets."""
-    runs = [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+    runs = read_folder(folder)
     if not runs:
         return "Not measured yet."
     lines = _header_lines(["Architecture", "Minutes", "Pixels", "Epochs", *_metric_titles()])

@@ -1,0 +1,166 @@
+"""The verdicts: what docs/protocol.md makes of the differences, whichever way they fall."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.analysis.architectures import NEWER, OLDER, against, cost_table, front_table, pair_differences
+from agr_utils.analysis.comparisons import Evidence, count_calls, read_evidence
+from agr_utils.analysis.metrics import METRICS
+from agr_utils.analysis.multitask import (
+    COMPARISONS,
+    MATTERS,
+    gap_differences,
+    mean_multitask_differences,
+    multitask_differences,
+)
+from agr_utils.analysis.results import read_bench
+from agr_utils.models.backbones import BACKBONES, get_backbone
+
+SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of the claims table.
+
+    Attributes:
+        claim: its number and text.
+        test: what was compared.
+        verdict: of the protocol; "not finished" while runs are missing.
+        found: what was measured, with intervals.
+        figure: name of the figure that shows it; empty where there is none yet.
+    """
+
+    claim: str
+    test: str
+    verdict: str
+    found: str
+    figure: str
+
+
+def all_findings(results_dir: Path) -> list[Finding]:
+    """Every row of the claims table, from the committed results."""
+    evidence = read_evidence(results_dir)
+    if not evidence.runs:
+        return []
+    findings = [find_multitask(evidence, comparison) for comparison in ("a", "b")]
+    findings += [find_gaps(evidence, comparison) for comparison in ("a", "b")]
+    findings += find_architectures(evidence, read_bench(results_dir))
+    text = "C4: they suit devices with few resources"
+    return [*findings, Finding(text, "comes with the deployment chapter", "not tested yet", "–", "")]
+
+
+def verdict_multitask(calls: pd.Series) -> str:
+    """C1 for one task: from the calls of five architectures."""
+    counts = count_calls(calls)
+    if counts["better"] >= 3 and not counts["worse"]:
+        return SUPPORTED
+    return NOT_SUPPORTED if counts["worse"] + counts["no difference"] >= 3 else CANNOT_TELL
+
+
+def verdict_gaps(calls: pd.Series) -> str:
+    """C2: from the calls of 16 gaps, of which "better" are smaller."""
+    counts = count_calls(calls)
+    if counts["better"] >= 4 and not counts["worse"]:
+        return SUPPORTED
+    larger_only = counts["worse"] >= 4 and not counts["better"]
+    return NOT_SUPPORTED if larger_only or counts["no difference"] >= 12 else CANNOT_TELL
+
+
+def verdict_accuracy(pairs: pd.DataFrame, name: str) -> str:
+    """C3, accuracy: one newer architecture against the older ones."""
+    counts = [count_calls(against(pairs, name, other)) for other in OLDER]
+    if all(count["better"] >= 2 and not count["worse"] for count in counts):
+        return SUPPORTED
+    return NOT_SUPPORTED if any(count["worse"] >= 2 for count in counts) else CANNOT_TELL
+
+
+def verdict_efficiency(fronts: pd.DataFrame, name: str) -> str:
+    """C3, efficiency: one newer architecture on twelve Pareto fronts."""
+    on = int(fronts[name].sum())
+    if on == len(fronts):
+        return SUPPORTED
+    return NOT_SUPPORTED if len(fronts) - on >= 6 else CANNOT_TELL
+
+
+def verdict_of_all(verdicts: list[str]) -> str:
+    """A claim of several parts: supported if all are, not supported if one is not."""
+    if NOT_SUPPORTED in verdicts:
+        return NOT_SUPPORTED
+    return SUPPORTED if set(verdicts) == {SUPPORTED} else CANNOT_TELL
+
+
+def find_multitask(evidence: Evidence, comparison: str) -> Finding:
+    """C1 under one comparison."""
+    claim, test = "C1: multi-task learning improves each task", f"({comparison}) {COMPARISONS[comparison][0]}"
+    table = multitask_differences(evidence, comparison)
+    done = table["backbone"].nunique()
+    if done < len(BACKBONES):
+        return Finding(claim, test, f"not finished ({done} of {len(BACKBONES)} architectures)", "–", "multitask")
+    calls = {metric: table.loc[table["metric"] == metric, "call"] for metric in MATTERS}
+    verdicts = {metric: verdict_multitask(calls[metric]) for metric in MATTERS}
+    means = mean_multitask_differences(evidence, comparison).set_index("metric")
+    parts = []
+    for metric in MATTERS:
+        counts = count_calls(calls[metric])
+        parts.append(
+            f"{METRICS[metric][0]} {format_change(metric, means.loc[metric])} "
+            f"({counts['better']} better, {counts['worse']} worse of 5): {verdicts[metric]}"
+        )
+    return Finding(claim, test, verdict_of_all(list(verdicts.values())), "; ".join(parts), "multitask")
+
+
+def format_change(metric: str, row: pd.Series) -> str:
+    """An improvement with its interval, in the metric's unit."""
+    scale, unit = (1, "years") if METRICS[metric][1] == "years" else (100, "points")
+    value, low, high = (scale * row[name] for name in ("value", "low", "high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] {unit}"
+
+
+def find_gaps(evidence: Evidence, comparison: str) -> Finding:
+    """C2 under one comparison."""
+    claim, test = "C2: multi-task learning reduces bias", f"({comparison}) {COMPARISONS[comparison][0]}"
+    table = gap_differences(evidence, comparison)
+    done = len(table["backbones"].iloc[0]) if len(table) else 0
+    if done < len(BACKBONES):
+        return Finding(claim, test, f"not finished ({done} of {len(BACKBONES)} architectures)", "–", "gaps")
+    counts = count_calls(table["call"])
+    change = np.median(-100 * table["value"] / table["single"])
+    found = (
+        f"of {len(table)} gaps between groups {counts['better']} smaller, {counts['worse']} larger, "
+        f"{counts['no difference']} without a difference that matters; median change {change:+.0f} %"
+    )
+    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps")
+
+
+def find_architectures(evidence: Evidence, bench: dict[str, pd.DataFrame]) -> list[Finding]:
+    """C3, accuracy and efficiency."""
+    claim, test = "C3: MobileNetV3 and EfficientNet-B3 beat the older ones", "equal computing time"
+    pairs, costs = pair_differences(evidence), cost_table(evidence, bench)
+    fronts = front_table(costs) if len(costs) else pd.DataFrame()
+    if len(costs) < len(BACKBONES) or len(fronts) < 12:
+        return [Finding(claim, test, "not finished", "–", "pareto")]
+    accuracy = {name: verdict_accuracy(pairs, name) for name in NEWER}
+    found = "; ".join(
+        f"{get_backbone(name).title} against "
+        + " and ".join(_describe_calls(against(pairs, name, other), other) for other in OLDER)
+        + f": {accuracy[name]}"
+        for name in NEWER
+    )
+    efficiency = {name: verdict_efficiency(fronts, name) for name in NEWER}
+    on = "; ".join(
+        f"{get_backbone(name).title} on {int(fronts[name].sum())} of {len(fronts)} Pareto fronts: {efficiency[name]}"
+        for name in NEWER
+    )
+    return [
+        Finding(f"{claim}, in accuracy", test, verdict_of_all(list(accuracy.values())), found, "pairs"),
+        Finding(f"{claim}, in efficiency", test, verdict_of_all(list(efficiency.values())), on, "pareto"),
+    ]
+
+
+def _describe_calls(calls: pd.Series, other: str) -> str:
+    counts = count_calls(calls)
+    return f"{get_backbone(other).title} {counts['better']} better, {counts['worse']} worse of {len(calls)} tasks"
