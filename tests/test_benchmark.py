@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from agr_utils import cli
-from agr_utils.analysis import gallery
+from agr_utils.analysis import figures_runs
 from agr_utils.analysis.results import read_bench
 from agr_utils.analysis.tables import read_speeds
 from agr_utils.data.augment import Augmentation
@@ -129,7 +129,7 @@ def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Pa
     assert parts == pytest.approx(start["seconds"], rel=1e-3)
     assert tables["memory"]["num_images"].tolist() == list(QUICK.cached_images)
     assert (tables["memory"]["peak_mib"] > 100).all()
-    assert gallery.draw_speed(tables).axes[0].get_xlabel()
+    assert figures_runs.draw_speed(tables).axes[0].get_xlabel()
 
 
 def test_the_speed_of_an_epoch_is_that_at_64_pixels(tmp_path: Path):

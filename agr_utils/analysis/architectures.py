@@ -1,5 +1,6 @@
 """C3: five architectures against each other, in accuracy and in what they cost (docs/protocol.md)."""
 
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -29,6 +30,7 @@ def runs_of(evidence: Evidence, length: str) -> dict[str, list[Run]]:
     return {name: chosen for name, chosen in runs.items() if chosen}
 
 
+@lru_cache(maxsize=4)
 def pair_differences(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     """Every two architectures: rows ``first, second, metric, value, low, high, p, matters, seeds, p_holm, call``.
 
@@ -63,18 +65,14 @@ def against(pairs: pd.DataFrame, name: str, other: str) -> pd.Series:
     return straight if len(straight) else back.replace(turned)
 
 
-def cost_table(evidence: Evidence, bench: dict[str, pd.DataFrame], length: str = "long") -> pd.DataFrame:
+def cost_table(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     """What each architecture costs, and its test results.
 
-    Args:
-        evidence: runs.
-        bench: tables of ``agr bench``: ``training`` and ``latency``; what is missing gives NaN.
-        length: of the runs.
-
     Returns:
-        One row an architecture (index: its name): the columns of COSTS in SI units and counts, and the metrics.
+        One row an architecture (index: its name): the columns of COSTS in seconds and counts, NaN for what
+        ``agr bench`` has not measured, and the metrics.
     """
-    rows = {}
+    rows, bench = {}, evidence.bench
     for name, runs in runs_of(evidence, length).items():
         about = runs[0].about
         rows[name] = {"parameters": about["parameters"], "macs": about["macs"]}

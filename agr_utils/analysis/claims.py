@@ -1,13 +1,12 @@
 """The verdicts: what docs/protocol.md makes of the differences, whichever way they fall."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.architectures import NEWER, OLDER, against, cost_table, front_table, pair_differences
-from agr_utils.analysis.comparisons import Evidence, count_calls, read_evidence
+from agr_utils.analysis.comparisons import Evidence, count_calls
 from agr_utils.analysis.metrics import METRICS
 from agr_utils.analysis.multitask import (
     COMPARISONS,
@@ -16,7 +15,6 @@ from agr_utils.analysis.multitask import (
     mean_multitask_differences,
     multitask_differences,
 )
-from agr_utils.analysis.results import read_bench
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
@@ -41,14 +39,13 @@ class Finding:
     figure: str
 
 
-def all_findings(results_dir: Path) -> list[Finding]:
+def all_findings(evidence: Evidence) -> list[Finding]:
     """Every row of the claims table, from the committed results."""
-    evidence = read_evidence(results_dir)
     if not evidence.runs:
         return []
     findings = [find_multitask(evidence, comparison) for comparison in ("a", "b")]
     findings += [find_gaps(evidence, comparison) for comparison in ("a", "b")]
-    findings += find_architectures(evidence, read_bench(results_dir))
+    findings += find_architectures(evidence)
     text = "C4: they suit devices with few resources"
     return [*findings, Finding(text, "comes with the deployment chapter", "not tested yet", "–", "")]
 
@@ -136,10 +133,10 @@ def find_gaps(evidence: Evidence, comparison: str) -> Finding:
     return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps")
 
 
-def find_architectures(evidence: Evidence, bench: dict[str, pd.DataFrame]) -> list[Finding]:
+def find_architectures(evidence: Evidence) -> list[Finding]:
     """C3, accuracy and efficiency."""
     claim, test = "C3: MobileNetV3 and EfficientNet-B3 beat the older ones", "equal computing time"
-    pairs, costs = pair_differences(evidence), cost_table(evidence, bench)
+    pairs, costs = pair_differences(evidence), cost_table(evidence)
     fronts = front_table(costs) if len(costs) else pd.DataFrame()
     if len(costs) < len(BACKBONES) or len(fronts) < 12:
         return [Finding(claim, test, "not finished", "–", "pareto")]

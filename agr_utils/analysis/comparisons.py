@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, holm
-from agr_utils.analysis.results import Run, read_folder, read_runs
+from agr_utils.analysis.results import Run, read_bench, read_folder, read_runs
 from agr_utils.data.splits import groups_of
 from agr_utils.tasks import TASKS
 
@@ -17,15 +17,17 @@ SIGNIFICANT = 0.05  # Holm-corrected
 Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
 class Evidence:
     """The runs of docs/protocol.md, scored on the faces of the test split.
 
     Attributes:
         runs: all of them; those of ``results/`` itself count as long.
+        bench: tables of ``agr bench`` by name, for what an architecture costs.
     """
 
     runs: tuple[Run, ...]
+    bench: dict[str, pd.DataFrame]
 
     @cached_property
     def faces(self) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def read_evidence(results_dir: Path) -> Evidence:
     """Every run that the claims are tested on; those that are not there yet are missing."""
     folders = ("claims", "equal_epochs")
     further = [run for name in folders for run in read_folder(results_dir / name)]
-    return Evidence((*read_runs(results_dir), *further))
+    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir))
 
 
 def add_calls(differences: pd.DataFrame) -> pd.DataFrame:

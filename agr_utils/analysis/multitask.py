@@ -1,6 +1,7 @@
 """C1 and C2: one model with three heads against three models with one, of the same backbone (docs/protocol.md)."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,7 @@ def paired_scores(
     return multi, [frame[multi[0].columns] for frame in single]
 
 
+@lru_cache(maxsize=8)
 def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C1: what multi-task learning changes, by architecture and metric.
 
@@ -62,6 +64,7 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     return _call_counted(parts)
 
 
+@lru_cache(maxsize=8)
 def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """The same on average over the architectures: rows ``metric, value, low, high``."""
     differences, names = [], []
@@ -96,13 +99,14 @@ def _mean(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return sum(frames) / len(frames)
 
 
+@lru_cache(maxsize=8)
 def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C2: what multi-task learning does to gaps between groups, on average over the architectures.
 
     Returns:
-        16 rows ``error, grouping, value, low, high, p, matters, seeds, p_holm, call``: above 0 multi-task has the smaller
-        gap. ``multi`` and ``single``: the mean gaps; ``worst, worst_low, worst_high``: by how much the worst group's
-        error falls; ``backbones``: the difference of each architecture. No rows where no pair is finished.
+        16 rows ``error, grouping, value, low, high, p, matters, seeds, p_holm, call``: above 0 multi-task has the
+        smaller gap. ``multi`` and ``single``: the mean gaps; ``worst, worst_low, worst_high``: by how much the worst
+        group's error falls; ``backbones``: the difference of each architecture. No rows where no pair is finished.
     """
     rows = []
     backbones = list(_finished(evidence, comparison))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_utils.data.splits import groups_of
+from agr_utils.data.splits import groups_of, read_split_file
+from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.runtime import atomic_path, read_json, repository_root
@@ -112,3 +113,11 @@ def describe_machine(table: pd.DataFrame) -> str:
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
     return {path.stem: pd.read_csv(path) for path in sorted((results_dir / "bench").glob("*.csv"))}
+
+
+def read_labels_from_split() -> pd.DataFrame:
+    """Faces table of the 21,288 UTKFace files that the committed split lists: their names hold their labels."""
+    listed = read_split_file()
+    faces = read_names(listed["image_id"].tolist())
+    faces["group"], faces["split"] = listed["group"], listed["split"]
+    return faces

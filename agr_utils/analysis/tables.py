@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_utils.analysis.claims import all_findings
+from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
 from agr_utils.errors import InputError
@@ -12,23 +14,34 @@ from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import atomic_path
 
 
-def fill_tables(results_dir: Path, root: Path) -> list[Path]:
+def fill_tables(results_dir: Path, root: Path, evidence: Evidence) -> list[Path]:
     """Write every table into its page.
 
     Args:
         results_dir: published runs and benchmarks.
         root: folder of the pages.
+        evidence: see ``read_evidence``.
 
     Returns:
         The pages.
     """
     bench = read_bench(results_dir)
     fill_table(root / "README.md", "real-faces", real_faces_table(read_runs(results_dir), read_speeds(results_dir)))
+    fill_table(root / "README.md", "claims", claims_table(evidence))
     scaling = root / "docs" / "scaling.md"
     for name, columns in BENCH_COLUMNS.items():
         fill_table(scaling, name, bench_table(bench.get(name), columns))
     fill_table(scaling, "early-size", early_size_table(results_dir / "ablations" / "early_size"))
     return [root / "README.md", scaling]
+
+
+def claims_table(evidence: Evidence) -> str:
+    """What became of each claim: verdict, what was found with intervals, and the figure."""
+    lines = _header_lines(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"])
+    for finding in all_findings(evidence):
+        link = f"[{finding.figure}](figures/{finding.figure}.png)" if finding.figure else "–"
+        lines.append(_line([finding.claim, finding.test, f"**{finding.verdict}**", finding.found, link]))
+    return "\n".join(lines)
 
 
 def read_speeds(results_dir: Path) -> pd.Series:

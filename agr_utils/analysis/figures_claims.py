@@ -1,0 +1,220 @@
+"""Figures of the claims: multi-task or not, bias, architectures, calibration, ablations, noise of the labels."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from agr_utils.analysis import plots, plots_claims
+from agr_utils.analysis.architectures import COSTS, cost_table, pair_differences
+from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.calibration import coverage_table, reliability
+from agr_utils.analysis.comparisons import Evidence, read_evidence
+from agr_utils.analysis.fairness import ERRORS, group_table
+from agr_utils.analysis.figures import figure
+from agr_utils.analysis.metrics import METRICS, summarize
+from agr_utils.analysis.multitask import (
+    COMPARISONS,
+    MATTERS,
+    gap_differences,
+    mean_multitask_differences,
+    multitask_differences,
+)
+from agr_utils.analysis.results import Run, describe_machine, read_folder
+from agr_utils.tasks import get_scheme
+
+NOTHING = "no finished runs yet"
+
+
+def _legend_below(drawn: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
+    """One legend for all axes of a figure, below them."""
+    handles, labels = ax.get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
+
+
+@figure("multitask", "C1: does multi-task learning improve each task? Filled: holds after correction", read_evidence)
+def draw_multitask(evidence: Evidence) -> plt.Figure:
+    """Differences between multi-task and single-task models, by architecture."""
+    tables = {name: multitask_differences(evidence, name) for name in COMPARISONS}
+    tables = {name: table for name, table in tables.items() if len(table)}
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True)
+    for ax, metric in zip(axes, MATTERS, strict=True):
+        if tables:
+            means = {name: mean_multitask_differences(evidence, name) for name in tables}
+            plots_claims.plot_multitask(tables, means, metric, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    _legend_below(drawn, axes[0])
+    return drawn
+
+
+@figure("gaps", "C2: does multi-task learning narrow the gaps between groups? Grey: too small to matter", read_evidence)
+def draw_gaps(evidence: Evidence) -> plt.Figure:
+    """Change of the gaps between groups, on average over the architectures."""
+    tables = {name: gap_differences(evidence, name) for name in ("a", "b")}
+    tables = {name: table for name, table in tables.items() if len(table)}
+    drawn, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True)
+    for ax, error in zip(axes.flat, ERRORS, strict=True):
+        if tables:
+            plots_claims.plot_gaps(tables, error, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    _legend_below(drawn, axes[0, 0])
+    return drawn
+
+
+@figure("group_errors", "Who is served worse: errors by labelled group, test split; in brackets the number of faces")
+def draw_group_errors(runs: list[Run]) -> plt.Figure:
+    """Errors of the published runs by race, gender and age band."""
+    drawn, axes = plt.subplots(3, 3, figsize=(12, 11), sharey="row", height_ratios=(5, 2, 9))
+    for row, grouping in zip(axes, ("race", "gender", "age band"), strict=True):
+        tables = {run.title: group_table(run.split("test")[0], get_scheme("utkface"), grouping) for run in runs}
+        for ax, error in zip(row, ("age_signed", "gender_error", "race_error"), strict=True):
+            if tables:
+                plots_claims.plot_group_errors(tables, error, ax)
+            else:
+                plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    _legend_below(drawn, axes[0, 0])
+    return drawn
+
+
+@figure("pairs", "C3: every two architectures at equal computing time. Filled: holds after correction", read_evidence)
+def draw_pairs(evidence: Evidence) -> plt.Figure:
+    """Differences between architectures."""
+    pairs = pair_differences(evidence)
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
+    for ax, metric in zip(axes, MATTERS, strict=True):
+        if len(pairs):
+            plots_claims.plot_pairs(pairs, metric, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("pareto", "C3: age error against what it costs; filled: no other is better at no more cost", read_evidence)
+def draw_pareto(evidence: Evidence) -> plt.Figure:
+    """MAE against four costs, with the Pareto fronts."""
+    costs = cost_table(evidence)
+    drawn, axes = plt.subplots(2, 2, figsize=(9, 7), sharey=True)
+    for ax, cost in zip(axes.flat, COSTS, strict=True):
+        if len(costs) and costs[cost].notna().all():
+            plots_claims.plot_pareto(costs, cost, "age_mae", ax)
+        else:
+            plots_claims.draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
+    drawn.tight_layout()
+    if len(costs):
+        _legend_below(drawn, axes[0, 0], 3)
+    if "latency" in evidence.bench:
+        drawn.supxlabel(describe_machine(evidence.bench["latency"]), fontsize=10, color=plots.NEUTRAL, y=-0.12)
+    return drawn
+
+
+@figure("reliability", "Are they as right as they say? Below the line: too sure of themselves")
+def draw_reliability(runs: list[Run]) -> plt.Figure:
+    """Reliability diagrams of gender and race."""
+    drawn, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
+    for ax, task in zip(axes, ("gender", "race"), strict=True):
+        plots_claims.plot_reliability({run.title: reliability(run.split("test")[0], task) for run in runs}, ax)
+        ax.set_title(task)
+    drawn.tight_layout()
+    _legend_below(drawn, axes[0], 3)
+    return drawn
+
+
+@figure("coverage", "Does MobileNetV3's 90 % age interval hold 90 % of the ages of each group?")
+def draw_coverage(runs: list[Run]) -> plt.Figure:
+    """Coverage of the conformal age interval by group."""
+    drawn, axes = plt.subplots(3, 1, figsize=(7.5, 8.5), height_ratios=(2, 5, 9), sharex=True)
+    chosen = [run for run in runs if run.backbone == "mobilenet_v3"]
+    for ax, grouping in zip(axes, ("gender", "race", "age band"), strict=True):
+        if chosen:
+            table, groups = chosen[0].split("test")
+            by_group = coverage_table(table, get_scheme("utkface"), grouping, GroupBootstrap(groups))
+            plots_claims.plot_coverage(by_group, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    for ax in axes[:-1]:
+        ax.set_xlabel("")
+    drawn.tight_layout()
+    return drawn
+
+
+def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
+    """Runs of each ablation, by its name."""
+    folders = sorted((results_dir / "ablations").glob("*/"))
+    return {folder.name: read_folder(folder) for folder in folders}
+
+
+def setting_title(run: Run, changed: str) -> str:
+    """What sets a run of an ablation apart, in a few words."""
+    config = run.about["config"]
+    if changed == "age_heads":
+        return config["age_head"]
+    if config["balancing"] != "fixed":
+        return config["balancing"]
+    weights = [f"{task} × {weight:g}" for task, weight in config["task_weights"].items() if weight != 1]
+    return ", ".join(weights) or "equal weights"
+
+
+def _draw_ablation(runs: list[Run], changed: str, metrics: list[str], first: str) -> plt.Figure:
+    titles = {setting_title(run, changed): run for run in runs}
+    order = sorted(titles, key=lambda title: (title != first, title))
+    drawn, axes = plt.subplots(1, len(metrics), figsize=(12, 1.2 + 0.42 * max(3, len(order))), sharey=True)
+    for ax, metric in zip(axes, metrics, strict=True):
+        if order:
+            summaries = {title: summarize(*titles[title].split("validation")) for title in order}
+            plots_claims.plot_ablation(summaries, metric, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations)
+def draw_balancing(ablations: dict[str, list[Run]]) -> plt.Figure:
+    """Equal weights against a sweep and learned ones."""
+    return _draw_ablation(ablations.get("balancing", []), "balancing", list(MATTERS), "equal weights")
+
+
+@figure("age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations)
+def draw_age_heads(ablations: dict[str, list[Run]]) -> plt.Figure:
+    """Four formulations of the age."""
+    metrics = [name for name in METRICS if name.startswith("age")]
+    return _draw_ablation(ablations.get("age_heads", []), "age_heads", metrics, "distribution")
+
+
+@figure("conflict", "Do the tasks pull the backbone apart? MobileNetV3, equal weights, while it trains", read_ablations)
+def draw_conflict(ablations: dict[str, list[Run]]) -> plt.Figure:
+    """Cosines between the tasks' gradients."""
+    drawn, axes = plt.subplots(1, 2, figsize=(9.5, 3.8))
+    measured = [run.history for run in ablations.get("balancing", []) if "cosine_age_gender" in run.history]
+    for history in measured[:1]:
+        plots_claims.plot_cosines(history, axes)
+        axes[0].legend(frameon=False, fontsize=10)
+    for ax in axes if not measured else ():
+        plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
+def draw_seeds(evidence: Evidence) -> plt.Figure:
+    """Each seed of the architectures that have several."""
+    rows = []
+    for run in evidence.runs:
+        if len(run.tasks) > 1 and run.length != "equal":
+            value = summarize(*run.split("test"), num_resamples=200)["value"]
+            rows.append({"title": run.title, "length": run.length, "seed": run.seed} | value.to_dict())
+    table = pd.DataFrame(rows)
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
+    for ax, metric in zip(axes, MATTERS, strict=True):
+        if len(table):
+            plots_claims.plot_seeds(table, metric, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    return drawn

@@ -1,0 +1,277 @@
+"""Figures of the claims: differences with intervals, gaps, costs, calibration. Each draws on the axes it is given."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from agr_utils.analysis.architectures import COSTS, on_front
+from agr_utils.analysis.fairness import ERRORS
+from agr_utils.analysis.metrics import METRICS
+from agr_utils.analysis.multitask import COMPARISONS
+from agr_utils.analysis.plots import COLOURS, MARKERS, NEUTRAL
+from agr_utils.models.backbones import get_backbone
+
+COMPARISON_STYLE = {"a": ("#0072B2", "o", -0.16), "b": ("#D55E00", "s", 0.16), "long": ("#6b6b6b", "D", 0.0)}
+FILL = "#e8e8e8"  # of what does not matter
+
+
+def metric_scale(unit: str) -> tuple[float, str]:
+    """Factor and name of the unit of a difference."""
+    return (1.0, "years") if unit == "years" else (100.0, "percentage points")
+
+
+def draw_nothing(ax: Axes, what: str) -> Axes:
+    """Say that there is nothing to draw yet."""
+    ax.text(0.5, 0.5, what, ha="center", va="center", transform=ax.transAxes, color=NEUTRAL)
+    ax.set_axis_off()
+    return ax
+
+
+def draw_interval(
+    ax: Axes, row: pd.Series, position: float, colour: str, marker: str, filled: bool, scale: float
+) -> None:
+    """A value with its interval on a line; filled where the difference is a finding."""
+    ax.plot([scale * row["low"], scale * row["high"]], [position] * 2, color=colour, lw=2)
+    face = colour if filled else "white"
+    ax.plot(scale * row["value"], position, marker, color=colour, mfc=face, mew=1.8, ms=8)
+
+
+def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
+    """What multi-task learning changes in one metric, a row an architecture and one for their mean.
+
+    Args:
+        tables: comparison to what ``multitask_differences`` gave.
+        means: comparison to what ``mean_multitask_differences`` gave.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    scale, unit = metric_scale(METRICS[metric][1])
+    names = list(dict.fromkeys(name for table in tables.values() for name in table["backbone"]))
+    for comparison, table in tables.items():
+        colour, marker, shift = COMPARISON_STYLE[comparison]
+        for row in table[table["metric"] == metric].to_dict("records"):
+            position = names.index(row["backbone"]) + shift
+            draw_interval(ax, row, position, colour, marker, row["call"] in ("better", "worse"), scale)
+            if len(row["seeds"]) > 1:
+                ax.plot(scale * np.array(row["seeds"]), [position + 0.13] * len(row["seeds"]), "|", color=colour, ms=6)
+        mean = means[comparison].set_index("metric").loc[metric]
+        draw_interval(ax, mean, len(names) + shift, colour, marker, not mean["low"] < 0 < mean["high"], scale)
+        ax.plot([], [], marker, color=colour, ms=8, label=f"({comparison}) {COMPARISONS[comparison][0]}")
+    matters = next(iter(tables.values())).query("metric == @metric")["matters"].iloc[0]
+    ax.axvspan(-scale * matters, scale * matters, color=FILL, zorder=0)
+    ax.axvline(0, color=NEUTRAL, lw=1)
+    ax.axhline(len(names) - 0.5, color=NEUTRAL, lw=0.5)
+    ax.set_yticks(range(len(names) + 1), [*(get_backbone(name).title for name in names), "mean of all"])
+    ax.set_ylim(len(names) + 0.6, -0.6)
+    ax.set_title(METRICS[metric][0])
+    ax.set_xlabel(f"change by multi-task ({unit})\n← worse      better →")
+    return ax
+
+
+def plot_gaps(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
+    """What multi-task learning does to the gap between groups in one error, a row a grouping.
+
+    Args:
+        tables: comparison to what ``gap_differences`` gave.
+        error: a key of ERRORS.
+        ax: to draw on.
+    """
+    title, unit = ERRORS[error]
+    scale, unit_name = metric_scale(unit)
+    for comparison, table in tables.items():
+        colour, marker, shift = COMPARISON_STYLE[comparison]
+        rows = table[table["error"] == error].reset_index(drop=True)
+        for number, row in rows.iterrows():
+            draw_interval(ax, row, number + shift, colour, marker, row["call"] in ("better", "worse"), scale)
+            ax.plot(scale * np.array([-1, 1]) * row["matters"], [number + shift] * 2, color=FILL, lw=10, zorder=0,
+                    solid_capstyle="butt")  # fmt: skip
+        ax.plot([], [], marker, color=colour, ms=8, label=f"({comparison}) {COMPARISONS[comparison][0]}")
+    ax.axvline(0, color=NEUTRAL, lw=1)
+    ax.set_yticks(range(len(rows)), rows["grouping"].str.replace(" x ", " × "))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_title(f"gap in {title}")
+    ax.set_xlabel(f"how much smaller with multi-task ({unit_name})\n← larger gap      smaller gap →")
+    return ax
+
+
+def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
+    """One error of several runs by group, a row a group; no mark where there are too few images.
+
+    Args:
+        tables: title of the run to what ``group_table`` gave, all of one grouping.
+        error: a key of ERRORS.
+        ax: to draw on.
+    """
+    title, unit = ERRORS[error]
+    scale = 1 if unit == "years" else 100
+    for name, table in tables.items():
+        positions = range(len(table))
+        style = {"color": COLOURS.get(name, NEUTRAL), "marker": MARKERS.get(name, "o"), "ms": 6, "ls": ""}
+        ax.plot(scale * table[error], positions, label=name, **style)
+    ax.set_yticks(range(len(table)), [f"{group} ({count:,})" for group, count in table["count"].items()])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    if error == "age_signed":
+        ax.axvline(0, color=NEUTRAL, lw=1)
+        ax.set_xlabel(f"{title} ({unit})\n← too young      too old →")
+    else:
+        ax.set_xlim(left=0)
+        ax.set_xlabel(f"{title} ({unit}), less is better")
+    return ax
+
+
+def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: Axes) -> Axes:
+    """A metric against a cost, and the line of those that no other beats at no more cost.
+
+    Args:
+        costs: see ``cost_table``.
+        cost: a key of COSTS.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    title, unit, divisor = COSTS[cost]
+    metric_title, metric_unit, more_is_better = METRICS[metric]
+    scale = 100 if metric_unit == "%" else 1
+    x, y = costs[cost] / divisor, scale * costs[metric]
+    best = on_front(x, y, more_is_better)
+    order = x[best].sort_values().index
+    ax.step(x[order], y[order], where="post", color=NEUTRAL, lw=1.5, zorder=1)
+    for name in costs.index:
+        label = get_backbone(name).title
+        face = COLOURS[label] if best[name] else "white"
+        ax.plot(x[name], y[name], MARKERS[label], color=COLOURS[label], mfc=face, mew=1.8, ms=9, label=label, ls="")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    ax.tick_params(axis="x", which="minor", labelsize=9)
+    ax.set_xlabel(f"{title} ({unit})")
+    ax.set_ylabel(f"{metric_title} ({metric_unit})")
+    return ax
+
+
+def plot_pairs(pairs: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """Every two architectures in one metric, a row a pair; filled where the difference holds after correction.
+
+    Args:
+        pairs: see ``pair_differences``.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    scale, unit = metric_scale(METRICS[metric][1])
+    rows = pairs[pairs["metric"] == metric].reset_index(drop=True)
+    for number, row in rows.iterrows():
+        title = get_backbone(row["first" if row["value"] > 0 else "second"]).title
+        draw_interval(ax, row, number, COLOURS[title], "o", row["call"] in ("better", "worse"), scale)
+    matters = scale * rows["matters"].iloc[0]
+    ax.axvspan(-matters, matters, color=FILL, zorder=0)
+    ax.axvline(0, color=NEUTRAL, lw=1)
+    names = [f"{get_backbone(row.first).title} – {get_backbone(row.second).title}" for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_title(METRICS[metric][0])
+    ax.set_xlabel(f"difference ({unit})\n← second better      first better →")
+    return ax
+
+
+def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes, min_images: int = 10) -> Axes:
+    """How often answers of a given confidence are right; on the line a model is as right as it says.
+
+    Args:
+        tables: title of the run to what ``reliability`` gave.
+        ax: to draw on.
+        min_images: of a bin that is shown.
+    """
+    ax.plot([0, 100], [0, 100], color=NEUTRAL, lw=1, ls="--")
+    for name, table in tables.items():
+        shown = table[table["count"] >= min_images]
+        style = {"color": COLOURS.get(name, NEUTRAL), "marker": MARKERS.get(name, "o"), "ms": 5, "lw": 1.3}
+        ax.plot(100 * shown["confidence"], 100 * shown["accuracy"], label=name, **style)
+    ax.set_xlabel("confidence (%)")
+    ax.set_ylabel("right (%)")
+    return ax
+
+
+def plot_coverage(table: pd.DataFrame, ax: Axes, colour: str = "#0072B2", asked: float = 0.9) -> Axes:
+    """Share of ages inside the interval by group, a row a group, against what was asked for.
+
+    Args:
+        table: see ``coverage_table``.
+        ax: to draw on.
+        colour: of the marks.
+        asked: coverage that the interval was made for.
+    """
+    for number, (_, row) in enumerate(table.iterrows()):
+        draw_interval(ax, row, number, colour, "o", True, 100)
+        ax.annotate(f"±{row['width'] / 2:.0f} years", (1.02, number), xycoords=("axes fraction", "data"), va="center",
+                    fontsize=10, color=NEUTRAL)  # fmt: skip
+    ax.axvline(100 * asked, color=NEUTRAL, ls="--", lw=1)
+    ax.set_yticks(range(len(table)), [f"{name} ({count:,})" for name, count in table["count"].items()])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlabel("ages inside the interval (%)")
+    return ax
+
+
+def plot_ablation(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
+    """A metric of the runs of an ablation with intervals, the first one's as a line.
+
+    Args:
+        summaries: title of the run to what ``summarize`` gave.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    title, unit, more_is_better = METRICS[metric]
+    scale = 100 if unit == "%" else 1
+    for number, summary in enumerate(summaries.values()):
+        draw_interval(ax, summary.loc[metric], number, "#0072B2" if number else NEUTRAL, "o", True, scale)
+    ax.axvline(scale * next(iter(summaries.values())).loc[metric, "value"], color=NEUTRAL, lw=1, ls="--")
+    ax.set_yticks(range(len(summaries)), list(summaries))
+    ax.set_ylim(len(summaries) - 0.5, -0.5)
+    ax.set_xlabel(f"{title} ({unit}), {'more' if more_is_better else 'less'} is better")
+    return ax
+
+
+def plot_cosines(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """How far the tasks' gradients agree while a network trains: their mean cosine, and how often they pull apart.
+
+    Args:
+        history: of a run with ``conflict_steps``.
+        axes: two.
+    """
+    pairs = [column.removeprefix("cosine_") for column in history if column.startswith("cosine_")]
+    styles = zip(pairs, ("#0072B2", "#D55E00", "#009E73"), "osD", strict=False)
+    for pair, colour, marker in styles:
+        label = pair.replace("_", " and ")
+        axes[0].plot(history["epoch"], history[f"cosine_{pair}"], marker, ls="-", color=colour, ms=5, label=label)
+        axes[1].plot(
+            history["epoch"], 100 * history[f"conflict_{pair}"], marker, ls="-", color=colour, ms=5, label=label
+        )
+    axes[0].axhline(0, color=NEUTRAL, lw=1)
+    axes[0].set_ylabel("cosine of the gradients\n(mean of an epoch)")
+    axes[1].set_ylabel("steps at which they\npull apart (%)")
+    axes[1].set_ylim(0, 100)
+    for ax in axes:
+        ax.set_xlabel("epoch")
+    return axes
+
+
+def plot_seeds(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """A metric of every training on a line for each architecture and length: how far seeds differ.
+
+    Args:
+        table: ``title, length, seed`` and the metrics, a row a training.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    title, unit, more_is_better = METRICS[metric]
+    scale = 100 if unit == "%" else 1
+    kinds = table.groupby(["title", "length"], sort=False)
+    for number, ((name, length), rows) in enumerate(kinds):
+        values = scale * rows[metric]
+        ax.plot([values.min(), values.max()], [number] * 2, color=COLOURS[name], lw=1.5)
+        face = COLOURS[name] if length == "long" else "white"
+        ax.plot(values, [number] * len(values), MARKERS[name], color=COLOURS[name], mfc=face, mew=1.8, ms=7)
+    ax.set_yticks(range(len(kinds)), [f"{name}, {length}" for name, length in kinds.groups])
+    ax.set_ylim(len(kinds) - 0.5, -0.5)
+    ax.set_xlabel(f"{title} ({unit}), {'more' if more_is_better else 'less'} is better")
+    return ax

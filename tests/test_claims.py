@@ -1,0 +1,257 @@
+"""The claims' statistics on made-up runs whose truth is known: what must be found is found, and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from agr_utils.analysis.architectures import against, cost_table, on_front, pair_differences
+from agr_utils.analysis.bootstrap import GroupBootstrap, holm, interval
+from agr_utils.analysis.calibration import coverage_table, reliability, sample_ece
+from agr_utils.analysis.claims import all_findings, verdict_gaps, verdict_multitask, verdict_of_all
+from agr_utils.analysis.comparisons import Evidence, add_calls
+from agr_utils.analysis.evaluation import evaluate_table
+from agr_utils.analysis.fairness import GROUPINGS, error_rows, gaps, group_members, group_table
+from agr_utils.analysis.metrics import probability_columns, score_rows
+from agr_utils.analysis.multitask import gap_differences, multitask_differences, paired_seeds
+from agr_utils.analysis.results import Run
+from agr_utils.data.splits import read_split_file
+from agr_utils.data.utkface import read_names
+from agr_utils.models.backbones import BACKBONES
+from agr_utils.tasks import TASKS, get_scheme
+
+SCHEME = get_scheme("utkface")
+
+
+@pytest.fixture(scope="module")
+def faces() -> pd.DataFrame:
+    listed = read_split_file()
+    names = listed.loc[listed["split"] == "test", "image_id"].tolist()
+    return read_names(names).assign(split="test")
+
+
+def make_run(faces: pd.DataFrame, backbone: str, tasks: tuple[str, ...], label: str, error: float, **options) -> Run:
+    """A run whose age errors have a standard deviation of ``error`` years and which is wrong in error / 50 of classes.
+
+    Options: ``seed``; ``hard`` adds errors for one race.
+    """
+    seed, hard = options.get("seed", 0), options.get("hard", 0.0)
+    rng = np.random.default_rng([seed, len(tasks), len(label), list(BACKBONES).index(backbone)])
+    shared = np.random.default_rng(7)  # what is hard about a face is hard for every model
+    table = faces[["image_id", "split", "age", "age_min", "age_max", "gender", "race"]].reset_index(drop=True)
+    table.insert(0, "run_id", "made-up")
+    is_hard = (table["race"] == 3).fillna(False).to_numpy(dtype=bool)
+    if "age" in tasks:
+        noise = 0.8 * shared.normal(size=len(table)) + 0.6 * rng.normal(size=len(table))
+        table["age_pred"] = table["age"].astype(float) + error * (1 + hard * is_hard) * noise
+        table["age_lo"], table["age_hi"] = table["age_pred"] - 1.645 * error, table["age_pred"] + 1.645 * error
+    draw = np.where(shared.random(len(table)) < 0.5, shared.random(len(table)), rng.random(len(table)))
+    wrong = draw < error / 50 * (1 + hard * is_hard)
+    if "gender" in tasks:
+        label_code = table["gender"].astype(float).to_numpy()
+        table["gender_p"] = np.where(wrong, 1 - label_code, label_code) * 0.8 + 0.1
+    if "race" in tasks:
+        code = table["race"].astype("float64").fillna(0).to_numpy().astype(int)
+        code = np.where(wrong, (code + 1) % 5, code)
+        for number in range(5):
+            table[f"race_p{number}"] = np.where(code == number, 0.8, 0.05)
+    about = {
+        "config": {"backbone": backbone, "tasks": list(tasks), "seed": seed, "data": "utkface", "num_epochs": 1},
+        "parameters": 1_000_000 * (1 + list(BACKBONES).index(backbone)),
+        "macs": 1_000_000,
+        "num_train": 1000,
+    }
+    return Run(f"made-up-{label}" if label != "long" else "made-up-s0", about, pd.DataFrame(), table)
+
+
+def make_evidence(faces: pd.DataFrame, multi: float, single: float, backbones=tuple(BACKBONES), **options) -> Evidence:
+    runs = []
+    for name in backbones:
+        runs += [make_run(faces, name, TASKS, label, multi) for label in ("long", "short")]
+        runs += [make_run(faces, name, (task,), "short", single, **options) for task in TASKS]
+    rows = [{"backbone": name, "image_size": 64, "images_per_second": 100.0} for name in backbones]
+    latency = [{"backbone": name, "batch_size": 1, "seconds": 0.01} for name in backbones]
+    return Evidence(tuple(runs), {"training": pd.DataFrame(rows), "latency": pd.DataFrame(latency)})
+
+
+def test_means_and_intervals_agree_with_what_is_known():
+    rng = np.random.default_rng(0)
+    values = rng.normal(3, 2, (1_500, 2))
+    values[:500, 1] = np.nan
+    samples = GroupBootstrap(range(1_500), 2_000).means(values)
+    table = interval(samples)
+    assert samples.shape == (2_001, 2)
+    assert table["value"].to_numpy() == pytest.approx([values[:, 0].mean(), values[500:, 1].mean()])
+    half = 1.96 * 2 / np.sqrt([1_500, 1_000])
+    assert (table["high"] - table["low"]).to_numpy() / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_group_means_are_those_of_each_group():
+    values = np.array([[1.0], [2.0], [np.nan], [6.0]])
+    members = np.array([[True, False], [True, True], [False, True], [False, True]])
+    samples = GroupBootstrap([0, 1, 2, 3], 10).group_means(values, members)
+    assert samples.shape == (11, 1, 2)
+    assert samples[0, 0].tolist() == [1.5, 4.0]
+    assert gaps(samples)[0, 0] == 2.5
+
+
+def test_p_values_are_uniform_where_there_is_nothing():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 200))
+    p = interval(GroupBootstrap(range(400), 1_000).means(values))["p"]
+    assert 0.01 < (p < 0.05).mean() < 0.1
+    assert interval(GroupBootstrap(range(400), 1_000).means(values + 1))["p"].max() == pytest.approx(2 / 1_001)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "call"),
+    [
+        ((0.5, 0.3, 0.7, 0.001, (0.4, 0.6)), "better"),
+        ((-0.5, -0.7, -0.3, 0.001, (-0.5,)), "worse"),
+        ((0.5, 0.3, 0.7, 0.001, (1.2, -0.2)), "cannot tell"),  # the seeds do not agree
+        ((0.02, -0.05, 0.09, 0.5, (0.02,)), "no difference"),
+        ((0.05, -0.05, 0.15, 0.3, (0.05,)), "cannot tell"),
+    ],
+)
+def test_what_a_difference_is_called(row: tuple, call: str):
+    table = pd.DataFrame([dict(zip(("value", "low", "high", "p", "seeds"), row, strict=True), matters=0.1)])
+    assert add_calls(table)["call"].tolist() == [call]
+
+
+def test_verdicts_follow_the_protocol():
+    assert verdict_multitask(pd.Series(["better"] * 3 + ["cannot tell"] * 2)) == "supported"
+    assert verdict_multitask(pd.Series(["better"] * 4 + ["worse"])) == "cannot tell"
+    assert verdict_multitask(pd.Series(["no difference"] * 2 + ["worse"] + ["better"] * 2)) == "not supported"
+    assert verdict_gaps(pd.Series(["better"] * 4 + ["cannot tell"] * 12)) == "supported"
+    assert verdict_gaps(pd.Series(["worse"] * 4 + ["cannot tell"] * 12)) == "not supported"
+    assert verdict_gaps(pd.Series(["worse"] * 4 + ["better"] * 4 + ["cannot tell"] * 8)) == "cannot tell"
+    assert verdict_gaps(pd.Series(["no difference"] * 12 + ["cannot tell"] * 4)) == "not supported"
+    assert verdict_of_all(["supported", "cannot tell", "not supported"]) == "not supported"
+    assert verdict_of_all(["supported", "cannot tell"]) == "cannot tell"
+    assert verdict_of_all(["supported", "supported"]) == "supported"
+
+
+def test_an_effect_that_is_there_is_found(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=6.0, single=8.0)
+    table = multitask_differences(evidence, "a")
+    counted = table[table["metric"] != "age_cs5"]
+    assert len(counted) == 15 and set(counted["call"]) == {"better"}
+    assert table.loc[table["metric"] == "age_mae", "value"].mean() == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
+    assert all_findings(evidence)[0].verdict == "supported"
+
+
+def test_an_effect_that_is_not_there_is_not_found(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=6.0, single=6.0)
+    calls = multitask_differences(evidence, "a")["call"]
+    assert not set(calls) & {"better", "worse"}
+    assert all_findings(evidence)[0].verdict in ("cannot tell", "not supported")
+    assert not set(gap_differences(evidence, "a")["call"]) & {"better", "worse"}
+
+
+def test_multitask_that_harms_is_called_worse(faces: pd.DataFrame):
+    assert all_findings(make_evidence(faces, multi=8.0, single=6.0))[0].verdict == "not supported"
+
+
+def test_a_gap_that_shrinks_is_found(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=6.0, single=6.0, hard=1.5)
+    table = gap_differences(evidence, "a").set_index(["error", "grouping"])
+    assert len(table) == 16
+    row = table.loc[("age_mae", "race")]
+    assert row["call"] == "better" and row["single"] - row["multi"] == pytest.approx(row["value"])
+    assert row["value"] == pytest.approx(1.5 * 6 * np.sqrt(2 / np.pi), rel=0.15)
+    assert table.loc[("age_mae", "gender"), "call"] in ("cannot tell", "no difference")
+    assert len(row["backbones"]) == 5
+
+
+def test_missing_runs_are_said_to_be_missing(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=6.0, single=8.0, backbones=("custom_cnn", "mobilenet_v2"))
+    verdicts = [finding.verdict for finding in all_findings(evidence)]
+    assert verdicts[:4] == ["not finished (2 of 5 architectures)"] * 4 and verdicts[4] == "not finished"
+    assert all_findings(Evidence((), {})) == []
+    lonely = Evidence(tuple(run for run in evidence.runs if run.tasks != ("race",)), {})
+    assert paired_seeds(lonely, "custom_cnn", "a") == {}
+
+
+def test_seeds_are_paired_and_averaged(faces: pd.DataFrame):
+    runs = []
+    for seed in (0, 1, 2):
+        runs.append(make_run(faces, "custom_cnn", TASKS, "short", 6.0, seed=seed))
+        runs += [make_run(faces, "custom_cnn", (task,), "short", 8.0, seed=seed) for task in TASKS]
+    table = multitask_differences(Evidence(tuple(runs), {}), "a").set_index("metric")
+    seeds = table.loc["age_mae", "seeds"]
+    assert len(seeds) == 3 and np.mean(seeds) == pytest.approx(table.loc["age_mae", "value"])
+
+
+def test_architectures_and_fronts(faces: pd.DataFrame):
+    errors = dict(zip(BACKBONES, (5.0, 6.0, 6.0, 7.0, 8.0), strict=True))
+    runs = tuple(make_run(faces, name, TASKS, "long", error) for name, error in errors.items())
+    evidence = Evidence(runs, make_evidence(faces, 6, 6).bench)
+    pairs = pair_differences(evidence)
+    assert len(pairs) == 30
+    assert set(against(pairs, "custom_cnn", "efficientnet_b3")) == {"better"}
+    assert set(against(pairs, "efficientnet_b3", "custom_cnn")) == {"worse"}
+    assert set(against(pairs, "mobilenet_v3", "mobilenet_v2")) <= {"cannot tell", "no difference"}
+    found = {finding.claim.rsplit(", ", 1)[-1]: finding for finding in all_findings(evidence)}
+    assert found["in accuracy"].verdict == "not supported" and found["in efficiency"].verdict == "not supported"
+    assert cost_table(evidence).loc["custom_cnn", "epoch_seconds"] == 10
+
+
+def test_pareto_front_by_hand():
+    costs = pd.Series({"cheap": 1.0, "middle": 2.0, "bad": 2.0, "dear": 9.0})
+    errors = pd.Series({"cheap": 7.0, "middle": 5.0, "bad": 6.0, "dear": 5.0})
+    assert on_front(costs, errors, more_is_better=False).to_dict() == {
+        "cheap": True, "middle": True, "bad": False, "dear": True,
+    }  # fmt: skip
+    assert not on_front(costs, -errors - costs / 10, more_is_better=True)["dear"]
+
+
+def test_group_tables_name_small_groups_without_a_number(faces: pd.DataFrame):
+    small = faces[(faces["race"] != 4) | (np.arange(len(faces)) % 30 == 0)].reset_index(drop=True)
+    table = make_run(small, "custom_cnn", TASKS, "long", 6.0)
+    table = table.predictions
+    by_race = group_table(table, SCHEME, "race")
+    assert by_race.index.tolist() == list(SCHEME.race)
+    assert 0 < by_race.loc["other", "count"] < 30 and by_race.loc["other"].drop("count").isna().all()
+    errors = error_rows(table)
+    asian = (table["race"] == 2).fillna(False)
+    assert by_race.loc["asian", "age_mae"] == pytest.approx(errors.loc[asian, "age_mae"].mean())
+    assert "other" not in group_members(table, SCHEME, "race")
+    crossed = group_table(table, SCHEME, "gender x race")
+    assert crossed["count"].sum() == table["race"].notna().sum()
+    assert [len(group_members(table, SCHEME, grouping).columns) for grouping in GROUPINGS] == [2, 4, 9, 8]
+
+
+def test_ece_is_that_of_torchmetrics(faces: pd.DataFrame):
+    rng = np.random.default_rng(0)
+    table = make_run(faces, "custom_cnn", TASKS, "long", 10.0).predictions
+    p = rng.dirichlet([0.5] * 5, len(table))
+    table[probability_columns(table)] = p
+    ours = sample_ece(table, "race", GroupBootstrap(range(len(table)), 50))
+    known = table["race"].notna().to_numpy()
+    codes = torch.from_numpy(table.loc[known, "race"].to_numpy(dtype=int))
+    theirs = multiclass_calibration_error(torch.from_numpy(p[known]), codes, num_classes=5, n_bins=15)
+    assert ours.shape == (51,) and ours[0] == pytest.approx(theirs.item(), rel=1e-5)
+    assert reliability(table, "race")["count"].sum() == known.sum()
+
+
+def test_coverage_and_every_metric_of_a_run(faces: pd.DataFrame):
+    table = make_run(faces, "custom_cnn", TASKS, "long", 6.0, hard=1.0).predictions
+    bootstrap = GroupBootstrap(range(len(table)), 500)
+    by_race = coverage_table(table, SCHEME, "race", bootstrap)
+    assert by_race.loc["asian", "value"] == pytest.approx(0.9, abs=0.04)
+    assert by_race.loc["indian", "high"] < 0.9  # twice the error, the same interval
+    assert by_race["width"].to_numpy() == pytest.approx(2 * 1.645 * 6, rel=1e-6)
+    result = evaluate_table(table, bootstrap)
+    scores = score_rows(table)
+    assert result.loc["age_mae", "value"] == pytest.approx(scores["age_mae"].mean())
+    by_class = scores["race_accuracy"].groupby(table["race"]).mean()
+    assert result.loc["race_balanced_accuracy", "value"] == pytest.approx(by_class.mean())
+    assert (result["low"] <= result["high"]).all()
+    alone = evaluate_table(table.drop(columns=["age_pred", "age_lo", "age_hi", "gender_p"]), bootstrap)
+    assert alone.index.tolist() == ["race_accuracy", "race_balanced_accuracy", "race_ece"]
