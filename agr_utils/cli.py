@@ -276,14 +276,14 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="Some of: training,pipelines,startup,memory,processes,budget,cpu_settings. Default: all."),
+        typer.Option(help="Some of training,latency,pipelines,startup,memory,processes,budget,cpu_settings; else all."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="See in seconds that it works; believe no number.")] = False,
     source: Annotated[
         Path | None, typer.Option(help="Folder of real faces. Default: AGR_DATA_DIR, else drawn faces.")
     ] = None,
 ) -> None:
-    """Measure training, its data pipeline against the usual one, the start, memory, processes and budgets: 9 minutes.
+    """Measure training, latency, data pipelines, the start, memory, processes and time budgets: 10 minutes.
 
     Run nothing beside it; OMP_NUM_THREADS sets the number of threads.
 

@@ -24,7 +24,7 @@ from agr_utils.training.benchmark_pipelines import (
     open_faces,
     usual_transforms,
 )
-from agr_utils.training.benchmark_steps import bench_training, take_turns
+from agr_utils.training.benchmark_steps import bench_latency, bench_training, take_turns
 
 
 def test_turns_are_interleaved_and_the_first_round_does_not_count():
@@ -49,6 +49,14 @@ def test_training_has_a_row_for_each_architecture_and_size():
     assert np.allclose(table["share_of_compute_limit"], quotient)
     assert (table["slowest"] <= table["images_per_second"]).all()
     assert (table["images_per_second"] <= table["fastest"]).all()
+
+
+def test_latency_is_measured_on_one_thread_for_one_image_and_for_a_batch():
+    threads = torch.get_num_threads()
+    table = bench_latency(replace(QUICK, backbones=("custom_cnn", "mobilenet_v3"), batch_size=4))
+    assert table["batch_size"].tolist() == [1, 1, 4, 4] and set(table["threads"]) == {1}
+    assert (table["fastest"] <= table["seconds"]).all() and (table["seconds"] <= table["slowest"]).all()
+    assert torch.get_num_threads() == threads
 
 
 def test_both_pipelines_give_the_same_labels_and_nearly_the_same_images():
@@ -119,6 +127,8 @@ def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Pa
     for name, table in tables.items():
         assert f"{name}.csv" in result.stdout
         assert {"cpu", "cores", "threads", "torch", "image_size", "batch_size"} <= set(table), name
+    cores = torch.get_num_threads()
+    assert tables["processes"]["threads"].tolist()[:3] == [1, cores, max(1, cores // 2)]  # each row's own
     pipelines = tables["pipelines"]
     assert pipelines["measure"].tolist() == list(GOALS)
     quotient = pipelines["images_per_second"] / pipelines["peer_images_per_second"]

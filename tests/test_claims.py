@@ -71,7 +71,8 @@ def make_evidence(faces: pd.DataFrame, multi: float, single: float, backbones=tu
         runs += [make_run(faces, name, TASKS, label, multi) for label in ("long", "short")]
         runs += [make_run(faces, name, (task,), "short", single, **options) for task in TASKS]
     rows = [{"backbone": name, "image_size": 64, "images_per_second": 100.0} for name in backbones]
-    latency = [{"backbone": name, "batch_size": 1, "seconds": 0.01} for name in backbones]
+    machine = {"cpu": "none", "cores": 1, "threads": 1}
+    latency = [{"backbone": name, "batch_size": 1, "seconds": 0.01} | machine for name in backbones]
     return Evidence(tuple(runs), {"training": pd.DataFrame(rows), "latency": pd.DataFrame(latency)})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame, count
 
-from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.bootstrap import GroupBootstrap, interval
 from agr_utils.analysis.metrics import score_rows, signed_age_error
 from agr_utils.data.faces import age_band
 from agr_utils.tasks import LabelScheme
@@ -123,3 +123,24 @@ def sample_groups(
     values = np.concatenate([frame.to_numpy(dtype=float) for frame in errors], axis=1)
     samples = bootstrap.group_means(values, members.to_numpy(dtype=bool))
     return samples.reshape(len(samples), len(errors), -1, members.shape[1]), list(members)
+
+
+def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
+    """Errors of one run by group with 95 % intervals.
+
+    Args:
+        table: predictions of one run and one split.
+        scheme: of the labels.
+        grouping: see ``group_table``.
+        bootstrap: of the images.
+
+    Returns:
+        Rows ``error, group, value, low, high, count``; groups of fewer than MIN_IMAGES images are left out.
+    """
+    errors, members = error_rows(table), group_members(table, scheme, grouping)
+    samples, names = sample_groups(bootstrap, [errors], table, scheme, grouping)
+    parts = []
+    for number, error in enumerate(errors):
+        part = interval(samples[:, 0, number]).drop(columns="p")
+        parts.append(part.assign(error=error, group=names, count=members.sum().to_numpy()))
+    return pd.concat(parts, ignore_index=True)

@@ -10,7 +10,7 @@ from agr_utils.analysis.architectures import COSTS, cost_table, pair_differences
 from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.calibration import coverage_table, reliability
 from agr_utils.analysis.comparisons import Evidence, read_evidence
-from agr_utils.analysis.fairness import ERRORS, group_table
+from agr_utils.analysis.fairness import ERRORS, group_intervals
 from agr_utils.analysis.figures import figure
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.multitask import (
@@ -21,6 +21,7 @@ from agr_utils.analysis.multitask import (
     multitask_differences,
 )
 from agr_utils.analysis.results import Run, describe_machine, read_folder
+from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import get_scheme
 
 NOTHING = "no finished runs yet"
@@ -68,9 +69,13 @@ def draw_gaps(evidence: Evidence) -> plt.Figure:
 @figure("group_errors", "Who is served worse: errors by labelled group, test split; in brackets the number of faces")
 def draw_group_errors(runs: list[Run]) -> plt.Figure:
     """Errors of the published runs by race, gender and age band."""
-    drawn, axes = plt.subplots(3, 3, figsize=(12, 11), sharey="row", height_ratios=(5, 2, 9))
+    drawn, axes = plt.subplots(3, 3, figsize=(12, 13), sharey="row", height_ratios=(5, 2, 9))
+    scheme, splits = get_scheme("utkface"), {run.title: run.split("test") for run in runs}
+    bootstraps = {title: GroupBootstrap(groups) for title, (_, groups) in splits.items()}
     for row, grouping in zip(axes, ("race", "gender", "age band"), strict=True):
-        tables = {run.title: group_table(run.split("test")[0], get_scheme("utkface"), grouping) for run in runs}
+        tables = {
+            title: group_intervals(table, scheme, grouping, bootstraps[title]) for title, (table, _) in splits.items()
+        }
         for ax, error in zip(row, ("age_signed", "gender_error", "race_error"), strict=True):
             if tables:
                 plots_claims.plot_group_errors(tables, error, ax)
@@ -210,6 +215,9 @@ def draw_seeds(evidence: Evidence) -> plt.Figure:
             value = summarize(*run.split("test"), num_resamples=200)["value"]
             rows.append({"title": run.title, "length": run.length, "seed": run.seed} | value.to_dict())
     table = pd.DataFrame(rows)
+    if len(table):
+        order = {get_backbone(name).title: number for number, name in enumerate(BACKBONES)}
+        table = table.sort_values(["title", "length", "seed"], key=lambda column: column.replace(order))
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     for ax, metric in zip(axes, MATTERS, strict=True):
         if len(table):

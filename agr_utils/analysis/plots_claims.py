@@ -19,7 +19,7 @@ FILL = "#e8e8e8"  # of what does not matter
 
 def metric_scale(unit: str) -> tuple[float, str]:
     """Factor and name of the unit of a difference."""
-    return (1.0, "years") if unit == "years" else (100.0, "percentage points")
+    return (1.0, "years") if unit == "years" else (100.0, "points")
 
 
 def draw_nothing(ax: Axes, what: str) -> Axes:
@@ -66,7 +66,7 @@ def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFram
     ax.set_yticks(range(len(names) + 1), [*(get_backbone(name).title for name in names), "mean of all"])
     ax.set_ylim(len(names) + 0.6, -0.6)
     ax.set_title(METRICS[metric][0])
-    ax.set_xlabel(f"change by multi-task ({unit})\n← worse      better →")
+    ax.set_xlabel(f"change ({unit})\n← worse      better →")
     return ax
 
 
@@ -92,26 +92,29 @@ def plot_gaps(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
     ax.set_yticks(range(len(rows)), rows["grouping"].str.replace(" x ", " × "))
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_title(f"gap in {title}")
-    ax.set_xlabel(f"how much smaller with multi-task ({unit_name})\n← larger gap      smaller gap →")
+    ax.set_xlabel(f"narrower by ({unit_name})\n← larger gap      smaller gap →")
     return ax
 
 
 def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
-    """One error of several runs by group, a row a group; no mark where there are too few images.
+    """One error of several runs by group with intervals, a row a group.
 
     Args:
-        tables: title of the run to what ``group_table`` gave, all of one grouping.
+        tables: title of the run to what ``group_intervals`` gave, all of one grouping.
         error: a key of ERRORS.
         ax: to draw on.
     """
     title, unit = ERRORS[error]
     scale = 1 if unit == "years" else 100
-    for name, table in tables.items():
-        positions = range(len(table))
-        style = {"color": COLOURS.get(name, NEUTRAL), "marker": MARKERS.get(name, "o"), "ms": 6, "ls": ""}
-        ax.plot(scale * table[error], positions, label=name, **style)
-    ax.set_yticks(range(len(table)), [f"{group} ({count:,})" for group, count in table["count"].items()])
-    ax.set_ylim(len(table) - 0.5, -0.5)
+    shifts = np.linspace(-0.3, 0.3, len(tables)) if len(tables) > 1 else [0.0]
+    for shift, (name, table) in zip(shifts, tables.items(), strict=True):
+        rows = table[table["error"] == error]
+        colour, positions = COLOURS.get(name, NEUTRAL), np.arange(len(rows)) + shift
+        ax.hlines(positions, scale * rows["low"], scale * rows["high"], color=colour, lw=1.2)
+        ax.plot(scale * rows["value"], positions, MARKERS.get(name, "o"), color=colour, ms=4.5, label=name)
+    labels = rows["group"] + rows["count"].map(" ({:,})".format)
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     if error == "age_signed":
         ax.axvline(0, color=NEUTRAL, lw=1)
         ax.set_xlabel(f"{title} ({unit})\n← too young      too old →")

@@ -106,8 +106,9 @@ def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Ru
 
 def describe_machine(table: pd.DataFrame) -> str:
     """The hardware that a table of ``agr bench`` was measured on, in one line."""
-    row = table.iloc[0]
-    return f"{row['cpu']}, {row['cores']} cores, {row['threads']} threads"
+    row, threads = table.iloc[0], table["threads"].unique()
+    machine = f"{row['cpu']}, {row['cores']} cores"
+    return machine if len(threads) > 1 else f"{machine}, {threads[0]} thread{'s' if threads[0] > 1 else ''}"
 
 
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:

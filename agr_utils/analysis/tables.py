@@ -127,6 +127,7 @@ BENCH_COLUMNS = {
     "training": {"backbone": "architecture", "image_size": "px", "precision": "precision",
                  "images_per_second": "images/s", "limit_images_per_second": "resident batch",
                  "share_of_compute_limit": "share"},
+    "latency": {"backbone": "architecture", "image_size": "px", "batch_size": "images", "seconds": "seconds"},
     "pipelines": {"measure": "measure", "image_size": "px", "images_per_second": "pixel cache (images/s)",
                   "peer_images_per_second": "JPEG files, DataLoader", "ratio": "ratio"},
     "startup": {"num_images": "images", "seconds": "seconds to the first step", "import_seconds": "of imports before"},

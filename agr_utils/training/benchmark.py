@@ -11,7 +11,7 @@ from agr_utils.runtime import atomic_path, describe_hardware
 from agr_utils.training.benchmark_pipelines import FaceFolder, bench_pipelines, open_faces
 from agr_utils.training.benchmark_processes import bench_memory, bench_startup
 from agr_utils.training.benchmark_runs import bench_budget, bench_processes
-from agr_utils.training.benchmark_steps import BenchSettings, bench_cpu_settings, bench_training
+from agr_utils.training.benchmark_steps import BenchSettings, bench_cpu_settings, bench_latency, bench_training
 
 FULL = BenchSettings()
 # Enough to see that everything works; the numbers mean nothing.
@@ -30,6 +30,7 @@ QUICK = BenchSettings(
 )
 BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
     "training": lambda settings, faces: bench_training(settings),
+    "latency": lambda settings, faces: bench_latency(settings),
     "pipelines": bench_pipelines,
     "startup": bench_startup,
     "memory": lambda settings, faces: bench_memory(settings),
@@ -72,8 +73,10 @@ def run_benchmarks(
         for name in names:
             table = BENCHMARKS[name](settings, faces)
             if len(table):
+                # A column of the table's own wins: the threads of each row, say.
+                about = {key: value for key, value in hardware.items() if key not in table}
                 with atomic_path(output_dir / f"{name}.csv") as partial:
-                    table.assign(**hardware).to_csv(partial, index=False, float_format="%.5g")
+                    table.assign(**about).to_csv(partial, index=False, float_format="%.5g")
             yield name, table
 
 

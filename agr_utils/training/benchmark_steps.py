@@ -7,6 +7,7 @@ from itertools import cycle, product
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from agr_utils.data.load import load_data
@@ -131,6 +132,41 @@ def _time_training(trainer: Trainer, settings: BenchSettings) -> pd.DataFrame:
         "resident": lambda: time_images(lambda: trainer.optimize(images, labels), batch_size),
     }
     return take_turns(turns, settings.seconds, settings.min_rounds)
+
+
+def bench_latency(settings: BenchSettings) -> pd.DataFrame:
+    """Time forward passes on one thread, in float32: one image, as an application asks, and a whole batch.
+
+    Returns:
+        One row an architecture and batch size: ``seconds`` of the whole batch (median), ``slowest, fastest, threads``.
+    """
+    image_size, rows = settings.image_sizes[0], []
+    models = {name: MultiTaskNet(name).eval().to(memory_format=torch.channels_last) for name in settings.backbones}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for batch_size in (1, settings.batch_size):
+            images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+            turns = {name: _time_forward(model, images) for name, model in models.items()}
+            rates = take_turns(turns, settings.seconds, settings.min_rounds)
+            for name in models:
+                seconds = batch_size / rates[name]
+                row = {"backbone": name, "image_size": image_size, "batch_size": batch_size, "threads": 1}
+                row |= {"seconds": seconds.median(), "slowest": seconds.max(), "fastest": seconds.min()}
+                rows.append(row | {"rounds": len(rates)})
+    finally:
+        torch.set_num_threads(threads)
+    return pd.DataFrame(rows)
+
+
+def _time_forward(model: MultiTaskNet, images: Tensor) -> Callable[[], float]:
+    """A function that times one forward pass in images a second."""
+
+    @torch.inference_mode()
+    def turn() -> float:
+        return time_images(lambda: model(images), len(images))
+
+    return turn
 
 
 def bench_cpu_settings(settings: BenchSettings) -> pd.DataFrame:
