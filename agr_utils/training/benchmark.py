@@ -87,7 +87,7 @@ def format_table(table: pd.DataFrame) -> str:
         ends = [f"{prefix}slowest", f"{prefix}fastest"]
         if ends[0] in table:
             median = f"{prefix}images_per_second" if f"{prefix}images_per_second" in table else "seconds"
-            pattern = "{:.2f} [{:.2f}, {:.2f}]" if median == "seconds" else "{:.0f} [{:.0f}, {:.0f}]"
+            pattern = "{:.3g} [{:.3g}, {:.3g}]" if median == "seconds" else "{:.0f} [{:.0f}, {:.0f}]"
             shown[median] = [pattern.format(*row) for row in table[[median, *ends]].itertuples(index=False)]
             shown = shown.drop(columns=ends)
     shown.columns = shown.columns.str.replace("images_per_second", "images/s")
