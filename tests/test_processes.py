@@ -33,7 +33,7 @@ def train(backbone: str, num_processes: int, output_dir: Path, *options: str) ->
 
 
 # Without batch normalisation and dropout nothing depends on which images share a process.
-@pytest.mark.parametrize(("backbone", "tolerance"), [("test_efficientnet_ln", 1e-3), ("test_efficientnet", 0.1)])
+@pytest.mark.parametrize(("backbone", "tolerance"), [("test_efficientnet_ln", 1e-3), ("test_efficientnet", 0.15)])
 def test_the_loss_curve_is_that_of_one_process(backbone: str, tolerance: float, tmp_path: Path):
     one, two = (train(backbone, count, tmp_path / str(count)) for count in (1, 2))
     assert one["step"].tolist() == two["step"].tolist()

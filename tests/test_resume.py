@@ -78,6 +78,27 @@ def test_resume_is_exact(data: FaceData, whole: Trainer, tmp_path: Path, step_of
     assert_same_end(second, whole)
 
 
+@pytest.mark.parametrize("epoch_of_death", [1, 3])
+def test_a_death_between_the_last_step_of_an_epoch_and_its_end(
+    data: FaceData, whole: Trainer, tmp_path: Path, epoch_of_death: int
+):
+    first = Trainer(CONFIG, data, tmp_path, save_minutes=0)
+    finish = first._finish_epoch
+
+    def finish_or_die(progress) -> None:
+        if first.step == epoch_of_death * first.steps_per_epoch:
+            die()
+        finish(progress)
+
+    first._finish_epoch = finish_or_die
+    with pytest.raises(Killed):
+        first.run()
+    second = Trainer(CONFIG, data, tmp_path)
+    assert second.resume() and second.step == epoch_of_death * second.steps_per_epoch
+    second.run()
+    assert_same_end(second, whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     data: FaceData, whole: Trainer, tmp_path: Path, number: signal.Signals

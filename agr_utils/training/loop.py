@@ -136,10 +136,15 @@ class Trainer:
         )
         memory = explain_out_of_memory(self.config.batch_size, self.config.image_size)
         with progress, memory, StopRequest() as stop:
+            if self.sums["steps"] and self._is_end_of_epoch():  # stopped after its last step, before it was validated
+                self._finish_epoch(progress)
             while self.step < self.total_steps:
                 self._run_epoch(progress, stop)
                 self._finish_epoch(progress)
         return self.history_table()
+
+    def _is_end_of_epoch(self) -> bool:
+        return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
 
     def _run_epoch(self, progress: tqdm, stop: StopRequest) -> None:
         """Train the steps that are left of the current epoch."""
