@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agr_utils.analysis.timing import measure_latency
+from agr_utils.models.timing import measure_latency
 from agr_utils.models import backbones
 
 
