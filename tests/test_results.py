@@ -10,6 +10,7 @@ import pytest
 from agr_utils.analysis import gallery, tables
 from agr_utils.analysis.comparisons import read_evidence
 from agr_utils.analysis.figures import FIGURES
+from agr_utils.analysis.markdown import fill_table
 from agr_utils.analysis.metrics import summarize
 from agr_utils.analysis.results import read_labels_from_split, read_runs
 from agr_utils.data.splits import read_split_file
@@ -38,7 +39,7 @@ def test_a_published_run_supports_its_numbers(run):
 
 
 def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path):
-    pages = ("README.md", "docs/scaling.md")
+    pages = ("README.md", "docs/scaling.md", "docs/evidence.md")
     (tmp_path / "docs").mkdir()
     for page in pages:
         shutil.copyfile(ROOT / page, tmp_path / page)
@@ -66,7 +67,7 @@ def test_a_page_without_markers_is_refused(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("no markers")
     with pytest.raises(InputError, match="no markers"):
-        tables.fill_table(page, "real-faces", "| x |")
+        fill_table(page, "real-faces", "| x |")
     assert page.read_text() == "no markers"
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agr_utils.models.timing import measure_latency
 from agr_utils.models import backbones
+from agr_utils.models.timing import measure_latency
 
 
 class Sleeper(nn.Module):

@@ -1,6 +1,7 @@
 """Intervals by drawing faces again. Whole near-duplicate groups are drawn: their images are not independent."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -25,14 +26,7 @@ class GroupBootstrap:
     def __init__(self, groups: pd.Series | Sequence, num_resamples: int = 10_000, seed: int = 0):
         self.codes, names = pd.factorize(pd.Series(groups))
         self.num_groups = len(names)
-        rng = np.random.default_rng(seed)
-        self._weights = [np.ones((1, self.num_groups), dtype=np.uint8)]
-        for start in range(0, num_resamples, _BLOCK):
-            size = (min(_BLOCK, num_resamples - start), self.num_groups)
-            drawn = rng.integers(0, self.num_groups, size)
-            offsets = np.arange(size[0])[:, None] * self.num_groups
-            counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(size)
-            self._weights.append(counts.astype(np.uint8))
+        self._weights = _draw_weights(self.num_groups, num_resamples, seed)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums of columns: (n, c) to (R + 1, c) float64."""
@@ -45,9 +39,10 @@ class GroupBootstrap:
         values = np.asarray(values, dtype=float)
         counted = ~np.isnan(values)
         masks, column = np.unique(counted, axis=1, return_inverse=True)  # many columns lack the same labels
-        counts = self.sums(masks.astype(float))[:, column.reshape(-1)]
+        sums = self.sums(np.concatenate([masks, np.where(counted, values, 0.0)], axis=1))
+        num_masks = masks.shape[1]
         with np.errstate(invalid="ignore"):
-            return self.sums(np.where(counted, values, 0.0)) / counts
+            return sums[:, num_masks:] / sums[:, column.reshape(-1)]
 
     def group_means(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
         """Means of each column within each of g sets of images.
@@ -63,6 +58,20 @@ class GroupBootstrap:
         spread = np.where(members[:, None, :], values[:, :, None], np.nan)  # (n, c, g)
         shape = (values.shape[1], members.shape[1])
         return self.means(spread.reshape(len(values), -1)).reshape(-1, *shape)
+
+
+@lru_cache(maxsize=4)
+def _draw_weights(num_groups: int, num_resamples: int, seed: int) -> list[np.ndarray]:
+    """How often each group is in each resample, uint8 blocks of rows; the first block is the groups as they are."""
+    rng = np.random.default_rng(seed)
+    weights = [np.ones((1, num_groups), dtype=np.uint8)]
+    for start in range(0, num_resamples, _BLOCK):
+        size = (min(_BLOCK, num_resamples - start), num_groups)
+        drawn = rng.integers(0, num_groups, size)
+        offsets = np.arange(size[0])[:, None] * num_groups
+        counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(size)
+        weights.append(counts.astype(np.uint8))
+    return weights
 
 
 def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:

@@ -49,9 +49,11 @@ def sample_ece(table: pd.DataFrame, task: str, bootstrap: GroupBootstrap) -> np.
     """
     known = table[task].notna().to_numpy()
     over, bins = _overconfidence(table, task)
-    by_bin = np.zeros((len(table), NUM_BINS))
-    by_bin[np.flatnonzero(known), bins] = over
-    return np.abs(bootstrap.sums(by_bin)).sum(axis=1) / bootstrap.sums(known[:, None].astype(float))[:, 0]
+    columns = np.zeros((len(table), NUM_BINS + 1))  # the last counts the labelled images
+    columns[np.flatnonzero(known), bins] = over
+    columns[:, -1] = known
+    sums = bootstrap.sums(columns)
+    return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
 
 
 def covered(table: pd.DataFrame) -> pd.Series:

@@ -86,12 +86,17 @@ def _mean_of(errors: pd.Series):
 
 def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
     """Which images belong to which group: (n, g) bool, a column for each group of at least MIN_IMAGES images."""
-    groups = label_groups(table, scheme)[group_columns(grouping)]
-    known = groups.notna().all(axis=1)
-    names = groups.astype(str).agg(", ".join, axis=1).where(known)
-    order = groups[known].drop_duplicates().sort_values(list(groups))
-    members = pd.DataFrame({", ".join(row): names == ", ".join(row) for row in order.astype(str).to_numpy()})
-    return members.loc[:, members.sum() >= MIN_IMAGES]
+    columns = group_columns(grouping)
+    groups = label_groups(table, scheme)[columns]
+    number = (
+        groups.groupby(columns, observed=True).ngroup().to_numpy()
+    )  # in the order of the labels; -1: one is missing
+    members = {}
+    for code in range(number.max() + 1):
+        inside = number == code
+        if inside.sum() >= MIN_IMAGES:
+            members[", ".join(groups.iloc[inside.argmax()].astype(str))] = inside
+    return pd.DataFrame(members, index=table.index)
 
 
 def gaps(by_group: np.ndarray) -> np.ndarray:

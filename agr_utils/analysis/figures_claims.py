@@ -20,7 +20,8 @@ from agr_utils.analysis.multitask import (
     mean_multitask_differences,
     multitask_differences,
 )
-from agr_utils.analysis.results import Run, describe_machine, read_folder
+from agr_utils.analysis.noise import noise_floor, twin_differences
+from agr_utils.analysis.results import Run, describe_machine, read_ablations, read_published, read_runs, setting_title
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import get_scheme
 
@@ -148,23 +149,6 @@ def draw_coverage(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
-    """Runs of each ablation, by its name."""
-    folders = sorted((results_dir / "ablations").glob("*/"))
-    return {folder.name: read_folder(folder) for folder in folders}
-
-
-def setting_title(run: Run, changed: str) -> str:
-    """What sets a run of an ablation apart, in a few words."""
-    config = run.about["config"]
-    if changed == "age_heads":
-        return config["age_head"]
-    if config["balancing"] != "fixed":
-        return config["balancing"]
-    weights = [f"{task} × {weight:g}" for task, weight in config["task_weights"].items() if weight != 1]
-    return ", ".join(weights) or "equal weights"
-
-
 def _draw_ablation(runs: list[Run], changed: str, metrics: list[str], first: str) -> plt.Figure:
     titles = {setting_title(run, changed): run for run in runs}
     order = sorted(titles, key=lambda title: (title != first, title))
@@ -202,6 +186,36 @@ def draw_conflict(ablations: dict[str, list[Run]]) -> plt.Figure:
         axes[0].legend(frameon=False, fontsize=10)
     for ax in axes if not measured else ():
         plots_claims.draw_nothing(ax, NOTHING)
+    drawn.tight_layout()
+    return drawn
+
+
+def read_published_and_runs(results_dir: Path) -> tuple[list[Run], pd.DataFrame]:
+    """The published runs, and what others published."""
+    path = results_dir / "published.csv"
+    return read_runs(results_dir), read_published(path) if path.exists() else pd.DataFrame()
+
+
+@figure(
+    "noise_floor",
+    "What the labels allow: age errors of each protocol by itself, and the floor that near-duplicates set",
+    read_published_and_runs,
+)
+def draw_noise_floor(given: tuple[list[Run], pd.DataFrame]) -> plt.Figure:
+    """Our runs and published numbers, a panel a protocol, against the noise of the labels."""
+    runs, published = given
+    ours = {run.title: summarize(*run.split("test"), num_resamples=2_000).loc["age_mae"] for run in runs}
+    protocols = list(published.groupby("protocol", sort=False)) if len(published) else []
+    heights = [len(ours) or 1, *(len(rows) for _, rows in protocols)]
+    drawn, axes = plt.subplots(
+        len(heights), 1, figsize=(8, 1.5 + 0.55 * sum(heights)), sharex=True, height_ratios=heights, squeeze=False
+    )
+    floor = noise_floor(twin_differences())["age_mae"]
+    panels = [("this project: grouped 70/10/20 split, from scratch, 64 px", ours)]
+    panels += [(protocol, plots_claims.published_rows(rows)) for protocol, rows in protocols]
+    for ax, (title, rows) in zip(axes[:, 0], panels, strict=True):
+        plots_claims.plot_against_floor(rows, floor, title, ax)
+    axes[-1, 0].set_xlabel("MAE of the age (years), less is better")
     drawn.tight_layout()
     return drawn
 

@@ -278,3 +278,35 @@ def plot_seeds(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     ax.set_ylim(len(kinds) - 0.5, -0.5)
     ax.set_xlabel(f"{title} ({unit}), {'more' if more_is_better else 'less'} is better")
     return ax
+
+
+def published_rows(published: pd.DataFrame) -> dict[str, pd.Series]:
+    """Age errors of ``results/published.csv`` by name; none has an interval."""
+    rows = {}
+    for row in published.itertuples():
+        pretrained = {"no": ", from scratch", "": ""}.get(row.pretrained, ", pretrained")
+        rows[f"{row.model}{pretrained}"] = pd.Series({"value": float(row.age_mae)})
+    return rows
+
+
+def plot_against_floor(rows: dict[str, pd.Series], floor: float, title: str, ax: Axes) -> Axes:
+    """Age errors of one protocol, and the line that the noise of the labels draws.
+
+    Args:
+        rows: name to ``value`` and, where it is known, ``low`` and ``high``, in years.
+        floor: see ``noise_floor``.
+        title: the protocol.
+        ax: to draw on.
+    """
+    for number, (name, row) in enumerate(rows.items()):
+        colour = COLOURS.get(name, NEUTRAL)
+        if "low" in row:
+            ax.plot([row["low"], row["high"]], [number] * 2, color=colour, lw=2)
+        ax.plot(row["value"], number, MARKERS.get(name, "P"), color=colour, ms=8)
+    ax.axvspan(0, floor, color=FILL, zorder=0)
+    ax.axvline(floor, color=NEUTRAL, lw=1, ls="--")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.set_title(title, fontsize=11, loc="left")
+    return ax

@@ -18,7 +18,7 @@ from agr_utils.training.run import CONFIG_FILE, PREDICTIONS_FILE
 PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished run as it was published.
 
@@ -102,6 +102,28 @@ def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Ru
     order = list(BACKBONES)
     chosen = [run for run in runs if run.about["config"]["data"] == data and run.backbone in order]
     return sorted(chosen, key=lambda run: order.index(run.backbone))
+
+
+def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
+    """Runs of each ablation, by its name."""
+    folders = sorted((results_dir / "ablations").glob("*/"))
+    return {folder.name: read_folder(folder) for folder in folders}
+
+
+def setting_title(run: Run, changed: str) -> str:
+    """What sets a run of an ablation apart, in a few words."""
+    config = run.about["config"]
+    if changed == "age_heads":
+        return config["age_head"]
+    if config["balancing"] != "fixed":
+        return config["balancing"]
+    weights = [f"{task} × {weight:g}" for task, weight in config["task_weights"].items() if weight != 1]
+    return ", ".join(weights) or "equal weights"
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """``results/published.csv``, as text: an empty cell was not found in the source."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def describe_machine(table: pd.DataFrame) -> str:

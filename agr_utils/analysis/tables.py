@@ -1,17 +1,16 @@
 """The tables of the README and the docs, filled in from ``results/``."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from agr_utils.analysis.claims import all_findings
 from agr_utils.analysis.comparisons import Evidence
+from agr_utils.analysis.markdown import fill_table, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
-from agr_utils.errors import InputError
+from agr_utils.analysis.tables_evidence import evidence_tables
 from agr_utils.models.backbones import BACKBONES
-from agr_utils.runtime import atomic_path
 
 
 def fill_tables(results_dir: Path, root: Path, evidence: Evidence) -> list[Path]:
@@ -32,15 +31,18 @@ def fill_tables(results_dir: Path, root: Path, evidence: Evidence) -> list[Path]
     for name, columns in BENCH_COLUMNS.items():
         fill_table(scaling, name, bench_table(bench.get(name), columns))
     fill_table(scaling, "early-size", early_size_table(results_dir / "ablations" / "early_size"))
-    return [root / "README.md", scaling]
+    evidence_page = root / "docs" / "evidence.md"
+    for name, table in evidence_tables(results_dir, evidence).items():
+        fill_table(evidence_page, name, table)
+    return [root / "README.md", scaling, evidence_page]
 
 
 def claims_table(evidence: Evidence) -> str:
     """What became of each claim: verdict, what was found with intervals, and the figure."""
-    lines = _header_lines(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"])
+    lines = header_lines(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"])
     for finding in all_findings(evidence):
         link = f"[{finding.figure}](figures/{finding.figure}.png)" if finding.figure else "–"
-        lines.append(_line([finding.claim, finding.test, f"**{finding.verdict}**", finding.found, link]))
+        lines.append(table_line([finding.claim, finding.test, f"**{finding.verdict}**", finding.found, link]))
     return "\n".join(lines)
 
 
@@ -60,13 +62,13 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
         speeds: see ``read_speeds``.
     """
     header = ["Architecture", "Epochs", *_metric_titles(), "Parameters (M)", "MACs (M)", "Seconds an epoch"]
-    lines = _header_lines(header)
+    lines = header_lines(header)
     for run in runs:
         cells = [run.title, f"{run.about['config']['num_epochs']:g}", *_metric_cells(run, "test")]
         cells += [f"{run.about['parameters'] / 1e6:.1f}", f"{run.about['macs'] / 1e6:.0f}"]
         speed = speeds.get(run.about["config"]["backbone"])
         cells.append(f"{run.about['num_train'] / speed:.0f}" if speed else "–")
-        lines.append(_line(cells))
+        lines.append(table_line(cells))
     return "\n".join(lines)
 
 
@@ -75,21 +77,13 @@ def early_size_table(folder: Path) -> str:
     runs = read_folder(folder)
     if not runs:
         return "Not measured yet."
-    lines = _header_lines(["Architecture", "Minutes", "Pixels", "Epochs", *_metric_titles()])
+    lines = header_lines(["Architecture", "Minutes", "Pixels", "Epochs", *_metric_titles()])
     for run in runs:
         config = run.about["config"]
         early = f"{config['early_size']} for {config['early_share']:.0%}, then " if config["early_size"] else ""
         cells = [run.title, f"{run.about['minutes']:g}", f"{early}{config['image_size']}", f"{config['num_epochs']:g}"]
-        lines.append(_line([*cells, *_metric_cells(run, "validation")]))
+        lines.append(table_line([*cells, *_metric_cells(run, "validation")]))
     return "\n".join(lines)
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _header_lines(titles: list[str]) -> list[str]:
-    return [_line(titles), "|---" * len(titles) + "|"]
 
 
 def _metric_titles() -> list[str]:
@@ -105,22 +99,6 @@ def _metric_cells(run: Run, split: str) -> list[str]:
         digits = 1 if unit == "%" else 2
         cells.append(f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]")
     return cells
-
-
-def fill_table(page: Path, name: str, table: str) -> None:
-    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
-
-    Raises:
-        InputError: if the page has no such markers.
-    """
-    text = page.read_text(encoding="utf-8")
-    pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise InputError(
-            f"{page}: no markers for the table '{name}'. Put <!-- table:{name} --> and <!-- /table --> back"
-        )
-    with atomic_path(page) as partial:
-        partial.write_text(pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text), encoding="utf-8")
 
 
 BENCH_COLUMNS = {
@@ -148,9 +126,9 @@ def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
     """
     if table is None:
         return "Not measured yet: `agr bench`"
-    lines = _header_lines(list(columns.values()))
+    lines = header_lines(list(columns.values()))
     for row in table[list(columns)].itertuples(index=False):
-        lines.append(_line([_format_cell(value) for value in row]))
+        lines.append(table_line([_format_cell(value) for value in row]))
     lines += ["", f"On {describe_machine(table)}; torch {table.iloc[0]['torch']}."]
     return "\n".join(lines)
 

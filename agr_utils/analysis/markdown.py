@@ -1,0 +1,33 @@
+"""Tables in Markdown pages."""
+
+import re
+from pathlib import Path
+
+from agr_utils.errors import InputError
+from agr_utils.runtime import atomic_path
+
+
+def table_line(cells: list[str]) -> str:
+    """One row of a table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def header_lines(titles: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [table_line(titles), "|---" * len(titles) + "|"]
+
+
+def fill_table(page: Path, name: str, table: str) -> None:
+    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
+
+    Raises:
+        InputError: if the page has no such markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(
+            f"{page}: no markers for the table '{name}'. Put <!-- table:{name} --> and <!-- /table --> back"
+        )
+    with atomic_path(page) as partial:
+        partial.write_text(pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text), encoding="utf-8")

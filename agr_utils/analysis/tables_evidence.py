@@ -1,0 +1,132 @@
+"""The tables of docs/evidence.md."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.comparisons import Evidence
+from agr_utils.analysis.evaluation import ALL_METRICS, MORE_METRICS, evaluate_table
+from agr_utils.analysis.markdown import header_lines, table_line
+from agr_utils.analysis.metrics import METRICS, summarize
+from agr_utils.analysis.noise import noise_floor, twin_differences
+from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs, setting_title
+from agr_utils.models.backbones import BACKBONES
+
+NOT_YET = "No finished runs yet."
+EQUAL_EPOCHS = 21  # of docs/grids/equal_epochs.yaml
+
+
+def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
+    """Each table of the page as Markdown, by the name of its markers."""
+    runs, ablations = read_runs(results_dir), read_ablations(results_dir)
+    equal = [run for run in evidence.runs if run.length == "equal"]
+    equal += [run for run in runs if equal and run.about["config"]["num_epochs"] == EQUAL_EPOCHS]
+    return {
+        "every-metric": every_metric_table(runs),
+        "seeds": seeds_table(evidence),
+        "equal-epochs": runs_table({run.title: run for run in _in_order(equal)}, "Architecture", "test"),
+        "balancing": ablation_table(ablations, "balancing", "Weights"),
+        "age-heads": ablation_table(ablations, "age_heads", "Age head"),
+        "noise": noise_table(),
+        "published": published_tables(results_dir / "published.csv"),
+        "hours": hours_table(results_dir),
+    }
+
+
+def _in_order(runs: Iterable[Run]) -> list[Run]:
+    order = list(BACKBONES)
+    return sorted(runs, key=lambda run: (order.index(run.backbone), run.length, run.seed))
+
+
+def format_value(metric: str, row: pd.Series) -> str:
+    """A metric with its interval, in its unit."""
+    years = ALL_METRICS[metric][1] == "years"
+    scale, digits = (1, 2) if years else (100, 1)
+    value, low, high = (scale * row[name] for name in ("value", "low", "high"))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _titles(metrics: Iterable[str]) -> list[str]:
+    return [f"{ALL_METRICS[name][0]} ({ALL_METRICS[name][1]})" for name in metrics]
+
+
+def every_metric_table(runs: list[Run]) -> str:
+    """A row a metric, a column a run."""
+    if not runs:
+        return NOT_YET
+    results = [evaluate_table(table, GroupBootstrap(groups)) for table, groups in (run.split("test") for run in runs)]
+    lines = header_lines(["Metric", *(run.title for run in runs)])
+    for metric, title in zip(MORE_METRICS, _titles(MORE_METRICS), strict=True):
+        lines.append(table_line([title, *(format_value(metric, result.loc[metric]) for result in results)]))
+    return "\n".join(lines)
+
+
+def runs_table(runs: dict[str, Run], title: str, split: str) -> str:
+    """A row a run, a column a metric that it has."""
+    if not runs:
+        return NOT_YET
+    summaries = {name: summarize(*run.split(split)) for name, run in runs.items()}
+    metrics = [name for name in METRICS if name in next(iter(summaries.values())).index]
+    lines = header_lines([title, *_titles(metrics)])
+    for name, summary in summaries.items():
+        lines.append(table_line([name, *(format_value(metric, summary.loc[metric]) for metric in metrics)]))
+    return "\n".join(lines)
+
+
+def seeds_table(evidence: Evidence) -> str:
+    """Every multi-task run of an architecture of which there are several seeds."""
+    multi = [run for run in evidence.runs if len(run.tasks) > 1 and run.length != "equal"]
+    kinds = [(run.backbone, run.length) for run in multi]
+    several = _in_order(run for run in multi if kinds.count((run.backbone, run.length)) > 1)
+    return runs_table({f"{run.title}, {run.length}, seed {run.seed}": run for run in several}, "Run", "test")
+
+
+def ablation_table(ablations: dict[str, list[Run]], name: str, title: str) -> str:
+    """A row a setting; the one that all other runs of the project use comes first."""
+    runs = {setting_title(run, name): run for run in ablations.get(name, [])}
+    usual = ("equal weights", "distribution")
+    return runs_table(dict(sorted(runs.items(), key=lambda item: (item[0] not in usual, item[0]))), title, "validation")
+
+
+def noise_table() -> str:
+    """How far the labels of near-duplicates differ, and what follows."""
+    twins = twin_differences()
+    floor = noise_floor(twins)
+    lines = header_lines(["Label", f"Difference of near-duplicates ({len(twins)} groups)", "No model can beat on them"])
+    lines.append(table_line(["age", f"{twins['age'].mean():.2f} years", f"MAE {floor['age_mae']:.2f} years"]))
+    for task in ("gender", "race"):
+        share, best = 100 * twins[task].mean(), 100 * floor[f"{task}_accuracy"]
+        lines.append(table_line([task, f"{share:.1f} % disagree", f"accuracy {best:.1f} %"]))
+    return "\n".join(lines)
+
+
+def published_tables(path: Path) -> str:
+    """What others report, a table for each protocol."""
+    if not path.exists():
+        return "No list of published numbers."
+    columns = {"model": "Model", "pretrained": "Pretrained", "image_size": "px", "age_mae": "MAE"}
+    columns |= {"age_cs5": "CS@5 (%)", "gender_accuracy": "Gender (%)"}
+    parts = []
+    for protocol, rows in read_published(path).groupby("protocol", sort=False):
+        lines = [f"*{protocol[0].upper()}{protocol[1:]}*", "", *header_lines([*columns.values(), "Source"])]
+        for row in rows.itertuples():
+            source = f"[{row.source}{f' ({row.year})' if row.year else ''}]({row.url})"
+            source += ", second-hand" if row.read == "second-hand" else ""
+            lines.append(table_line([*(getattr(row, name) or "–" for name in columns), source]))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def hours_table(results_dir: Path) -> str:
+    """Hours of one core that the trainings behind each folder of results took."""
+    folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
+    folders["equal epochs"] = read_folder(results_dir / "equal_epochs")
+    folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
+    lines = header_lines(["Runs", "Number", "Hours"])
+    hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
+    for name, runs in folders.items():
+        lines.append(table_line([name, str(len(runs)), f"{hours[name]:.1f}"]))
+    lines.append(table_line(["all", str(sum(map(len, folders.values()))), f"{sum(hours.values()):.1f}"]))
+    return "\n".join(lines)
