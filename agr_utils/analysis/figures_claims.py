@@ -156,7 +156,9 @@ def _draw_ablation(runs: list[Run], changed: str, metrics: list[str], first: str
     for ax, metric in zip(axes, metrics, strict=True):
         if order:
             summaries = {title: summarize(*titles[title].split("validation")) for title in order}
-            plots_claims.plot_ablation(summaries, metric, ax)
+            plots.plot_intervals(summaries, metric, ax)
+            scale = 100 if METRICS[metric][1] == "%" else 1
+            ax.axvline(scale * summaries[order[0]].loc[metric, "value"], color=plots.NEUTRAL, lw=1, ls="--")
         else:
             plots_claims.draw_nothing(ax, NOTHING)
     drawn.tight_layout()

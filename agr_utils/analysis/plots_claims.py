@@ -215,25 +215,6 @@ def plot_coverage(table: pd.DataFrame, ax: Axes, colour: str = "#0072B2", asked:
     return ax
 
 
-def plot_ablation(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
-    """A metric of the runs of an ablation with intervals, the first one's as a line.
-
-    Args:
-        summaries: title of the run to what ``summarize`` gave.
-        metric: a key of METRICS.
-        ax: to draw on.
-    """
-    title, unit, more_is_better = METRICS[metric]
-    scale = 100 if unit == "%" else 1
-    for number, summary in enumerate(summaries.values()):
-        draw_interval(ax, summary.loc[metric], number, "#0072B2" if number else NEUTRAL, "o", True, scale)
-    ax.axvline(scale * next(iter(summaries.values())).loc[metric, "value"], color=NEUTRAL, lw=1, ls="--")
-    ax.set_yticks(range(len(summaries)), list(summaries))
-    ax.set_ylim(len(summaries) - 0.5, -0.5)
-    ax.set_xlabel(f"{title} ({unit}), {'more' if more_is_better else 'less'} is better")
-    return ax
-
-
 def plot_cosines(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
     """How far the tasks' gradients agree while a network trains: their mean cosine, and how often they pull apart.
 
