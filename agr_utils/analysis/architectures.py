@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import interval
-from agr_utils.analysis.comparisons import Evidence, add_calls, mean_of_columns
-from agr_utils.analysis.metrics import METRICS, score_rows
+from agr_utils.analysis.comparisons import Evidence, add_calls, mean_frame, mean_of_columns
+from agr_utils.analysis.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.analysis.multitask import MATTERS
 from agr_utils.analysis.results import Run
 from agr_utils.models.backbones import BACKBONES
@@ -40,13 +40,11 @@ def pair_differences(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     if len(runs) < 2:
         return pd.DataFrame()
     metrics = list(MATTERS)
-    frames = [evidence.mean_scores(chosen, score_rows)[metrics] for chosen in runs.values()]
-    means = dict(zip(runs, np.moveaxis(mean_of_columns(evidence.bootstrap, frames), 1, 0), strict=True))
-    sign = np.array([1 if METRICS[name][2] else -1 for name in metrics])
-    single = {
-        name: [frame[metrics].mean().to_numpy() for frame in evidence.scores(chosen, score_rows)]
-        for name, chosen in runs.items()
-    }
+    scores = {name: [frame[metrics] for frame in evidence.scores(chosen, score_rows)] for name, chosen in runs.items()}
+    by_run = mean_of_columns(evidence.bootstrap, [mean_frame(frames) for frames in scores.values()])
+    means = dict(zip(runs, np.moveaxis(by_run, 1, 0), strict=True))
+    sign = improvement_signs(metrics)
+    single = {name: [frame.mean().to_numpy() for frame in frames] for name, frames in scores.items()}
     parts = []
     for first, second in combinations(runs, 2):
         table = interval(sign * (means[first] - means[second]))

@@ -59,8 +59,7 @@ class Evidence:
 
     def mean_scores(self, runs: Sequence[Run], measure: Measure) -> pd.DataFrame:
         """Scores of an image on average over the seeds, rows in the order of ``faces``."""
-        scores = self.scores(runs, measure)
-        return sum(scores) / len(scores)
+        return mean_frame(self.scores(runs, measure))
 
 
 def read_evidence(results_dir: Path) -> Evidence:
@@ -96,6 +95,11 @@ def _call(row) -> str:
 def count_calls(calls: pd.Series) -> dict[str, int]:
     """How often each call was made."""
     return {name: int((calls == name).sum()) for name in ("better", "worse", "no difference", "cannot tell")}
+
+
+def mean_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean of frames with the same rows and columns."""
+    return sum(frames) / len(frames)
 
 
 def mean_of_columns(bootstrap: GroupBootstrap, frames: Sequence[pd.DataFrame]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Figures of the claims: multi-task or not, bias, architectures, calibration, ablations, noise of the labels."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,6 +30,17 @@ from agr_utils.tasks import get_scheme
 NOTHING = "no finished runs yet"
 
 
+def _draw_panels(
+    axes: Iterable[plt.Axes], names: Iterable[str], draw: Callable[[str, plt.Axes], object] | None
+) -> None:
+    """One panel a name; without anything to draw they say so."""
+    for ax, name in zip(axes, names, strict=True):
+        if draw:
+            draw(name, ax)
+        else:
+            plots_claims.draw_nothing(ax, NOTHING)
+
+
 def _legend_below(drawn: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
     """One legend for all axes of a figure, below them."""
     handles, labels = ax.get_legend_handles_labels()
@@ -40,12 +53,8 @@ def draw_multitask(evidence: Evidence) -> plt.Figure:
     tables = {name: multitask_differences(evidence, name) for name in COMPARISONS}
     tables = {name: table for name, table in tables.items() if len(table)}
     drawn, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True)
-    for ax, metric in zip(axes, MATTERS, strict=True):
-        if tables:
-            means = {name: mean_multitask_differences(evidence, name) for name in tables}
-            plots_claims.plot_multitask(tables, means, metric, ax)
-        else:
-            plots_claims.draw_nothing(ax, NOTHING)
+    means = {name: mean_multitask_differences(evidence, name) for name in tables}
+    _draw_panels(axes, MATTERS, partial(plots_claims.plot_multitask, tables, means) if tables else None)
     drawn.tight_layout()
     _legend_below(drawn, axes[0])
     return drawn
@@ -57,11 +66,7 @@ def draw_gaps(evidence: Evidence) -> plt.Figure:
     tables = {name: gap_differences(evidence, name) for name in ("a", "b")}
     tables = {name: table for name, table in tables.items() if len(table)}
     drawn, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True)
-    for ax, error in zip(axes.flat, ERRORS, strict=True):
-        if tables:
-            plots_claims.plot_gaps(tables, error, ax)
-        else:
-            plots_claims.draw_nothing(ax, NOTHING)
+    _draw_panels(axes.flat, ERRORS, partial(plots_claims.plot_gaps, tables) if tables else None)
     drawn.tight_layout()
     _legend_below(drawn, axes[0, 0])
     return drawn
@@ -77,11 +82,8 @@ def draw_group_errors(runs: list[Run]) -> plt.Figure:
         tables = {
             title: group_intervals(table, scheme, grouping, bootstraps[title]) for title, (table, _) in splits.items()
         }
-        for ax, error in zip(row, ("age_signed", "gender_error", "race_error"), strict=True):
-            if tables:
-                plots_claims.plot_group_errors(tables, error, ax)
-            else:
-                plots_claims.draw_nothing(ax, NOTHING)
+        errors = ("age_signed", "gender_error", "race_error")
+        _draw_panels(row, errors, partial(plots_claims.plot_group_errors, tables) if tables else None)
     drawn.tight_layout()
     _legend_below(drawn, axes[0, 0])
     return drawn
@@ -92,11 +94,7 @@ def draw_pairs(evidence: Evidence) -> plt.Figure:
     """Differences between architectures."""
     pairs = pair_differences(evidence)
     drawn, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
-    for ax, metric in zip(axes, MATTERS, strict=True):
-        if len(pairs):
-            plots_claims.plot_pairs(pairs, metric, ax)
-        else:
-            plots_claims.draw_nothing(ax, NOTHING)
+    _draw_panels(axes, MATTERS, partial(plots_claims.plot_pairs, pairs) if len(pairs) else None)
     drawn.tight_layout()
     return drawn
 
@@ -235,10 +233,6 @@ def draw_seeds(evidence: Evidence) -> plt.Figure:
         order = {get_backbone(name).title: number for number, name in enumerate(BACKBONES)}
         table = table.sort_values(["title", "length", "seed"], key=lambda column: column.replace(order))
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
-    for ax, metric in zip(axes, MATTERS, strict=True):
-        if len(table):
-            plots_claims.plot_seeds(table, metric, ax)
-        else:
-            plots_claims.draw_nothing(ax, NOTHING)
+    _draw_panels(axes, MATTERS, partial(plots_claims.plot_seeds, table) if len(table) else None)
     drawn.tight_layout()
     return drawn

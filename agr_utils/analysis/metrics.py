@@ -1,5 +1,7 @@
 """Metrics of a predictions table, with intervals. Nothing here needs an image or a model."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -15,6 +17,11 @@ METRICS = {
     "gender_accuracy": ("Gender", "%", True),
     "race_accuracy": ("Race", "%", True),
 }
+
+
+def improvement_signs(metrics: Iterable[str]) -> np.ndarray:
+    """1 for each metric of which more is better, else -1: times a difference, above 0 is better."""
+    return np.array([1 if METRICS[name][2] else -1 for name in metrics])
 
 
 def score_rows(table: pd.DataFrame) -> pd.DataFrame:

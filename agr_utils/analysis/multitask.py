@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import interval
-from agr_utils.analysis.comparisons import Evidence, Measure, add_calls, mean_of_columns
+from agr_utils.analysis.comparisons import Evidence, Measure, add_calls, mean_frame, mean_of_columns
 from agr_utils.analysis.fairness import ERRORS, GROUPINGS, error_rows, gaps, sample_groups, worst
-from agr_utils.analysis.metrics import METRICS, score_rows
+from agr_utils.analysis.metrics import improvement_signs, score_rows
 from agr_utils.analysis.results import Run
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS, get_scheme
@@ -55,8 +55,8 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     parts = []
     for backbone in _finished(evidence, comparison):
         multi, single = paired_scores(evidence, backbone, comparison, score_rows)
-        sign = np.array([1 if METRICS[name][2] else -1 for name in multi[0]])
-        means = mean_of_columns(evidence.bootstrap, [_mean(multi), _mean(single)])
+        sign = improvement_signs(multi[0])
+        means = mean_of_columns(evidence.bootstrap, [mean_frame(multi), mean_frame(single)])
         table = interval(sign * (means[:, 0] - means[:, 1]))
         seeds = [sign * (first.mean() - second.mean()).to_numpy() for first, second in zip(multi, single, strict=True)]
         table = table.assign(backbone=backbone, metric=list(multi[0]), seeds=list(map(tuple, np.transpose(seeds))))
@@ -71,11 +71,10 @@ def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFr
     for backbone in _finished(evidence, comparison):
         multi, single = paired_scores(evidence, backbone, comparison, score_rows)
         names = list(multi[0])
-        sign = np.array([1 if METRICS[name][2] else -1 for name in names])
-        differences.append(sign * (_mean(multi) - _mean(single)))
+        differences.append(improvement_signs(names) * (mean_frame(multi) - mean_frame(single)))
     if not differences:
         return pd.DataFrame(columns=["metric", "value", "low", "high"])
-    samples = mean_of_columns(evidence.bootstrap, [sum(differences) / len(differences)])[:, 0]
+    samples = mean_of_columns(evidence.bootstrap, [mean_frame(differences)])[:, 0]
     return interval(samples).drop(columns="p").assign(metric=names)
 
 
@@ -95,10 +94,6 @@ def _finished(evidence: Evidence, comparison: str) -> Iterator[str]:
     return (name for name in BACKBONES if paired_seeds(evidence, name, comparison))
 
 
-def _mean(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    return sum(frames) / len(frames)
-
-
 @lru_cache(maxsize=8)
 def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C2: what multi-task learning does to gaps between groups, on average over the architectures.
@@ -112,7 +107,9 @@ def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     backbones = list(_finished(evidence, comparison))
     if not backbones:
         return pd.DataFrame()
-    frames = [[_mean(side) for side in paired_scores(evidence, name, comparison, error_rows)] for name in backbones]
+    frames = [
+        [mean_frame(side) for side in paired_scores(evidence, name, comparison, error_rows)] for name in backbones
+    ]
     flat = [frame for pair in frames for frame in pair]
     scheme = get_scheme("utkface")
     for grouping in GROUPINGS:
