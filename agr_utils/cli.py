@@ -249,13 +249,57 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command("explain")
+def explain_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    source: Source = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    num_scored: Annotated[int, typer.Option(min=10, help="Faces whose maps are scored.")] = 500,
+    num_mean: Annotated[int, typer.Option(min=10, help="Faces that the mean maps are of.")] = 2000,
+    other: Annotated[Path | None, typer.Option(help="Run of another seed, to see how far their maps agree.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the backbone. Default: the architecture's.")] = None,
+) -> None:
+    """Score a run's maps (Grad-CAM, HiResCAM, EigenCAM) and draw mean maps; tables go into RUN/maps.
+
+    Drawn faces are scored against the masks of their cues, real ones by ROAD, random weights and mirror images.
+    One map of one task is a call in Python: agr_utils.analysis.explain.explain.
+
+    Example: agr explain runs/first --num-scored 100
+    """
+    from agr_utils.analysis.map_report import explain_run_folder, summarize_report
+    from agr_utils.training.run import MAPS_FOLDER
+
+    report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, command_line())
+    typer.echo(f"{run / MAPS_FOLDER}: layer {report.about['layer']}, {report.about['num_scored']} faces of {split}")
+    typer.echo(summarize_report(report).to_string())
+
+
+@app.command()
+def robustness(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    source: Source = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    num_images: Annotated[int, typer.Option(min=10, help="Faces, about: whole near-duplicate groups.")] = 2000,
+) -> None:
+    """Predict changed faces (eleven corruptions, five severities) and write the errors to RUN/robustness.parquet.
+
+    Example: agr robustness runs/first --num-images 200
+    """
+    from agr_utils.analysis.robustness import summarize_sweep, sweep_run_folder
+    from agr_utils.training.run import SWEEP_FILE
+
+    table = sweep_run_folder(run, source, split, num_images)
+    typer.echo(f"{run / SWEEP_FILE}: {table['image_id'].nunique()} faces of {split}")
+    typer.echo(summarize_sweep(table).to_string())
+
+
 @app.command()
 def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     results_dir: Annotated[Path | None, typer.Option(help="Where results are committed. Default: results/.")] = None,
     ship: Annotated[bool, typer.Option("--ship", help="Also make it the model that agr predict uses.")] = False,
 ) -> None:
-    """Copy what supports a run's numbers (config, history, predictions) to results/, to be committed.
+    """Copy what supports a run's numbers (config, history, predictions, maps, robustness) to results/, to be committed.
 
     Example: agr publish runs/utkface-mobilenet_v3-64px-s0 --ship
     """
@@ -276,21 +320,23 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="Some of training,latency,pipelines,startup,memory,processes,budget,cpu_settings; else all."),
+        typer.Option(
+            help="Some of training,latency,pipelines,startup,memory,processes,budget,inside,cpu_settings; else all."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="See in seconds that it works; believe no number.")] = False,
     source: Annotated[
         Path | None, typer.Option(help="Folder of real faces. Default: AGR_DATA_DIR, else drawn faces.")
     ] = None,
 ) -> None:
-    """Measure training, latency, data pipelines, the start, memory, processes and time budgets: 10 minutes.
+    """Measure training, latency, data pipelines, the start, memory, processes, time budgets, maps: 15 minutes.
 
     Run nothing beside it; OMP_NUM_THREADS sets the number of threads.
 
     Example: OMP_NUM_THREADS=2 agr bench --only training,pipelines
     """
     from agr_utils.runtime import describe_hardware, get_data_dir
-    from agr_utils.training.benchmark import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
+    from agr_utils.study.benchmark import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
 
     names = choose_benchmarks(only)
     output_dir = output_dir or Path("runs/bench" if quick else "results/bench")

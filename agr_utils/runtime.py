@@ -7,10 +7,11 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
@@ -159,6 +160,29 @@ def atomic_path(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> pd.DataFrame:
+    """Read a Parquet table.
+
+    Args:
+        path: of the file.
+        columns: that it must have.
+        what: it is, for the message.
+        command: that makes it.
+
+    Raises:
+        InputError: if the file is missing or no such table.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Make it with: {command}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not {what} ({error}). Make it with: {command}") from error
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(f"{path}: not {what} (no {' or '.join(missing)}). Make it with: {command}")
+    return table
 
 
 def write_json(path: Path, content: dict) -> None:

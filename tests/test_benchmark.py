@@ -15,8 +15,8 @@ from agr_utils.analysis import figures_runs
 from agr_utils.analysis.results import read_bench
 from agr_utils.analysis.tables import read_speeds
 from agr_utils.data.augment import Augmentation
+from agr_utils.study.benchmark import BENCHMARKS, QUICK, choose_benchmarks, format_table
 from agr_utils.training import benchmark_processes
-from agr_utils.training.benchmark import BENCHMARKS, QUICK, choose_benchmarks, format_table
 from agr_utils.training.benchmark_pipelines import (
     GOALS,
     JpegDataset,

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,8 @@ COMMANDS = (
     ["evaluate"],
     ["predict"],
     ["figures"],
+    ["explain"],
+    ["robustness"],
     ["publish"],
     ["bench"],
 )
@@ -65,6 +68,21 @@ def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
     assert published == {"config.json", "history.csv", "predictions.parquet"}
     recorded = json.loads((run_folder / "config.json").read_text())["command"]
     assert recorded.startswith("agr train --backbone custom_cnn")
+
+
+def test_explain_and_robustness_write_into_the_run_and_are_published(agr, run_folder: Path, tmp_path: Path):
+    run = tmp_path / "second"
+    shutil.copytree(run_folder, run)
+    status, out, _ = agr("explain", str(run), "--num-scored", "10", "--other", str(run))
+    assert status == 0 and "layer stages.0, 10 faces of test" in out and "hirescam" in out
+    status, out, _ = agr("robustness", str(run), "--num-images", "10", "--split", "validation")
+    assert status == 0 and "10 faces of validation" in out and "Low light, noise" in out
+    assert agr("publish", str(run), "--results-dir", str(tmp_path / "results"))[0] == 0
+    published = {path.name for path in (tmp_path / "results" / "second").iterdir()}
+    assert published == {"config.json", "history.csv", "predictions.parquet", "maps", "robustness.parquet"}
+    assert json.loads((run / "maps" / "about.json").read_text())["other"] == "second"
+    status, _, err = agr("explain", str(run), "--layer", "stage.1")
+    assert status == 1 and "Did you mean: stages.1" in err
 
 
 def test_training_a_finished_run_again_trains_nothing(agr, run_folder: Path):
@@ -100,6 +118,8 @@ def test_predict_exits_with_1_if_an_image_cannot_be_read(agr, run_folder: Path, 
         (["evaluate", "nowhere"], "no such file"),
         (["predict", "nowhere.jpg"], "no image there"),
         (["data", "audit", "nowhere"], "no such folder"),
+        (["explain", "nowhere"], "no such checkpoint"),
+        (["robustness", "nowhere"], "no such checkpoint"),
         (["publish", "nowhere"], "not finished"),
     ],
 )

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from agr_utils.analysis import gallery, tables
-from agr_utils.analysis.comparisons import read_evidence
 from agr_utils.analysis.figures import FIGURES
 from agr_utils.analysis.markdown import fill_table
 from agr_utils.analysis.metrics import summarize
@@ -39,11 +38,11 @@ def test_a_published_run_supports_its_numbers(run):
 
 
 def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path):
-    pages = ("README.md", "docs/scaling.md", "docs/evidence.md")
+    pages = ("README.md", "docs/scaling.md", "docs/evidence.md", "docs/looking_inside.md")
     (tmp_path / "docs").mkdir()
     for page in pages:
         shutil.copyfile(ROOT / page, tmp_path / page)
-    tables.fill_tables(ROOT / "results", tmp_path, read_evidence(ROOT / "results"))
+    tables.fill_tables(ROOT / "results", tmp_path, lambda read: read(ROOT / "results"))
     for page in pages:
         assert (tmp_path / page).read_text() == (ROOT / page).read_text(), f"{page} is old. Run: make figures"
 

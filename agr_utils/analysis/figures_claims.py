@@ -30,9 +30,7 @@ from agr_utils.tasks import get_scheme
 NOTHING = "no finished runs yet"
 
 
-def _draw_panels(
-    axes: Iterable[plt.Axes], names: Iterable[str], draw: Callable[[str, plt.Axes], object] | None
-) -> None:
+def draw_panels(axes: Iterable[plt.Axes], names: Iterable[str], draw: Callable[[str, plt.Axes], object] | None) -> None:
     """One panel a name; without anything to draw they say so."""
     for ax, name in zip(axes, names, strict=True):
         if draw:
@@ -41,7 +39,7 @@ def _draw_panels(
             plots_claims.draw_nothing(ax, NOTHING)
 
 
-def _legend_below(drawn: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
+def legend_below(drawn: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
     """One legend for all axes of a figure, below them."""
     handles, labels = ax.get_legend_handles_labels()
     drawn.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
@@ -54,9 +52,9 @@ def draw_multitask(evidence: Evidence) -> plt.Figure:
     tables = {name: table for name, table in tables.items() if len(table)}
     drawn, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True)
     means = {name: mean_multitask_differences(evidence, name) for name in tables}
-    _draw_panels(axes, MATTERS, partial(plots_claims.plot_multitask, tables, means) if tables else None)
+    draw_panels(axes, MATTERS, partial(plots_claims.plot_multitask, tables, means) if tables else None)
     drawn.tight_layout()
-    _legend_below(drawn, axes[0])
+    legend_below(drawn, axes[0])
     return drawn
 
 
@@ -66,9 +64,9 @@ def draw_gaps(evidence: Evidence) -> plt.Figure:
     tables = {name: gap_differences(evidence, name) for name in ("a", "b")}
     tables = {name: table for name, table in tables.items() if len(table)}
     drawn, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True)
-    _draw_panels(axes.flat, ERRORS, partial(plots_claims.plot_gaps, tables) if tables else None)
+    draw_panels(axes.flat, ERRORS, partial(plots_claims.plot_gaps, tables) if tables else None)
     drawn.tight_layout()
-    _legend_below(drawn, axes[0, 0])
+    legend_below(drawn, axes[0, 0])
     return drawn
 
 
@@ -83,9 +81,9 @@ def draw_group_errors(runs: list[Run]) -> plt.Figure:
             title: group_intervals(table, scheme, grouping, bootstraps[title]) for title, (table, _) in splits.items()
         }
         errors = ("age_signed", "gender_error", "race_error")
-        _draw_panels(row, errors, partial(plots_claims.plot_group_errors, tables) if tables else None)
+        draw_panels(row, errors, partial(plots_claims.plot_group_errors, tables) if tables else None)
     drawn.tight_layout()
-    _legend_below(drawn, axes[0, 0])
+    legend_below(drawn, axes[0, 0])
     return drawn
 
 
@@ -94,7 +92,7 @@ def draw_pairs(evidence: Evidence) -> plt.Figure:
     """Differences between architectures."""
     pairs = pair_differences(evidence)
     drawn, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
-    _draw_panels(axes, MATTERS, partial(plots_claims.plot_pairs, pairs) if len(pairs) else None)
+    draw_panels(axes, MATTERS, partial(plots_claims.plot_pairs, pairs) if len(pairs) else None)
     drawn.tight_layout()
     return drawn
 
@@ -111,7 +109,7 @@ def draw_pareto(evidence: Evidence) -> plt.Figure:
             plots_claims.draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
     drawn.tight_layout()
     if len(costs):
-        _legend_below(drawn, axes[0, 0], 3)
+        legend_below(drawn, axes[0, 0], 3)
     if "latency" in evidence.bench:
         drawn.supxlabel(describe_machine(evidence.bench["latency"]), fontsize=10, color=plots.NEUTRAL, y=-0.12)
     return drawn
@@ -125,7 +123,7 @@ def draw_reliability(runs: list[Run]) -> plt.Figure:
         plots_claims.plot_reliability({run.title: reliability(run.split("test")[0], task) for run in runs}, ax)
         ax.set_title(task)
     drawn.tight_layout()
-    _legend_below(drawn, axes[0], 3)
+    legend_below(drawn, axes[0], 3)
     return drawn
 
 
@@ -233,6 +231,6 @@ def draw_seeds(evidence: Evidence) -> plt.Figure:
         order = {get_backbone(name).title: number for number, name in enumerate(BACKBONES)}
         table = table.sort_values(["title", "length", "seed"], key=lambda column: column.replace(order))
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
-    _draw_panels(axes, MATTERS, partial(plots_claims.plot_seeds, table) if len(table) else None)
+    draw_panels(axes, MATTERS, partial(plots_claims.plot_seeds, table) if len(table) else None)
     drawn.tight_layout()
     return drawn

@@ -6,14 +6,13 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
-from agr_utils.analysis import figures_claims, figures_runs, plots
-from agr_utils.analysis.comparisons import read_evidence
+from agr_utils.analysis import figures_claims, figures_maps, figures_robustness, figures_runs, plots
 from agr_utils.analysis.figures import FIGURES
 from agr_utils.analysis.tables import fill_tables
 from agr_utils.runtime import atomic_path
 
 # Importing them puts their figures on the register.
-__all__ = ["draw_all", "figures_claims", "figures_runs"]
+__all__ = ["draw_all", "figures_claims", "figures_maps", "figures_robustness", "figures_runs"]
 
 # For the web and for a paper; without dates, so that the same results give the same bytes.
 FORMATS = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
@@ -47,4 +46,4 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None) -> 
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text("\n".join(page), encoding="utf-8")
     written.append(figures_dir / "README.md")
-    return written + (fill_tables(results_dir, root, read_once(read_evidence)) if root else [])
+    return written + (fill_tables(results_dir, root, read_once) if root else [])

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path
 
@@ -15,6 +17,19 @@ def table_line(cells: list[str]) -> str:
 def header_lines(titles: list[str]) -> list[str]:
     """The first two lines of a table."""
     return [table_line(titles), "|---" * len(titles) + "|"]
+
+
+def interval_cell(row: pd.Series, scale: float, digits: int, sign: str = "") -> str:
+    """A value with its interval in brackets.
+
+    Args:
+        row: ``value, low, high``.
+        scale: that they are multiplied with.
+        digits: behind the point.
+        sign: ``+`` to show the sign of positive ones too.
+    """
+    value, low, high = (f"{scale * row[name]:{sign}.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def fill_table(page: Path, name: str, table: str) -> None:

@@ -1,8 +1,10 @@
 """Published runs: small files in ``results/`` that carry every number shown to a reader."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -13,9 +15,11 @@ from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.runtime import atomic_path, read_json, repository_root
 from agr_utils.training.loop import HISTORY_FILE
 from agr_utils.training.predictions import read_predictions
-from agr_utils.training.run import CONFIG_FILE, PREDICTIONS_FILE
+from agr_utils.training.run import CONFIG_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 
 PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
+T = TypeVar("T")
+FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,11 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
         partial.mkdir()
         for name in PUBLISHED_FILES:
             shutil.copyfile(run_dir / name, partial / name)
+        for path in (run_dir / name for name in FURTHER_FILES):
+            if path.is_dir():
+                shutil.copytree(path, partial / path.name)
+            elif path.exists():
+                shutil.copyfile(path, partial / path.name)
     return target
 
 
@@ -94,6 +103,19 @@ def read_run(folder: Path) -> Run:
 def read_folder(folder: Path) -> list[Run]:
     """Every run that a folder holds, by name."""
     return [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+
+
+def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
+    """What lies beside the predictions of some runs, for those that have it.
+
+    Args:
+        folder: that holds the runs' folders.
+        runs: in the order in which they are wanted.
+        name: of the file or folder, one of FURTHER_FILES.
+        read: reads it.
+    """
+    found = [(run, folder / run.run_id / name) for run in runs]
+    return [(run, read(path)) for run, path in found if path.exists()]
 
 
 def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:

@@ -1,30 +1,37 @@
 """The tables of the README and the docs, filled in from ``results/``."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from agr_utils.analysis.claims import all_findings
-from agr_utils.analysis.comparisons import Evidence
-from agr_utils.analysis.markdown import fill_table, header_lines, table_line
+from agr_utils.analysis.comparisons import Evidence, read_evidence
+from agr_utils.analysis.figures import Reader
+from agr_utils.analysis.map_evidence import read_map_evidence
+from agr_utils.analysis.markdown import fill_table, header_lines, interval_cell, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
+from agr_utils.analysis.robustness_evidence import read_robustness
 from agr_utils.analysis.tables_evidence import evidence_tables
+from agr_utils.analysis.tables_maps import map_tables, trust_table
+from agr_utils.analysis.tables_robustness import robustness_tables
 from agr_utils.models.backbones import BACKBONES
 
 
-def fill_tables(results_dir: Path, root: Path, evidence: Evidence) -> list[Path]:
+def fill_tables(results_dir: Path, root: Path, read: Callable[[Reader], Any]) -> list[Path]:
     """Write every table into its page.
 
     Args:
         results_dir: published runs and benchmarks.
         root: folder of the pages.
-        evidence: see ``read_evidence``.
+        read: gives what a reader makes of ``results_dir``; each is asked for once.
 
     Returns:
         The pages.
     """
-    bench = read_bench(results_dir)
+    bench, evidence, maps = read_bench(results_dir), read(read_evidence), read(read_map_evidence)
     fill_table(root / "README.md", "real-faces", real_faces_table(read_runs(results_dir), read_speeds(results_dir)))
     fill_table(root / "README.md", "claims", claims_table(evidence))
     scaling = root / "docs" / "scaling.md"
@@ -34,7 +41,11 @@ def fill_tables(results_dir: Path, root: Path, evidence: Evidence) -> list[Path]
     evidence_page = root / "docs" / "evidence.md"
     for name, table in evidence_tables(results_dir, evidence).items():
         fill_table(evidence_page, name, table)
-    return [root / "README.md", scaling, evidence_page]
+    fill_table(root / "README.md", "maps", trust_table(maps))
+    inside = root / "docs" / "looking_inside.md"
+    for name, table in (map_tables(maps) | robustness_tables(read(read_robustness))).items():
+        fill_table(inside, name, table)
+    return [root / "README.md", scaling, evidence_page, inside]
 
 
 def claims_table(evidence: Evidence) -> str:
@@ -95,9 +106,7 @@ def _metric_cells(run: Run, split: str) -> list[str]:
     summary = summarize(*run.split(split))
     cells = []
     for name, (_, unit, _) in METRICS.items():
-        row = summary.loc[name] * (100 if unit == "%" else 1)
-        digits = 1 if unit == "%" else 2
-        cells.append(f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]")
+        cells.append(interval_cell(summary.loc[name], *((100, 1) if unit == "%" else (1, 2))))
     return cells
 
 
@@ -113,6 +122,8 @@ BENCH_COLUMNS = {
                "peak_mib": "resident, file pages too (MiB)"},
     "processes": {"backbone": "architecture", "processes": "processes", "threads": "threads each",
                   "images_per_second": "images/s", "speedup": "speed-up"},
+    "inside": {"backbone": "architecture", "image_size": "px", "measure": "measure", "num_images": "faces",
+               "seconds": "seconds"},
     "budget": {"backbone": "architecture", "minutes": "minutes asked", "taken": "taken", "epochs": "epochs planned"},
 }  # fmt: skip
 

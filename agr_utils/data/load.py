@@ -46,6 +46,21 @@ class FaceData:
             raise InputError(f"no image in the split '{split}' (there are: {counts}). Choose another split or protocol")
         return rows
 
+    def sample(self, split: str, count: int, seed: int = 0) -> np.ndarray:
+        """About ``count`` rows of a split, whole near-duplicate groups drawn at random: sorted row numbers.
+
+        Args:
+            split: see ``rows``.
+            count: groups are drawn until there are as many rows; all rows where there are no more.
+            seed: of the drawing.
+        """
+        rows = self.rows(split)
+        codes, names = pd.factorize(self.faces["group"].iloc[rows])
+        place = np.random.default_rng(seed).permutation(len(names))[codes]  # of each row's group in the drawing
+        order = np.argsort(place, kind="stable")
+        last = place[order[min(count, len(rows)) - 1]]
+        return rows[place <= last]
+
 
 def load_data(
     name: str = "synthetic",

@@ -4,6 +4,7 @@ Results of different protocols answer different questions and never stand in one
 """
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,14 @@ def _cvpr24_split(faces: pd.DataFrame, fold: int, file: str) -> pd.Series:
     return names.map(folder_of).map(split_of).fillna("unlisted").astype("string")
 
 
+@cache
+def _listed_groups() -> pd.Series:
+    """Cluster by image_id; read once, for tables ask for it by the hundred."""
+    return read_split_file().set_index("image_id")["group"]
+
+
 def groups_of(image_ids: pd.Series) -> pd.Series:
     """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
-    listed = read_split_file().set_index("image_id")["group"]
-    groups = image_ids.reset_index(drop=True).map(listed)
+    groups = image_ids.reset_index(drop=True).map(_listed_groups())
     alone = pd.Series(-1 - np.arange(len(groups)), index=groups.index, dtype="Int64")
     return groups.astype("Int64").fillna(alone)

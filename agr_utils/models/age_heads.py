@@ -18,11 +18,13 @@ class AgeHead:
     """One way.
 
     Attributes:
+        name: the name used everywhere in this project.
         num_outputs: width of the head.
         to_probabilities: from its outputs (B, num_outputs) to a distribution (B, 117), rows sum to 1.
         source: paper.
     """
 
+    name: str
     num_outputs: int
     to_probabilities: Callable[[Tensor], Tensor]
     source: str
@@ -56,10 +58,13 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
 
 
 AGE_HEADS = {
-    "distribution": AgeHead(NUM_AGES, softmax_probabilities, "DLDL-v2, Gao et al. 2018"),
-    "classification": AgeHead(NUM_AGES, softmax_probabilities, "DEX, Rothe et al. 2018"),
-    "regression": AgeHead(1, point_probabilities, "smooth L1, Girshick 2015"),
-    "ordinal": AgeHead(NUM_AGES - 1, ordinal_probabilities, "CORN, Shi et al. 2023"),
+    head.name: head
+    for head in (
+        AgeHead("distribution", NUM_AGES, softmax_probabilities, "DLDL-v2, Gao et al. 2018"),
+        AgeHead("classification", NUM_AGES, softmax_probabilities, "DEX, Rothe et al. 2018"),
+        AgeHead("regression", 1, point_probabilities, "smooth L1, Girshick 2015"),
+        AgeHead("ordinal", NUM_AGES - 1, ordinal_probabilities, "CORN, Shi et al. 2023"),
+    )
 }
 
 

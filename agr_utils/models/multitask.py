@@ -41,6 +41,7 @@ class MultiTaskNet(nn.Module):
             raise InputError(f"a model needs at least one task. Choose from: {', '.join(TASKS)}")
         self.tasks = tuple(task for task in TASKS if task in {check_task(task) for task in tasks})
         self.scheme, self.age_head = get_scheme(scheme), get_age_head(age_head)
+        self.backbone_name = backbone
         self.backbone, self.num_features, self.weights_source = create_backbone(backbone, pretrained, drop_rate)
         self.dropout = nn.Dropout(dropout)
         widths = {task: self.scheme.num_outputs(task) for task in self.tasks}

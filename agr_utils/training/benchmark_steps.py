@@ -37,6 +37,8 @@ class BenchSettings:
         cached_images: sizes of the pixel caches whose memory is measured.
         process_backbones: architectures trained by one process and by two, and by the clock.
         budget_minutes: of a training by the clock.
+        inside_backbones: architectures that are looked into: mean maps, a sweep of corruptions.
+        num_inside: faces for that.
     """
 
     backbones: tuple[str, ...] = tuple(BACKBONES)
@@ -50,6 +52,8 @@ class BenchSettings:
     cached_images: tuple[int, ...] = (10_000, 20_000, 100_000)
     process_backbones: tuple[str, ...] = ("custom_cnn", "mobilenet_v3")
     budget_minutes: float = 1.0
+    inside_backbones: tuple[str, ...] = ("mobilenet_v3",)
+    num_inside: int = 2_000
 
 
 def time_images(call: Callable[[], object], num_images: int) -> float:

@@ -10,9 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agr_utils.data.load import FaceData
-from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
-from agr_utils.runtime import atomic_path
+from agr_utils.runtime import atomic_path, read_table
 from agr_utils.training.batches import load_pixels, split_batches
 
 COVERAGE = 0.9  # asked of the age interval
@@ -113,12 +112,4 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing or no such table.
     """
-    try:
-        table = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Make it with: agr train") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a predictions table ({error})") from error
-    if "run_id" not in table or "image_id" not in table:
-        raise InputError(f"{path}: not a predictions table (no run_id or image_id)")
-    return table
+    return read_table(path, ("run_id", "image_id"), "a predictions table", "agr train")

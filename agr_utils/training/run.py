@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from agr_utils.data.load import FaceData
+from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
 from agr_utils.runtime import describe_hardware, get_processes, read_json, repository_root, write_json
@@ -20,6 +20,7 @@ from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table, write_predictions
 
 CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safetensors", "predictions.parquet"
+MAPS_FOLDER, SWEEP_FILE = "maps", "robustness.parquet"  # of agr explain and agr robustness
 
 
 def train_run(
@@ -175,6 +176,31 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: does not fit {config.backbone} as this version builds it ({reason})") from error
     return model.eval().to(memory_format=torch.channels_last), about
+
+
+def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, FaceData, TrainConfig]:
+    """Model of a finished run, and the data that it was trained for.
+
+    Args:
+        run_dir: the run folder.
+        source: folder or archive of real data; ``AGR_DATA_DIR`` where it is None.
+
+    Raises:
+        InputError: if the folder holds no checkpoint, or its data cannot be had.
+    """
+    model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
+    config = TrainConfig.from_dict(about["config"])
+    data = load_data(
+        config.data,
+        config.image_size,
+        source,
+        config.num_images,
+        config.data_seed,
+        config.protocol,
+        skip_unreadable=True,
+        settings=config.synthetic,
+    )
+    return model, data, config
 
 
 def current_commit() -> str:

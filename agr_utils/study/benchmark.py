@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_utils.analysis.benchmark_inside import bench_inside
 from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path, describe_hardware
 from agr_utils.training.benchmark_pipelines import FaceFolder, bench_pipelines, open_faces
@@ -27,6 +28,8 @@ QUICK = BenchSettings(
     cached_images=(100,),
     process_backbones=("test_efficientnet",),
     budget_minutes=0.1,
+    inside_backbones=("custom_cnn",),
+    num_inside=10,
 )
 BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
     "training": lambda settings, faces: bench_training(settings),
@@ -36,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]
     "memory": lambda settings, faces: bench_memory(settings),
     "processes": lambda settings, faces: bench_processes(settings),
     "budget": lambda settings, faces: bench_budget(settings),
+    "inside": lambda settings, faces: bench_inside(settings),
     "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
 }
 NEED_FACES = {"pipelines", "startup"}

@@ -1,0 +1,169 @@
+"""Everything about one model's maps, as tables: what they score, and where they look. Figures need nothing else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from agr_utils.analysis.explain import target_layer
+from agr_utils.analysis.map_measures import cascade, compare_layers, mean_maps, score_cues, score_faces
+from agr_utils.data.load import FaceData
+from agr_utils.data.synthetic import SyntheticFaces, draw_faces
+from agr_utils.errors import InputError
+from agr_utils.models.multitask import MultiTaskNet
+from agr_utils.runtime import atomic_path, read_json, write_json
+from agr_utils.training.run import CHECKPOINT_FILE, MAPS_FOLDER, current_commit, load_model, load_run
+
+ABOUT_FILE, MEAN_FACE_FILE = "about.json", "mean_face.png"
+_NUM_CASCADE = 100  # faces whose maps are drawn again after every part that was made random
+
+
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
+class MapReport:
+    """Tables about the maps of one model.
+
+    Attributes:
+        about: layer, number of faces, kinds of map.
+        tables: by name. ``scores``: a row a face, task and kind of map (or rival), a column a score. ``regions``: a row
+            a face, task and kind, the share of energy in each region. ``mean_maps``: a row a task, kind and group,
+            with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row a part that
+            was made random, task and kind. ``layers``: see ``compare_layers``. Those that apply.
+        mean_face: (S, S, 3) uint8, the mean of the faces that the mean maps are of; None for drawn faces.
+    """
+
+    about: dict
+    tables: dict[str, pd.DataFrame]
+    mean_face: np.ndarray | None = None
+
+
+def report_faces(
+    model: MultiTaskNet,
+    data: FaceData,
+    split: str = "test",
+    num_scored: int = 500,
+    num_mean: int = 2000,
+    other: MultiTaskNet | None = None,
+    layer: str | None = None,
+) -> MapReport:
+    """Score a model's maps of aligned faces, and say where they look.
+
+    Args:
+        model: in evaluation mode.
+        data: the faces that it was trained for.
+        split: whose faces are taken.
+        num_scored: faces for the scores, about; whole near-duplicate groups.
+        num_mean: faces for the mean maps and the regions, about.
+        other: the same trained with another seed, to see how far their maps agree.
+        layer: see ``explain``.
+    """
+    layer = layer or target_layer(model, data.pixels.shape[1])
+    scored, averaged = data.sample(split, num_scored), data.sample(split, num_mean)
+    means, regions = mean_maps(model, data, averaged, layer)
+    tables = {"mean_maps": means, "regions": regions}
+    tables["scores"] = score_faces(model, data, scored, layer, other)
+    tables["cascade"] = cascade(model, data, scored[:_NUM_CASCADE], layer)
+    about = {"layer": layer, "split": split, "num_scored": len(scored), "num_mean": len(averaged)}
+    return MapReport(about, tables, data.pixels[averaged].mean(axis=0).round().astype(np.uint8))
+
+
+def report_cues(
+    model: MultiTaskNet,
+    drawn: SyntheticFaces,
+    split: str = "test",
+    num_scored: int = 500,
+    other: MultiTaskNet | None = None,
+    layer: str | None = None,
+) -> MapReport:
+    """Score a model's maps of drawn faces against the masks of the cues.
+
+    Args:
+        model: in evaluation mode.
+        drawn: faces with masks.
+        split: whose faces are taken.
+        num_scored: faces for the scores.
+        other: see ``report_faces``.
+        layer: see ``explain``.
+    """
+    layer = layer or target_layer(model, drawn.pixels.shape[1])
+    data = FaceData(drawn.faces, drawn.pixels, model.scheme)
+    rows = data.sample(split, num_scored)
+    means, _ = mean_maps(model, data, rows, layer)
+    tables = {"scores": score_cues(model, drawn, rows, layer, other=other)}
+    tables["layers"] = compare_layers(model, drawn, data.sample("validation", num_scored))
+    tables["mean_maps"] = means[means["grouping"] == "all"]
+    return MapReport({"layer": layer, "split": split, "num_scored": len(rows)}, tables)
+
+
+def explain_run_folder(
+    run_dir: Path,
+    source: Path | None = None,
+    split: str = "test",
+    num_scored: int = 500,
+    num_mean: int = 2000,
+    other_dir: Path | None = None,
+    layer: str | None = None,
+    command: str = "",
+) -> MapReport:
+    """Report on the maps of a finished run, and write it into its folder.
+
+    Args:
+        run_dir: the run folder.
+        source: see ``load_run``.
+        split: see ``report_faces``; the next two too.
+        num_scored: the same.
+        num_mean: the same.
+        other_dir: run folder of another seed.
+        layer: see ``explain``.
+        command: the command line, written down for whoever wants to repeat it.
+    """
+    model, data, config = load_run(run_dir, source)
+    other = load_model(Path(other_dir) / CHECKPOINT_FILE)[0] if other_dir else None
+    if other is not None and (other.backbone_name, other.tasks) != (model.backbone_name, model.tasks):
+        raise InputError(f"{other_dir}: another architecture or other tasks. Give a run that differs by its seed")
+    if config.data == "synthetic":
+        number = len(data.faces)
+        drawn = draw_faces(number, config.image_size, config.data_seed, config.synthetic, with_masks=True)
+        report = report_cues(model, drawn, split, num_scored, other, layer)
+    else:
+        report = report_faces(model, data, split, num_scored, num_mean, other, layer)
+    report.about.update(command=command, commit=current_commit(), other=Path(other_dir).name if other_dir else None)
+    write_report(report, Path(run_dir) / MAPS_FOLDER)
+    return report
+
+
+def summarize_report(report: MapReport) -> pd.DataFrame:
+    """Mean scores: a row a task and kind of map, a column a score."""
+    scores = report.tables["scores"].drop(columns="image_id")
+    return scores.groupby(["task", "kind"], sort=False, observed=True).mean().round(3)
+
+
+def write_report(report: MapReport, folder: Path) -> None:
+    """Write a report into a folder that appears only when all of it is written."""
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        write_json(partial / ABOUT_FILE, report.about)
+        for name, table in report.tables.items():
+            floats = table.select_dtypes("float").columns
+            small = table.astype(dict.fromkeys(floats, "float32"))
+            small.to_parquet(partial / f"{name}.parquet", index=False, compression="zstd")
+        if report.mean_face is not None:
+            Image.fromarray(report.mean_face).save(partial / MEAN_FACE_FILE)
+
+
+def read_report(folder: Path) -> MapReport:
+    """Read what ``write_report`` wrote.
+
+    Raises:
+        InputError: if there is none, or a table is damaged.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"{folder}: no maps. Make them with: agr explain {folder.parent}")
+    try:
+        tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+        face = np.asarray(Image.open(folder / MEAN_FACE_FILE)) if (folder / MEAN_FACE_FILE).exists() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: damaged ({error}). Make it again with: agr explain") from error
+    return MapReport(read_json(folder / ABOUT_FILE), tables, face)
