@@ -48,7 +48,7 @@ def draw_corruptions(evidence: RobustnessEvidence) -> plt.Figure:
 
 def _draw_severities(evidence: RobustnessEvidence, error: str) -> plt.Figure:
     drawn, axes = plt.subplots(3, 4, figsize=(12, 8.4), sharex=True, sharey=True)
-    curves = {name: curve_table(swept) for name, swept in evidence.published.items()}
+    curves = {name: curve_table(swept) for name, swept in evidence.architectures.items()}
     draw_panels(axes.flat[:-1], CORRUPTIONS, partial(plots_robustness.plot_severity, curves, error) if curves else None)
     axes[-1, -1].set_axis_off()
     axes[0, 0].set_ylim(bottom=0)
@@ -61,24 +61,12 @@ def _draw_severities(evidence: RobustnessEvidence, error: str) -> plt.Figure:
     return drawn
 
 
-@figure(
-    "robustness_age", "Age error against severity: published runs, 2,000 test faces, 95 % intervals", read_robustness
-)
-def draw_age(evidence: RobustnessEvidence) -> plt.Figure:
-    """Curves of the age error."""
-    return _draw_severities(evidence, "age_mae")
-
-
-@figure("robustness_gender", "Gender error against severity: published runs, 2,000 test faces", read_robustness)
-def draw_gender(evidence: RobustnessEvidence) -> plt.Figure:
-    """Curves of the gender error."""
-    return _draw_severities(evidence, "gender_error")
-
-
-@figure("robustness_race", "Race error against severity: published runs, 2,000 test faces", read_robustness)
-def draw_race(evidence: RobustnessEvidence) -> plt.Figure:
-    """Curves of the race error."""
-    return _draw_severities(evidence, "race_error")
+for _name, _error in (("age", "age_mae"), ("gender", "gender_error"), ("race", "race_error")):
+    figure(
+        f"robustness_{_name}",
+        f"{_name.capitalize()} error against severity: short runs, 2,000 test faces, 95 % intervals",
+        read_robustness,
+    )(partial(_draw_severities, error=_error))
 
 
 def _draw_differences(tables: dict, sides: tuple[str, str]) -> plt.Figure:

@@ -13,6 +13,7 @@ from agr_utils.analysis.results import Run, read_beside, read_folder, read_label
 from agr_utils.analysis.robustness import SWEPT_ERRORS, Sweep, group_differences, increase_differences, read_sweep
 from agr_utils.data.corruptions import SEVERITIES
 from agr_utils.data.synthetic import SyntheticSettings, draw_faces
+from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS, get_scheme
 from agr_utils.training.run import SWEEP_FILE
 
@@ -25,16 +26,21 @@ class RobustnessEvidence:
     """Published sweeps.
 
     Attributes:
-        published: of the multi-task runs, by architecture.
         short: of short runs of seed 0, by (architecture, tasks).
+        long: of published multi-task runs, by architecture; those whose weights were still there to be swept.
         augmentation: of the ablation, by what was left out; ``usual`` for the run with all of it.
         drawn: runs on drawn faces, for what varies in them.
     """
 
-    published: dict[str, Sweep]
     short: dict[tuple[str, tuple[str, ...]], Sweep]
+    long: dict[str, Sweep]
     augmentation: dict[str, Sweep]
     drawn: list[Run]
+
+    @property
+    def architectures(self) -> dict[str, Sweep]:
+        """The short multi-task runs by architecture: all of equal computing time."""
+        return {name: self.short[name, TASKS] for name in BACKBONES if (name, TASKS) in self.short}
 
 
 def read_robustness(results_dir: Path) -> RobustnessEvidence:
@@ -47,8 +53,8 @@ def read_robustness(results_dir: Path) -> RobustnessEvidence:
     }
     augmentation = {left_out(run): swept for run, swept in _with_sweeps(ablation, read_folder(ablation))}
     return RobustnessEvidence(
-        published={run.backbone: swept for run, swept in _with_sweeps(results_dir, read_runs(results_dir))},
         short=short,
+        long={run.backbone: swept for run, swept in _with_sweeps(results_dir, read_runs(results_dir))},
         augmentation=augmentation,
         drawn=[
             run for run in read_folder(results_dir / "cues") if run.about["config"]["synthetic"]["confounding"] == 0
@@ -88,7 +94,7 @@ def augmentation_increases(evidence: RobustnessEvidence) -> dict[str, pd.DataFra
 
 def group_increases(evidence: RobustnessEvidence) -> pd.DataFrame:
     """Are some groups hurt more by low light? See ``group_differences``; empty without MobileNetV3."""
-    swept = evidence.published.get("mobilenet_v3")
+    swept = evidence.long.get("mobilenet_v3")
     if swept is None:
         return pd.DataFrame(columns=["grouping", "group", "count", "error", "value", "low", "high", "call"])
     faces = read_labels_from_split()
@@ -103,7 +109,7 @@ def answers_in_the_dark(evidence: RobustnessEvidence) -> pd.DataFrame:
         (share so answered), and for each race the share of those labelled so who are answered rightly; empty without
         MobileNetV3.
     """
-    swept = evidence.published.get("mobilenet_v3")
+    swept = evidence.long.get("mobilenet_v3")
     if swept is None:
         return pd.DataFrame()
     labels = read_labels_from_split().set_index("image_id").loc[swept.image_ids]

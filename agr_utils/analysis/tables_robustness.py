@@ -32,10 +32,12 @@ def corruptions_table() -> str:
 
 def mean_errors_table(evidence: RobustnessEvidence, error: str) -> str:
     """One error of each architecture, averaged over the severities: a row a corruption."""
-    if not evidence.published:
+    columns = {get_backbone(name).title: swept for name, swept in evidence.architectures.items()}
+    columns |= {f"{get_backbone(name).title}, long": swept for name, swept in evidence.long.items()}
+    if not columns:
         return NOT_YET
-    tables = {name: mean_errors(swept) for name, swept in evidence.published.items()}
-    lines = header_lines(["Corruption", *(get_backbone(name).title for name in tables)])
+    tables = {title: mean_errors(swept) for title, swept in columns.items()}
+    lines = header_lines(["Corruption", *tables])
     for corruption in (CLEAN, *CORRUPTIONS):
         cells = []
         for table in tables.values():
