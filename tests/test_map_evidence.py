@@ -1,5 +1,6 @@
 """Verdicts on maps follow the protocol; tables and figures can be drawn with and without reports."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +51,11 @@ def cues(gradcam: float, hirescam: float) -> MapReport:
     )
 
 
+def with_seeds(report: MapReport, agreement: float) -> MapReport:
+    tables = report.tables | {"scores": report.tables["scores"].assign(seeds=agreement)}
+    return MapReport(report.about, tables, report.mean_face)
+
+
 def means() -> pd.DataFrame:
     uniform = [np.full(MEAN_SIDE**2, MEAN_SIDE**-2, dtype=np.float32)]
     rows = [(task, kind, group) for task in TASKS for kind in ("gradcam", "hirescam") for group in ("all", "male")]
@@ -86,6 +92,7 @@ def evidence() -> MapEvidence:
         faces={"custom_cnn": faces(), "mobilenet_v3": faces()},
         short={("mobilenet_v3", TASKS): faces(eyes=0.5)}
         | {("mobilenet_v3", (task,)): faces(eyes=0.3, tasks=(task,)) for task in TASKS},
+        seeds={"custom_cnn": with_seeds(faces(), 0.37)},
     )
 
 
@@ -108,7 +115,7 @@ def test_a_map_is_trusted_only_if_it_passes_all_four_tests(evidence: MapEvidence
     ],
 )
 def test_sanity_can_cost_the_trust(evidence: MapEvidence, report: MapReport, test: str, verdict: str):
-    spoilt = MapEvidence(evidence.cues, {}, {"custom_cnn": report}, {})
+    spoilt = MapEvidence(evidence.cues, {}, {"custom_cnn": report}, {}, {})
     found = verdicts(spoilt, "gradcam")
     assert (found["verdict"] == verdict).all() and (found[test] != "passed").all()
 
@@ -134,10 +141,11 @@ def test_tables_say_which_maps_can_be_trusted(evidence: MapEvidence):
     lines = trust_table(evidence).splitlines()
     assert lines[0] == "| Task | Grad-CAM | HiResCAM | EigenCAM |" and len(lines) == 5
     assert "**trusted** 1 of 2: Custom CNN; **not trusted** 1 of 2: MobileNetV3" in lines[2]
-    assert "**trusted** 2 of 2 |" in lines[2]
+    assert "**trusted** 2 of 2; weakest: " in lines[2] and " years |" in lines[2] and " points |" in lines[3]
     tables = map_tables(evidence)
     assert tables["tests-gradcam"].count("**trusted**") == 3
     assert tables["tests-gradcam"].count("\n") == 1 + 2 * 3
+    assert "| Custom CNN | age | another seed, real faces | 0.37 | 0.37 | 0.37 |" in tables["map-consistency"]
     shown = scores_with_intervals(evidence.cues["custom_cnn"].tables["scores"], "energy")
     assert list(shown.index) == ["Grad-CAM", "HiResCAM", "EigenCAM", "noise", "blob"] and list(shown) == list(TASKS)
     assert shown.loc["blob", "age"].startswith(("20.", "19.")) and "[" in shown.loc["blob", "age"]
@@ -145,7 +153,7 @@ def test_tables_say_which_maps_can_be_trusted(evidence: MapEvidence):
 
 def test_figures_can_be_drawn_with_reports_and_without(evidence: MapEvidence, tmp_path):
     nothing = read_map_evidence(tmp_path)
-    assert nothing == MapEvidence({}, {}, {}, {}) or not nothing.cues
+    assert not any((nothing.cues, nothing.shortcuts, nothing.faces, nothing.short, nothing.seeds))
     robustness = read_robustness(tmp_path)
     for name, (_, read, draw) in FIGURES.items():
         if read is read_map_evidence:
@@ -153,5 +161,6 @@ def test_figures_can_be_drawn_with_reports_and_without(evidence: MapEvidence, tm
                 assert draw(given).axes, name
         elif read is read_robustness:
             assert draw(robustness).axes, name
+        plt.close("all")
     assert trust_table(nothing) == NOT_YET
     assert all(tables for tables in (map_tables(nothing), robustness_tables(robustness)))

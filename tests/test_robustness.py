@@ -18,11 +18,13 @@ from agr_utils.analysis.robustness import (
     sweep,
     write_sweep,
 )
+from agr_utils.analysis.robustness_evidence import RobustnessEvidence
+from agr_utils.analysis.tables_robustness import mean_errors_table
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.tasks import get_scheme
+from agr_utils.tasks import TASKS, get_scheme
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,14 @@ def test_a_group_that_is_hurt_more_is_found():
     calls = found[found["error"] == "age_mae"].set_index("group")["call"]
     assert calls.to_dict() == {"male": "better", "female": "worse", "white": "cannot tell", "black": "cannot tell"}
     assert found.set_index(["group", "error"]).loc[("female", "age_mae"), "value"] == pytest.approx(-2)
+
+
+def test_tables_have_the_short_runs_of_all_architectures_and_the_long_ones_beside_them():
+    growth = dict.fromkeys(CORRUPTIONS, 1.0)
+    short = {(name, TASKS): Sweep(made_up(growth, count=60)) for name in ("mobilenet_v3", "custom_cnn")}
+    alone = {("mobilenet_v2", ("age",)): Sweep(made_up(growth, count=60))}
+    evidence = RobustnessEvidence(short | alone, {"mobilenet_v3": Sweep(made_up(growth, count=60))}, {}, [])
+    assert list(evidence.architectures) == ["custom_cnn", "mobilenet_v3"]  # in the order of the course
+    lines = mean_errors_table(evidence, "age_mae").splitlines()
+    assert lines[0] == "| Corruption | Custom CNN | MobileNetV3 | MobileNetV3, long |"
+    assert len(lines) == 2 + 1 + len(CORRUPTIONS)

@@ -32,13 +32,15 @@ class MapEvidence:
         cues: of the drawn faces, by architecture.
         shortcuts: of MobileNetV3 on drawn faces, by how far the collar was tied to gender in training.
         faces: of the published multi-task runs on real faces, by architecture.
-        short: of short runs on real faces, by (architecture, tasks).
+        short: of short runs of seed 0 on real faces, by (architecture, tasks).
+        seeds: of short multi-task runs that were compared with another seed, by architecture.
     """
 
     cues: dict[str, MapReport]
     shortcuts: dict[float, MapReport]
     faces: dict[str, MapReport]
     short: dict[tuple[str, tuple[str, ...]], MapReport]
+    seeds: dict[str, MapReport]
 
 
 def read_map_evidence(results_dir: Path) -> MapEvidence:
@@ -57,6 +59,7 @@ def read_map_evidence(results_dir: Path) -> MapEvidence:
         shortcuts=dict(sorted(shortcuts.items())),
         faces=faces,
         short={(run.backbone, run.tasks): report for run, report in short if run.seed == 0},
+        seeds={run.backbone: report for run, report in short if "seeds" in report.tables["scores"]},
     )
 
 

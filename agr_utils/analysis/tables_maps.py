@@ -47,15 +47,26 @@ def scores_with_intervals(scores: pd.DataFrame, score: str, scale: float = 100) 
 
 
 def trust_table(evidence: MapEvidence) -> str:
-    """Which maps can be trusted for which task: a row a task, a column a kind of map."""
+    """Which maps can be trusted for which task, and by how much: a row a task, a column a kind of map."""
     found = all_verdicts(evidence)
     if found.empty:
         return NOT_YET
     lines = header_lines(["Task", *(title for title, _, _ in METHODS.values())])
     for task in TASKS:
-        cells = [_trust_cell(found[(found["task"] == task) & (found["kind"] == kind)]) for kind in METHODS]
+        cells = [
+            f"{_trust_cell(found[(found['task'] == task) & (found['kind'] == kind)])}; {_weakest(evidence, task, kind)}"
+            for kind in METHODS
+        ]
         lines.append(table_line([task, *cells]))
     return "\n".join(lines)
+
+
+def _weakest(evidence: MapEvidence, task: str, kind: str) -> str:
+    """The architecture whose map did worst in T2 against the blob, with the interval."""
+    margins = measured_tests(evidence, kind)[0]["T2"].query("task == @task and rival == 'centred'")
+    row = margins.loc[margins["value"].idxmin()]
+    cell = interval_cell(row, 1, 2, "+") if task == "age" else interval_cell(row, 100, 1, "+")
+    return f"weakest: {get_backbone(row['backbone']).title} {cell} {'years' if task == 'age' else 'points'}"
 
 
 def _trust_cell(rows: pd.DataFrame) -> str:
@@ -151,7 +162,7 @@ def consistency_table(evidence: MapEvidence) -> str:
         for task in TASKS:
             cells = [interval_cell(table.loc[(backbone, task, "mirrored")], 1, 2) for table in by_kind]
             lines.append(table_line([get_backbone(backbone).title, task, "mirrored face, real faces", *cells]))
-    for data, reports in (("drawn faces", evidence.cues), ("real faces", evidence.faces)):
+    for data, reports in (("drawn faces", evidence.cues), ("real faces", evidence.seeds)):
         for backbone, report in reports.items():
             scores = report.tables["scores"].astype({"task": str, "kind": str})
             if "seeds" not in scores:
