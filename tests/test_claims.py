@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from agr_utils.analysis.architectures import against, cost_table, on_front, pair_differences
 from agr_utils.analysis.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.analysis.calibration import coverage_table, reliability, sample_ece
-from agr_utils.analysis.claims import all_findings, verdict_gaps, verdict_multitask, verdict_of_all
+from agr_utils.analysis.claims import all_findings, lacking_pairs, verdict_gaps, verdict_multitask, verdict_of_all
 from agr_utils.analysis.comparisons import Evidence, add_calls
 from agr_utils.analysis.evaluation import evaluate_table
 from agr_utils.analysis.fairness import GROUPINGS, error_rows, gaps, group_members, group_table
@@ -144,7 +144,8 @@ def test_an_effect_that_is_there_is_found(faces: pd.DataFrame):
     counted = table[table["metric"] != "age_cs5"]
     assert len(counted) == 15 and set(counted["call"]) == {"better"}
     assert table.loc[table["metric"] == "age_mae", "value"].mean() == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
-    assert all_findings(evidence)[0].verdict == "supported"
+    finding = all_findings(evidence)[0]
+    assert finding.verdict == "supported" and finding.lacking == "of 3 seeds there are: Custom CNN 1, MobileNetV3 1"
 
 
 def test_an_effect_that_is_not_there_is_not_found(faces: pd.DataFrame):
@@ -187,6 +188,7 @@ def test_seeds_are_paired_and_averaged(faces: pd.DataFrame):
     table = multitask_differences(Evidence(tuple(runs), {}), "a").set_index("metric")
     seeds = table.loc["age_mae", "seeds"]
     assert len(seeds) == 3 and np.mean(seeds) == pytest.approx(table.loc["age_mae", "value"])
+    assert lacking_pairs(Evidence(tuple(runs), {}), "a") == "of 3 seeds there are: MobileNetV3 0"
 
 
 def test_architectures_and_fronts(faces: pd.DataFrame):

@@ -14,9 +14,11 @@ from agr_utils.analysis.multitask import (
     gap_differences,
     mean_multitask_differences,
     multitask_differences,
+    paired_seeds,
 )
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
+SEVERAL_SEEDS, NUM_SEEDS = ("custom_cnn", "mobilenet_v3"), 3
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 
 
@@ -30,6 +32,7 @@ class Finding:
         verdict: of the protocol; "not finished" while runs are missing.
         found: what was measured, with intervals.
         figure: name of the figure that shows it; empty where there is none yet.
+        lacking: seeds that the protocol asks for and that are not trained yet: the verdict is one so far.
     """
 
     claim: str
@@ -37,6 +40,12 @@ class Finding:
     verdict: str
     found: str
     figure: str
+    lacking: str = ""
+
+    @property
+    def verdict_so_far(self) -> str:
+        """The verdict, and what it lacks."""
+        return f"{self.verdict} so far ({self.lacking})" if self.lacking else self.verdict
 
 
 def all_findings(evidence: Evidence) -> list[Finding]:
@@ -107,7 +116,19 @@ def find_multitask(evidence: Evidence, comparison: str) -> Finding:
             f"{METRICS[metric][0]} {format_change(metric, means.loc[metric])} "
             f"({counts['better']} better, {counts['worse']} worse of 5): {verdicts[metric]}"
         )
-    return Finding(claim, test, verdict_of_all(list(verdicts.values())), "; ".join(parts), "multitask")
+    verdict, lacking = verdict_of_all(list(verdicts.values())), lacking_pairs(evidence, comparison)
+    return Finding(claim, test, verdict, "; ".join(parts), "multitask", lacking)
+
+
+def lacking_pairs(evidence: Evidence, comparison: str) -> str:
+    """Seeds of which not both sides of a comparison are there."""
+    return lacking_seeds({name: len(paired_seeds(evidence, name, comparison)) for name in SEVERAL_SEEDS})
+
+
+def lacking_seeds(found: dict[str, int]) -> str:
+    """In words, which architectures have fewer seeds than the protocol asks for; empty if none."""
+    counts = [f"{get_backbone(name).title} {count}" for name, count in found.items() if count < NUM_SEEDS]
+    return f"of {NUM_SEEDS} seeds there are: {', '.join(counts)}" if counts else ""
 
 
 def format_change(metric: str, row: pd.Series) -> str:
@@ -130,7 +151,8 @@ def find_gaps(evidence: Evidence, comparison: str) -> Finding:
         f"of {len(table)} gaps between groups {counts['better']} smaller, {counts['worse']} larger, "
         f"{counts['no difference']} without a difference that matters; median change {change:+.0f} %"
     )
-    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps")
+    lacking = lacking_pairs(evidence, comparison)
+    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps", lacking)
 
 
 def find_architectures(evidence: Evidence) -> list[Finding]:
@@ -152,9 +174,10 @@ def find_architectures(evidence: Evidence) -> list[Finding]:
         f"{get_backbone(name).title} on {int(fronts[name].sum())} of {len(fronts)} Pareto fronts: {efficiency[name]}"
         for name in NEWER
     )
+    lacking = lacking_seeds({name: len(evidence.select("long", name)) for name in SEVERAL_SEEDS})
     return [
-        Finding(f"{claim}, in accuracy", test, verdict_of_all(list(accuracy.values())), found, "pairs"),
-        Finding(f"{claim}, in efficiency", test, verdict_of_all(list(efficiency.values())), on, "pareto"),
+        Finding(f"{claim}, in accuracy", test, verdict_of_all(list(accuracy.values())), found, "pairs", lacking),
+        Finding(f"{claim}, in efficiency", test, verdict_of_all(list(efficiency.values())), on, "pareto", lacking),
     ]
 
 

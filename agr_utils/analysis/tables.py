@@ -53,7 +53,7 @@ def claims_table(evidence: Evidence) -> str:
     lines = header_lines(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"])
     for finding in all_findings(evidence):
         link = f"[{finding.figure}](figures/{finding.figure}.png)" if finding.figure else "–"
-        lines.append(table_line([finding.claim, finding.test, f"**{finding.verdict}**", finding.found, link]))
+        lines.append(table_line([finding.claim, finding.test, f"**{finding.verdict_so_far}**", finding.found, link]))
     return "\n".join(lines)
 
 
