@@ -288,7 +288,7 @@ def robustness(
     from agr_utils.analysis.robustness import summarize_sweep, sweep_run_folder
     from agr_utils.training.run import SWEEP_FILE
 
-    table = sweep_run_folder(run, source, split, num_images)
+    table = sweep_run_folder(run, source, split, num_images, command_line())
     typer.echo(f"{run / SWEEP_FILE}: {table['image_id'].nunique()} faces of {split}")
     typer.echo(summarize_sweep(table).to_string())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agr_utils.analysis.explain import METHODS, explain, map_layers, target_layer
+from agr_utils.analysis.explain import METHODS, explain, explained_score, map_layers, map_side, target_layer
 from agr_utils.analysis.face_regions import REGIONS, face_regions, region_areas, region_shares
 from agr_utils.analysis.map_measures import RIVALS
 from agr_utils.analysis.map_report import (
@@ -142,8 +142,17 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
         explain(model, images, "age", layer="stages.0.1.attention.squeeze")
     with pytest.raises(InputError, match="one size; these have: 3x32x32, 3x40x40"):
         explain(model, [images[0], torch.rand(3, 40, 40)], "age")
-    with pytest.raises(InputError, match="expected .B, 3, H, W. float32"):
-        explain(model, (images * 255).to(torch.uint8), "age")
+    for wrong in ((images * 255).to(torch.uint8), images.double(), images[0], images[:0], images * 255, images / 0):
+        with pytest.raises(InputError, match="expected .B, 3, H, W. float32 in .0, 1."):
+            explain(model, wrong, "age")
+    with pytest.raises(InputError, match="images are ndarray; expected"):
+        explain(model, images.numpy(), "age")
+    with pytest.raises(InputError, match="Did you mean: stem, stages"):
+        explain(model, images, "age", layer="zzz")
+    with pytest.raises(InputError, match="layer 'unused' takes no part in the forward pass"):
+        spare = MultiTaskNet("custom_cnn", "synthetic")
+        spare.backbone.unused = nn.Conv2d(3, 3, 1)
+        explain(spare, images, "age", layer="unused")
     with pytest.raises(InputError, match="unknown kind of map 'scorecam'"):
         explain(model, images, "age", "scorecam")
     assert all(parameter.requires_grad for parameter in model.parameters())  # also after an error
@@ -152,7 +161,42 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
 
 def test_layers_within_a_block_can_be_explained_too(model: MultiTaskNet, images: Tensor):
     for layer in ("stem.0.1", "stages.1.1.second"):  # an activation that works in place follows
-        assert explain(model, images, "age", layer=layer).isfinite().all()
+        maps = explain(model, images, "age", layer=layer)
+        assert torch.allclose(maps, grad_cam_by_hand(model, images, layer), atol=1e-4), layer
+
+
+def grad_cam_by_hand(model: MultiTaskNet, images: Tensor, layer: str) -> Tensor:
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    with model.backbone.get_submodule(layer).register_forward_hook(keep):
+        score = explained_score(model, images, "age")
+    gradient = torch.autograd.grad(score.sum(), kept[0])[0]
+    maps = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1)).detach()
+    larger = torch.nn.functional.interpolate(_stretch(maps)[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
+    return _stretch(larger)
+
+
+def _stretch(maps: Tensor) -> Tensor:
+    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+
+
+def test_gradients_that_are_being_accumulated_are_kept(model: MultiTaskNet, images: Tensor):
+    weight = next(model.parameters())
+    weight.grad = torch.ones_like(weight)
+    explain(model, images, "age")
+    assert weight.grad is not None and weight.grad.eq(1).all()
+    weight.grad = None
+
+
+def test_a_layer_of_another_resolution_has_noise_as_coarse_as_itself(model: MultiTaskNet):
+    assert map_side(model, "stages.2", SIZE) == map_side(model, "stages", SIZE) == 2
+    with pytest.raises(InputError, match="no layer 'stage'"):
+        map_side(model, "stage", SIZE)
 
 
 def test_energy_and_pointing_of_known_maps():
@@ -239,6 +283,9 @@ def test_a_report_on_drawn_faces_is_read_back_as_it_was(tmp_path: Path):
     again = read_report(tmp_path / "maps")
     assert again.about == report.about and again.mean_face is None
     assert np.allclose(again.tables["scores"]["energy"], scores["energy"], atol=1e-6)
+    (tmp_path / "maps" / "scores.parquet").unlink()
+    with pytest.raises(InputError, match="damaged .no scores.parquet"):
+        read_report(tmp_path / "maps")
     with pytest.raises(InputError, match="no maps. Make them with: agr explain"):
         read_report(tmp_path / "run" / "maps")
 

@@ -11,10 +11,11 @@ from agr_utils.analysis import gallery, tables
 from agr_utils.analysis.figures import FIGURES
 from agr_utils.analysis.markdown import fill_table
 from agr_utils.analysis.metrics import summarize
-from agr_utils.analysis.results import read_labels_from_split, read_runs
+from agr_utils.analysis.results import PUBLISHED_FILES, publish_run, read_labels_from_split, read_runs
 from agr_utils.data.splits import read_split_file
 from agr_utils.errors import InputError
 from agr_utils.runtime import repository_root
+from agr_utils.training.run import PREDICTIONS_FILE, SWEEP_FILE
 
 ROOT = repository_root()
 RUNS = read_runs()
@@ -75,3 +76,16 @@ def test_labels_can_be_read_from_the_split_file_alone():
     assert len(faces) == 21_288
     assert faces["race"].isna().sum() == 3 and faces["age"].notna().all()
     assert isinstance(faces["age"], pd.Series)
+
+
+def test_publishing_again_keeps_a_sweep_of_the_same_predictions_only(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (*PUBLISHED_FILES, SWEEP_FILE):
+        (run / name).write_text(name)
+    target = publish_run(run, tmp_path / "results")
+    (run / SWEEP_FILE).unlink()
+    assert (publish_run(run, tmp_path / "results") / SWEEP_FILE).read_text() == SWEEP_FILE
+    (run / PREDICTIONS_FILE).write_text("trained again")
+    publish_run(run, tmp_path / "results")
+    assert (target / PREDICTIONS_FILE).read_text() == "trained again" and not (target / SWEEP_FILE).exists()

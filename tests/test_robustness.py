@@ -22,6 +22,7 @@ from agr_utils.analysis.robustness_evidence import RobustnessEvidence
 from agr_utils.analysis.tables_robustness import mean_errors_table
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
+from agr_utils.data.splits import read_split_file, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
 from agr_utils.tasks import TASKS, get_scheme
@@ -119,6 +120,34 @@ def made_up(growth: dict[str, float], group_growth: float = 0.0, count: int = 40
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def test_bad_input_of_a_corruption_is_named(images: Tensor):
+    with pytest.raises(InputError, match="expected .B, 3, H, W. float32 in .0, 1."):
+        corrupt((images * 255).to(torch.uint8), "gamma", 1)
+    with pytest.raises(InputError, match="1 seeds for 2 images"):
+        corrupt(images[:2], "gamma", 1, seeds=[0])
+    with pytest.raises(InputError, match="unknown data set 'celeba'. Choose one of: utkface"):
+        corrupt(images[:2], "gamma", 1, data="celeba")
+
+
+def test_a_sweep_that_lacks_rows_is_refused():
+    table = made_up({"blur": 1.0}, count=10)
+    for lacking in (table.iloc[:-1], table.drop(index=range(0, 60, 10)), table.drop(index=[3, 14])):
+        if lacking["image_id"].value_counts().nunique() > 1:
+            with pytest.raises(InputError, match="the same faces in every condition"):
+                Sweep(lacking)
+        else:
+            assert len(Sweep(lacking).image_ids) == 9
+    age, race = table.drop(columns="race_error"), table.drop(columns="age_signed")
+    with pytest.raises(InputError, match="no error in common"):
+        increase_differences([Sweep(age)], [Sweep(race)])
+
+
+def test_a_face_is_numbered_alike_whatever_lies_beside_it():
+    listed = read_split_file()["image_id"]
+    assert stable_numbers(listed.iloc[[7, 3]]).tolist() == [7, 3]
+    assert stable_numbers(pd.Series(["unknown-a", listed[5], "unknown-b"])).tolist() == [0, 5, 2]
 
 
 def test_curves_and_increases_of_a_known_sweep():

@@ -4,6 +4,7 @@ A map is a picture that persuades whether or not it is right; ``agr_utils.analys
 """
 
 import difflib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from agr_utils.data.augment import check_images
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import get_backbone
 from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
@@ -35,7 +37,7 @@ def explain(
     the logit of the class that is predicted. EigenCAM shows what the layer responds to most and knows of no task.
 
     Args:
-        model: any; it is put into evaluation mode, and its gradients are left as they were.
+        model: any; it is put into evaluation mode, and weights and gradients are left as they were.
         images: (B, 3, H, W) float32 in [0, 1], or B tensors (3, H, W) of one size.
         task: one that the model has.
         method: a key of METHODS.
@@ -43,7 +45,8 @@ def explain(
             ``target_layer`` where it is None.
 
     Returns:
-        (B, H, W) float32 in [0, 1] on the CPU, the largest of each map 1; all 0 where nothing spoke for the answer.
+        (B, H, W) float32 in [0, 1] on the CPU. The grad-cam package stretches each map so that its smallest value
+        is 0 and its largest 1; a map that is the same everywhere, as where nothing spoke for the answer, is all 0.
         A constant image has a zero map, and a warning says so.
 
     Raises:
@@ -63,28 +66,13 @@ def explain(
     module = find_layer(model, name)
     with torch.inference_mode(False), torch.enable_grad(), _start_at(model, module, name):
         images = images.to(next(model.parameters()).device).clone()
-        with _make_cam(method)(_ExplainedScore(model, task), [module]) as cam:
+        with (
+            _make_cam(method)(_ExplainedScore(model, task), [module]) as cam,
+            # The package keeps the layer's output itself, so an activation that works in place must get a copy.
+            module.register_forward_hook(lambda module, inputs, output: output.clone()),
+        ):
             maps = torch.from_numpy(cam(images, [lambda output: output[0]] * len(images)))
     return maps.clamp(0, 1).masked_fill(constant.cpu()[:, None, None], 0.0)
-
-
-def check_images(images: Tensor | Sequence[Tensor]) -> Tensor:
-    """One batch (B, 3, H, W) of floating-point images.
-
-    Raises:
-        InputError: if they are of different sizes, or no such images.
-    """
-    if not isinstance(images, Tensor):
-        sizes = sorted({tuple(image.shape) for image in images})
-        if len(sizes) != 1:
-            listed = ", ".join("x".join(map(str, size)) for size in sizes) or "none"
-            raise InputError(f"the images of a batch must have one size; these have: {listed}. Resize them first")
-        images = torch.stack(list(images))
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise InputError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected (B, 3, H, W) float32 in [0, 1]"
-        )
-    return images
 
 
 class _ExplainedScore(nn.Module):
@@ -122,33 +110,39 @@ def find_layer(model: MultiTaskNet, name: str) -> nn.Module:
     """
     layers = dict(model.backbone.named_modules())
     if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=4, cutoff=0.4)
-        raise InputError(f"no layer '{name}' in the backbone. Did you mean: {', '.join(near) or 'blocks'}?")
+        near = difflib.get_close_matches(name, layers, n=4, cutoff=0.4) or list(dict(model.backbone.named_children()))
+        raise InputError(f"no layer '{name}' in the backbone. Did you mean: {', '.join(near)}?")
     return layers[name]
 
 
 @contextmanager
 def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
     """Make the layer's output the start of the graph: nothing below it needs a gradient, nor does any weight."""
+    ran = False
 
     def make_leaf(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        nonlocal ran
+        ran = True
         if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] * output.shape[3] < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f"layer '{name}' has no map (its output is {shape}). Choose an earlier one, or larger images"
             )
-        return output.detach().requires_grad_().clone()  # an activation that works in place may follow
+        return output.detach().requires_grad_()
 
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    handle = module.register_forward_hook(make_leaf)
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
     try:
-        yield
+        with module.register_forward_hook(make_leaf):
+            yield
+    except Exception as error:
+        if ran:
+            raise
+        raise InputError(f"layer '{name}' takes no part in the forward pass. Choose another one") from error
     finally:
-        handle.remove()
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+        for parameter, needs_gradient, gradient in before:
+            parameter.requires_grad_(needs_gradient)
+            parameter.grad = gradient  # grad-cam clears them
 
 
 def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
@@ -157,16 +151,35 @@ def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
     Returns:
         Side of the map in pixels, largest first, to the dotted name of the layer.
     """
-    sides: dict[int, str] = {}
+    # Whole stages: what lies within them is numbered twice.
+    stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
+    names = {side: name for name, side in _map_sides(model, stages, image_size).items()}
+    return dict(sorted(names.items(), reverse=True))
+
+
+def map_side(model: MultiTaskNet, layer: str, image_size: int) -> int:
+    """Side in pixels of the map of one layer of the backbone.
+
+    Raises:
+        InputError: if there is no such layer, or it has no map.
+    """
+    sides = _map_sides(model, {layer: find_layer(model, layer)}, image_size)
+    if layer not in sides:
+        raise InputError(f"layer '{layer}' has no map at {image_size} px. Choose an earlier one, or larger images")
+    return sides[layer]
+
+
+def _map_sides(model: MultiTaskNet, layers: dict[str, nn.Module], image_size: int) -> dict[str, int]:
+    """Sides of the maps of those layers that have one, in the order of the forward pass."""
+    sides: dict[str, int] = {}
     handles = []
-    for name, module in model.backbone.named_modules():
-        if name and name.count(".") <= 1:  # whole stages; what lies within them is numbered twice
+    for name, module in layers.items():
 
-            def note(module: nn.Module, inputs: tuple, output: object, name: str = name) -> None:
-                if isinstance(output, Tensor) and output.ndim == 4 and output.shape[3] > 1:
-                    sides[output.shape[3]] = name
+        def note(module: nn.Module, inputs: tuple, output: object, name: str = name) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[3] > 1:
+                sides[name] = output.shape[3]
 
-            handles.append(module.register_forward_hook(note))
+        handles.append(module.register_forward_hook(note))
     was_training = model.training
     model.eval()
     try:
@@ -177,7 +190,7 @@ def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return dict(sorted(sides.items(), reverse=True))
+    return sides
 
 
 def target_layer(model: MultiTaskNet, image_size: int) -> str:
@@ -188,7 +201,7 @@ def target_layer(model: MultiTaskNet, image_size: int) -> str:
     if name := get_backbone(model.backbone_name).target_layer:
         return name
     layers = map_layers(model, image_size)
-    fitting = [side for side in layers if side <= image_size // 4]
+    fitting = [side for side in layers if side <= math.ceil(image_size / 4)]
     if not fitting:
         raise InputError(f"{model.backbone_name} has no layer with a map at {image_size} px. Name one with layer=")
     return layers[fitting[0]]

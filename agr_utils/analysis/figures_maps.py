@@ -99,7 +99,11 @@ def draw_shortcut(evidence: MapEvidence) -> plt.Figure:
     return drawn
 
 
-@figure("map_sanity", "Real faces: maps fall apart when weights are made random from the heads down", read_map_evidence)
+@figure(
+    "map_sanity",
+    "100 real faces, mostly young: maps fall apart when weights are made random from the heads down",
+    read_map_evidence,
+)
 def draw_sanity(evidence: MapEvidence) -> plt.Figure:
     """T3: cascading randomisation."""
     drawn, axes = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True, sharey=True)

@@ -53,7 +53,8 @@ def read_map_evidence(results_dir: Path) -> MapEvidence:
         run.backbone: report
         for run, report in read_beside(results_dir, read_runs(results_dir), MAPS_FOLDER, read_report)
     }
-    short = read_beside(results_dir / "claims", read_folder(results_dir / "claims"), MAPS_FOLDER, read_report)
+    short_runs = [run for run in read_folder(results_dir / "claims") if run.length == "short"]
+    short = read_beside(results_dir / "claims", short_runs, MAPS_FOLDER, read_report)
     return MapEvidence(
         cues={name: cues[name] for name in BACKBONES if name in cues},
         shortcuts=dict(sorted(shortcuts.items())),

@@ -1,5 +1,6 @@
 """Maps of many faces: what they score, and where they look on average."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from agr_utils.analysis.explain import METHODS, explain, map_layers, target_layer
+from agr_utils.analysis.explain import METHODS, explain, map_layers, map_side, target_layer
 from agr_utils.analysis.face_regions import REGIONS, region_shares
 from agr_utils.analysis.fairness import label_groups
 from agr_utils.analysis.map_scores import (
@@ -24,7 +25,7 @@ from agr_utils.analysis.map_scores import (
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.training.batches import load_pixels, split_batches
+from agr_utils.training.batches import load_pixels
 
 RIVALS = ("random", "centred")
 TASKLESS = (*RIVALS, "eigencam")
@@ -89,7 +90,8 @@ def score_faces(
     Returns:
         Rows ``image_id, task, kind`` and ``road`` (see ``map_scores.road``), and for what is no rival the rank
         correlations ``randomised`` (with the map of a network of random weights), ``mirrored`` (with the mirrored
-        face's) and ``another`` (with another face's); ``seeds`` where there is another model.
+        face's) and ``another`` (with that of the next face by file name, which often has the same labels);
+        ``seeds`` where there is another model. Each network's maps explain the class that it itself predicts.
     """
     *_, (_, random_model) = randomise_weights(model)
     lost: dict[tuple[str, int], dict[str, Tensor]] = {}  # of maps that are the same for every task: a third of the work
@@ -137,7 +139,8 @@ def _score(
 
 def _batches(model: MultiTaskNet, data: FaceData, rows: np.ndarray, what: str) -> Iterator[tuple[Tensor, np.ndarray]]:
     device = next(model.parameters()).device
-    for batch in tqdm(list(split_batches(rows, MAP_BATCH)), desc=what, unit="batch", leave=False, disable=None):
+    batches = np.array_split(rows, math.ceil(len(rows) / MAP_BATCH))  # none of a single face, which has no other
+    for batch in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
         yield load_pixels(data, batch, device), batch
 
 
@@ -146,9 +149,8 @@ def _maps_and_rivals(
 ) -> Iterator[tuple[str, Tensor]]:
     for method in methods:
         yield method, explain(model, images, task, method, layer)
-    size = images.shape[-1]
-    sides = {name: side for side, name in map_layers(model, size).items()}
-    yield "random", random_maps(len(images), sides.get(layer, size // 4), *images.shape[2:], seed=int(batch[0]))
+    side = map_side(model, layer, images.shape[-1])
+    yield "random", random_maps(len(images), side, *images.shape[2:], seed=int(batch[0]))
     yield "centred", centred_map(*images.shape[2:]).expand(len(images), -1, -1)
 
 
@@ -168,7 +170,7 @@ def compare_layers(
     """
     size, parts = drawn.pixels.shape[1], []
     for side, name in map_layers(model, size).items():
-        if side <= size // 4:
+        if side <= math.ceil(size / 4):
             scores = score_cues(model, drawn, rows, name, methods)
             means = scores.groupby(["task", "kind"], sort=False, observed=True)[["energy", "hit", "collar"]].mean()
             parts.append(means.reset_index().assign(layer=name, side=side))
@@ -185,7 +187,7 @@ def cascade(model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | 
         layer: see ``explain``.
 
     Returns:
-        Rows ``step, part, task, kind, value, deviation``: mean over the faces, and the standard deviation of it.
+        Rows ``step, part, task, kind, value``: mean over the faces.
     """
     images = load_pixels(data, rows, next(model.parameters()).device)
     kinds = [(task, kind) for task in model.tasks for kind in METHODS]
@@ -195,9 +197,7 @@ def cascade(model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | 
     for step, (part, changed) in steps:
         for task, kind in kinds:
             values = rank_correlation(before[task, kind], explain(changed, images, task, kind, layer))
-            error = values.std() / len(values) ** 0.5
-            parts.append({"step": step, "part": part, "task": task, "kind": kind, "value": float(values.mean()),
-                          "deviation": float(error)})  # fmt: skip
+            parts.append({"step": step, "part": part, "task": task, "kind": kind, "value": float(values.mean())})
     return pd.DataFrame(parts)
 
 
@@ -210,7 +210,8 @@ def mean_maps(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Where maps look on average, in all and in each labelled group of at least 100 faces.
 
-    Every map is divided by its sum first, so that each face counts alike; maps of zeros are left out.
+    Every map is divided by its sum first, so that each face counts alike; maps of zeros are left out. The regions are
+    those of UTKFace's crops (``face_regions``): of others they are no more than parts of the picture.
 
     Args:
         model: in evaluation mode.

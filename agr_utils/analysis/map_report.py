@@ -1,5 +1,6 @@
 """Everything about one model's maps, as tables: what they score, and where they look. Figures need nothing else."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
 from agr_utils.runtime import atomic_path, read_json, write_json
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import CHECKPOINT_FILE, MAPS_FOLDER, current_commit, load_model, load_run
 
 ABOUT_FILE, MEAN_FACE_FILE = "about.json", "mean_face.png"
-_NUM_CASCADE = 100  # faces whose maps are drawn again after every part that was made random
+_NUM_CASCADE = 100  # faces, at most, whose maps are drawn again after every part that was made random
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
@@ -63,7 +65,7 @@ def report_faces(
     means, regions = mean_maps(model, data, averaged, layer)
     tables = {"mean_maps": means, "regions": regions}
     tables["scores"] = score_faces(model, data, scored, layer, other)
-    tables["cascade"] = cascade(model, data, scored[:_NUM_CASCADE], layer)
+    tables["cascade"] = cascade(model, data, scored[:: math.ceil(len(scored) / _NUM_CASCADE)], layer)
     about = {"layer": layer, "split": split, "num_scored": len(scored), "num_mean": len(averaged)}
     return MapReport(about, tables, data.pixels[averaged].mean(axis=0).round().astype(np.uint8))
 
@@ -119,9 +121,9 @@ def explain_run_folder(
         command: the command line, written down for whoever wants to repeat it.
     """
     model, data, config = load_run(run_dir, source)
-    other = load_model(Path(other_dir) / CHECKPOINT_FILE)[0] if other_dir else None
-    if other is not None and (other.backbone_name, other.tasks) != (model.backbone_name, model.tasks):
-        raise InputError(f"{other_dir}: another architecture or other tasks. Give a run that differs by its seed")
+    other, about = load_model(Path(other_dir) / CHECKPOINT_FILE) if other_dir else (None, {})
+    if about and not _differs_by_seed(config, TrainConfig.from_dict(about["config"])):
+        raise InputError(f"{other_dir}: not the same kind of run with another seed. Give one that differs by its seed")
     if config.data == "synthetic":
         number = len(data.faces)
         drawn = draw_faces(number, config.image_size, config.data_seed, config.synthetic, with_masks=True)
@@ -131,6 +133,11 @@ def explain_run_folder(
     report.about.update(command=command, commit=current_commit(), other=Path(other_dir).name if other_dir else None)
     write_report(report, Path(run_dir) / MAPS_FOLDER)
     return report
+
+
+def _differs_by_seed(config: TrainConfig, other: TrainConfig) -> bool:
+    names = ("data", "backbone", "tasks", "image_size", "age_head")
+    return config.seed != other.seed and all(getattr(config, name) == getattr(other, name) for name in names)
 
 
 def summarize_report(report: MapReport) -> pd.DataFrame:
@@ -166,4 +173,6 @@ def read_report(folder: Path) -> MapReport:
         face = np.asarray(Image.open(folder / MEAN_FACE_FILE)) if (folder / MEAN_FACE_FILE).exists() else None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: damaged ({error}). Make it again with: agr explain") from error
+    if "scores" not in tables:
+        raise InputError(f"{folder}: damaged (no scores.parquet). Make it again with: agr explain")
     return MapReport(read_json(folder / ABOUT_FILE), tables, face)

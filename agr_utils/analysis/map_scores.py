@@ -117,8 +117,8 @@ def road(model: MultiTaskNet, images: Tensor, maps: Tensor, seed: int = 0) -> di
 
 
 def _watched(after: Tensor, before: Tensor) -> Tensor:
-    """The age, or the probability of the class that was predicted before: (B,)."""
-    return after if after.ndim == 1 else after.gather(1, before.argmax(dim=1, keepdim=True))[:, 0]
+    """The age, or the probability of the class that was predicted before: (B,) on the CPU."""
+    return (after if after.ndim == 1 else after.gather(1, before.argmax(dim=1, keepdim=True))[:, 0]).cpu()
 
 
 def _random_ties(maps: Tensor, seed: int) -> Tensor:

@@ -56,7 +56,7 @@ def plot_increase_differences(tables: dict[str, pd.DataFrame], sides: tuple[str,
     shifts = np.linspace(-0.22, 0.22, len(tables)) if len(tables) > 1 else [0.0]
     for (title, table), shift, (colour, marker) in zip(tables.items(), shifts, SETTING_STYLE, strict=False):
         for row in table[table["error"] == error].to_dict("records"):
-            finding = row["call"] in ("better", "worse") if "call" in row else not row["low"] < 0 < row["high"]
+            finding = row["call"] in ("better", "worse") if "call" in row else row["low"] > 0 or row["high"] < 0
             draw_interval(ax, pd.Series(row), names.index(row["corruption"]) + shift, colour, marker, finding, scale)
         ax.plot([], [], marker, color=colour, ms=8, label=title)
     matters = scale * next(iter(tables.values())).query("error == @error")["matters"].iloc[0]

@@ -1,5 +1,6 @@
 """Published runs: small files in ``results/`` that carry every number shown to a reader."""
 
+import filecmp
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Run:
 def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
     """Copy what supports a run's numbers to ``results/<run id>/``: no image, no weight.
 
+    Maps and sweeps that were published with the same predictions stay, if the run folder has none.
+
     Raises:
         InputError: if the run is not finished.
     """
@@ -81,11 +84,14 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
         if not (run_dir / name).exists():
             raise InputError(f"{run_dir}: no {name}, so the run is not finished. Go on with the same agr train command")
     target = (results_dir or repository_root() / "results") / run_dir.name
+    published = target / PREDICTIONS_FILE
+    same = published.exists() and filecmp.cmp(published, run_dir / PREDICTIONS_FILE, shallow=False)
     with atomic_path(target) as partial:
         partial.mkdir()
         for name in PUBLISHED_FILES:
             shutil.copyfile(run_dir / name, partial / name)
-        for path in (run_dir / name for name in FURTHER_FILES):
+        for name in FURTHER_FILES:
+            path = target / name if same and not (run_dir / name).exists() else run_dir / name
             if path.is_dir():
                 shutil.copytree(path, partial / path.name)
             elif path.exists():

@@ -13,14 +13,14 @@ from agr_utils.analysis.fairness import ERRORS, error_rows, group_members
 from agr_utils.analysis.multitask import MATTERS
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
-from agr_utils.data.splits import groups_of
+from agr_utils.data.splits import groups_of, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
 from agr_utils.runtime import atomic_path, read_table
 from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import load_pixels, split_batches
 from agr_utils.training.predictions import predict_probabilities, predictions_table
-from agr_utils.training.run import SWEEP_FILE, load_run
+from agr_utils.training.run import SWEEP_FILE, current_commit, load_run
 
 CLEAN = "clean"
 SWEPT_ERRORS = ("age_mae", "gender_error", "race_error")
@@ -45,6 +45,7 @@ def sweep(
     """
     model.eval()
     device = next(model.parameters()).device
+    seeds = stable_numbers(data.faces["image_id"])  # a face is changed in the same way whatever else lies beside it
     conditions = [(CLEAN, 0), *((name, severity) for name in corruptions for severity in SEVERITIES)]
     parts = []
     with tqdm(total=len(conditions) * len(rows), desc="sweep", unit="face", leave=False, disable=None) as progress:
@@ -52,7 +53,7 @@ def sweep(
             for batch in split_batches(rows, SWEEP_BATCH):
                 images = load_pixels(data, batch, device)
                 if severity:
-                    images = corrupt(images, name, severity, batch, data.scheme.name)
+                    images = corrupt(images, name, severity, seeds[batch], data.scheme.name)
                 probabilities = {task: p.cpu().numpy() for task, p in predict_probabilities(model, images).items()}
                 table = predictions_table(probabilities, data.faces.iloc[batch], "")
                 errors = error_rows(table).drop(columns="age_mae", errors="ignore")
@@ -63,7 +64,9 @@ def sweep(
     return table[[*columns, *table.columns.difference(columns)]]
 
 
-def sweep_run_folder(run_dir: Path, source: Path | None = None, split: str = "test", num_images: int = 2000):
+def sweep_run_folder(
+    run_dir: Path, source: Path | None = None, split: str = "test", num_images: int = 2000, command: str = ""
+) -> pd.DataFrame:
     """Sweep the model of a finished run, and write the table into its folder.
 
     Args:
@@ -71,12 +74,14 @@ def sweep_run_folder(run_dir: Path, source: Path | None = None, split: str = "te
         source: see ``load_run``.
         split: whose faces are taken.
         num_images: faces, about; whole near-duplicate groups.
+        command: the command line, written down for whoever wants to repeat it.
 
     Returns:
-        See ``sweep``.
+        See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
     """
     model, data, _ = load_run(run_dir, source)
     table = sweep(model, data, data.sample(split, num_images))
+    table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}
     write_sweep(table, Path(run_dir) / SWEEP_FILE)
     return table
 
@@ -109,7 +114,7 @@ def read_sweep(path: Path) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing or no such table.
     """
-    return read_table(path, ("corruption", "severity"), "a sweep", f"agr robustness {Path(path).parent}")
+    return read_table(path, ("image_id", "corruption", "severity"), "a sweep", f"agr robustness {Path(path).parent}")
 
 
 class Sweep:
@@ -130,6 +135,9 @@ class Sweep:
         self.errors = [name for name in SWEPT_ERRORS if name in table]
         self.conditions = list(table[["corruption", "severity"]].drop_duplicates().itertuples(index=False, name=None))
         num_faces = len(table) // len(self.conditions)
+        faces = table.groupby(["corruption", "severity"], sort=False)["image_id"].agg(tuple)
+        if faces.nunique() > 1:
+            raise InputError("a sweep must have the same faces in every condition. Make it again with: agr robustness")
         self.image_ids = table["image_id"].iloc[:num_faces].reset_index(drop=True)
         values = table[self.errors].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
         shape = (len(self.conditions), num_faces)
@@ -174,6 +182,8 @@ def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.D
     """
     mine, other = _by_error(ours), _by_error(theirs)
     errors = [name for name in SWEPT_ERRORS if name in mine and name in other]
+    if not errors:
+        raise InputError("these sweeps have no error in common: their models have no task in common")
     first = ours[0]
     for swept in (*ours, *theirs):
         if list(swept.image_ids) != list(first.image_ids) or swept.conditions != first.conditions:

@@ -73,7 +73,7 @@ def multitask_table(evidence: RobustnessEvidence) -> str:
 
 
 def groups_table(evidence: RobustnessEvidence) -> str:
-    """Increase of each group's error in low light against everybody else's."""
+    """Increase of everybody else's error in low light minus that of each group's."""
     table = group_increases(evidence)
     if table.empty:
         return NOT_YET
@@ -81,16 +81,10 @@ def groups_table(evidence: RobustnessEvidence) -> str:
     for group, rows in table.groupby("group", sort=False):
         own = rows.set_index("error")
         cells = [
-            f"{_cell(_hurt_more(own.loc[error]), error, '+')} {_mark(own.loc[error, 'call'])}".strip()
-            for error in SWEPT_ERRORS
+            f"{_cell(own.loc[error], error, '+')} {_mark(own.loc[error, 'call'])}".strip() for error in SWEPT_ERRORS
         ]
         lines.append(table_line([group, f"{rows['count'].iloc[0]:,}", *cells]))
     return "\n".join(lines)
-
-
-def _hurt_more(row: pd.Series) -> pd.Series:
-    """The same difference with the other sign: above 0, hurt more."""
-    return pd.Series({"value": -row["value"], "low": -row["high"], "high": -row["low"]})
 
 
 def _mark(call: str) -> str:

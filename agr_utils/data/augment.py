@@ -5,11 +5,39 @@ seed, and a resumed run repeats it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from agr_utils.errors import InputError
+
+
+def check_images(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """One batch (B, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: if they are of different sizes, or no such images.
+    """
+    expected = "expected (B, 3, H, W) float32 in [0, 1]"
+    if not isinstance(images, Tensor):
+        if not all(isinstance(image, Tensor) for image in images):
+            raise InputError(
+                f"images are {type(images).__name__}; {expected}: a tensor, or a list of tensors (3, H, W)"
+            )
+        kinds = sorted({"x".join(map(str, image.shape)) for image in images})
+        if len(kinds) != 1:
+            listed = ", ".join(kinds) or "none"
+            raise InputError(f"the images of a batch must have one size; these have: {listed}. Resize them first")
+        images = torch.stack(list(images))
+    if images.ndim != 4 or images.shape[1] != 3 or not images.numel() or images.dtype != torch.float32:
+        raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}; {expected}")
+    low, high = images.aminmax()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+        raise InputError(f"images have values from {low:.4g} to {high:.4g}; {expected}")
+    return images
 
 
 @dataclass(frozen=True)

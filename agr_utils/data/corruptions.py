@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from agr_utils.data.augment import Augmentation, warp
+from agr_utils.data.augment import Augmentation, check_images, warp
 from agr_utils.errors import InputError
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -70,17 +70,23 @@ def corrupt(
         (B, 3, H, W) float32 in [0, 1].
 
     Raises:
-        InputError: for an unknown name or severity.
+        InputError: for an unknown name, severity or data set, for no such images, or another number of seeds.
     """
+    images = check_images(images)
     if name not in CORRUPTIONS:
         near = difflib.get_close_matches(name, CORRUPTIONS, n=3)
         hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(CORRUPTIONS)}"
         raise InputError(f"unknown corruption '{name}'. {hint}")
     if severity not in SEVERITIES:
         raise InputError(f"severity is {severity}; choose 1 (mild) to 5 (severe)")
-    generators = [torch.Generator().manual_seed(int(seed)) for seed in (range(len(images)) if seeds is None else seeds)]
+    if data not in LAYOUTS:
+        raise InputError(f"unknown data set '{data}'. Choose one of: {', '.join(LAYOUTS)}")
+    seeds = range(len(images)) if seeds is None else seeds
+    if len(seeds) != len(images):
+        raise InputError(f"{len(seeds)} seeds for {len(images)} images; give one each")
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     chosen = CORRUPTIONS[name]
-    return chosen.change(images, chosen.strengths[severity - 1], generators, LAYOUTS[data]).clamp(0, 1)
+    return chosen.change(images, chosen.strengths[int(severity) - 1], generators, LAYOUTS[data]).clamp(0, 1)
 
 
 def _draw(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
@@ -107,13 +113,13 @@ def _shade(images: Tensor, loss: float, generators: Sequence[torch.Generator], l
     ramp = (torch.arange(images.shape[3]) + 0.5) / images.shape[3]  # (W,)
     from_left = _side(generators)[:, None]
     distance = from_left * ramp + (1 - from_left) * (1 - ramp)  # (B, W)
-    return images * (1 - loss * distance)[:, None, None, :]
+    return images * (1 - loss * distance)[:, None, None, :].to(images.device)
 
 
 def _low_light(images: Tensor, exposure: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
     """Fewer photons: darker, with shot noise (variance as the light) and read noise; then turned up again halfway."""
     noise = torch.stack([torch.randn(image.shape, generator=g) for image, g in zip(images, generators, strict=True)])
-    light = images * exposure
+    noise, light = noise.to(images.device), images * exposure
     noisy = light + noise * (0.001 * light + 0.00005).sqrt()
     return noisy.clamp(min=0) * exposure**-0.5
 

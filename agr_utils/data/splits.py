@@ -145,6 +145,16 @@ def _listed_groups() -> pd.Series:
     return read_split_file().set_index("image_id")["group"]
 
 
+def stable_numbers(image_ids: pd.Series) -> np.ndarray:
+    """A number of each image that does not depend on what else lies in its folder: its place in the committed split.
+
+    An image that the split does not list has its place in ``image_ids``, so drawn faces are numbered as they come.
+    """
+    places = pd.Series(range(len(_listed_groups())), index=_listed_groups().index)
+    own = pd.Series(range(len(image_ids)))
+    return image_ids.reset_index(drop=True).map(places).fillna(own).to_numpy(dtype=int)
+
+
 def groups_of(image_ids: pd.Series) -> pd.Series:
     """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
     groups = image_ids.reset_index(drop=True).map(_listed_groups())
