@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from agr_utils import cli
+from agr_utils.training.checkpoints import load_tensors, save_tensors
 
 TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32"]
 TINY += ["--num-images", "100", "--batch-size", "32"]
@@ -73,14 +75,22 @@ def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
 def test_explain_and_robustness_write_into_the_run_and_are_published(agr, run_folder: Path, tmp_path: Path):
     run = tmp_path / "second"
     shutil.copytree(run_folder, run)
-    status, out, _ = agr("explain", str(run), "--num-scored", "10", "--other", str(run))
+    status, _, err = agr("explain", str(run), "--other", str(run))
+    assert status == 1 and "differs by its seed" in err
+    other = tmp_path / "other"
+    other.mkdir()
+    tensors, about = load_tensors(run / "checkpoint.safetensors")
+    about["config"]["seed"] += 1
+    save_tensors(other / "checkpoint.safetensors", tensors, about)
+    status, out, _ = agr("explain", str(run), "--num-scored", "10", "--other", str(other))
     assert status == 0 and "layer stages.0, 10 faces of test" in out and "hirescam" in out
     status, out, _ = agr("robustness", str(run), "--num-images", "10", "--split", "validation")
     assert status == 0 and "10 faces of validation" in out and "Low light, noise" in out
     assert agr("publish", str(run), "--results-dir", str(tmp_path / "results"))[0] == 0
     published = {path.name for path in (tmp_path / "results" / "second").iterdir()}
     assert published == {"config.json", "history.csv", "predictions.parquet", "maps", "robustness.parquet"}
-    assert json.loads((run / "maps" / "about.json").read_text())["other"] == "second"
+    assert json.loads((run / "maps" / "about.json").read_text())["other"] == "other"
+    assert pd.read_parquet(run / "robustness.parquet").attrs["split"] == "validation"
     status, _, err = agr("explain", str(run), "--layer", "stage.1")
     assert status == 1 and "Did you mean: stages.1" in err
 
