@@ -147,7 +147,7 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
             explain(model, wrong, "age")
     with pytest.raises(InputError, match="images are ndarray; expected"):
         explain(model, images.numpy(), "age")
-    with pytest.raises(InputError, match="Did you mean: stem, stages"):
+    with pytest.raises(InputError, match="Choose one of: stem, stages"):
         explain(model, images, "age", layer="zzz")
     with pytest.raises(InputError, match="layer 'unused' takes no part in the forward pass"):
         spare = MultiTaskNet("custom_cnn", "synthetic")

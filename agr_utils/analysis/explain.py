@@ -3,7 +3,6 @@
 A map is a picture that persuades whether or not it is right; ``agr_utils.analysis.map_scores`` says which it is.
 """
 
-import difflib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agr_utils.data.augment import check_images
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 from agr_utils.models.backbones import get_backbone
 from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
 
@@ -110,8 +109,8 @@ def find_layer(model: MultiTaskNet, name: str) -> nn.Module:
     """
     layers = dict(model.backbone.named_modules())
     if name not in layers or not name:
-        near = difflib.get_close_matches(name, layers, n=4, cutoff=0.4) or list(dict(model.backbone.named_children()))
-        raise InputError(f"no layer '{name}' in the backbone. Did you mean: {', '.join(near)}?")
+        hint = name_hint(name, layers, listed=dict(model.backbone.named_children()))
+        raise InputError(f"no layer '{name}' in the backbone. {hint}")
     return layers[name]
 
 
@@ -146,14 +145,15 @@ def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
 
 
 def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
-    """The last stage of the backbone at each resolution that still has a map.
+    """The last stage of the backbone at each resolution from a quarter of the input's side downwards.
 
     Returns:
         Side of the map in pixels, largest first, to the dotted name of the layer.
     """
     # Whole stages: what lies within them is numbered twice.
     stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
-    names = {side: name for name, side in _map_sides(model, stages, image_size).items()}
+    sides = _map_sides(model, stages, image_size)
+    names = {side: name for name, side in sides.items() if side <= math.ceil(image_size / 4)}
     return dict(sorted(names.items(), reverse=True))
 
 
@@ -201,7 +201,6 @@ def target_layer(model: MultiTaskNet, image_size: int) -> str:
     if name := get_backbone(model.backbone_name).target_layer:
         return name
     layers = map_layers(model, image_size)
-    fitting = [side for side in layers if side <= math.ceil(image_size / 4)]
-    if not fitting:
+    if not layers:
         raise InputError(f"{model.backbone_name} has no layer with a map at {image_size} px. Name one with layer=")
-    return layers[fitting[0]]
+    return next(iter(layers.values()))

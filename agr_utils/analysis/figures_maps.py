@@ -151,22 +151,12 @@ def _draw_architectures(evidence: MapEvidence, kind: str) -> plt.Figure:
     return _draw_mean_maps(columns, TASKS, kind)
 
 
-@figure(
-    "map_where_gradcam", "Where Grad-CAM says that each architecture looks: mean maps of 2,000 faces", read_map_evidence
-)
-def draw_where_gradcam(evidence: MapEvidence) -> plt.Figure:
-    """Mean Grad-CAM maps by task and architecture."""
-    return _draw_architectures(evidence, "gradcam")
-
-
-@figure(
-    "map_where_hirescam",
-    "Where HiResCAM says that each architecture looks: mean maps of 2,000 faces",
-    read_map_evidence,
-)
-def draw_where_hirescam(evidence: MapEvidence) -> plt.Figure:
-    """Mean HiResCAM maps by task and architecture."""
-    return _draw_architectures(evidence, "hirescam")
+for _kind in SHOWN_KINDS:
+    figure(
+        f"map_where_{_kind}",
+        f"Where {METHODS[_kind][0]} says that each architecture looks: mean maps of 2,000 faces",
+        read_map_evidence,
+    )(partial(_draw_architectures, kind=_kind))
 
 
 @figure(

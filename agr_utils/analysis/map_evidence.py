@@ -14,7 +14,7 @@ from agr_utils.analysis.explain import METHODS
 from agr_utils.analysis.face_regions import REGIONS
 from agr_utils.analysis.map_measures import RIVALS
 from agr_utils.analysis.map_report import MapReport, read_report
-from agr_utils.analysis.results import read_beside, read_folder, read_runs
+from agr_utils.analysis.results import read_beside, read_folder, read_runs, read_short_runs
 from agr_utils.data.splits import groups_of
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS
@@ -53,8 +53,7 @@ def read_map_evidence(results_dir: Path) -> MapEvidence:
         run.backbone: report
         for run, report in read_beside(results_dir, read_runs(results_dir), MAPS_FOLDER, read_report)
     }
-    short_runs = [run for run in read_folder(results_dir / "claims") if run.length == "short"]
-    short = read_beside(results_dir / "claims", short_runs, MAPS_FOLDER, read_report)
+    short = read_beside(results_dir / "claims", read_short_runs(results_dir), MAPS_FOLDER, read_report)
     return MapEvidence(
         cues={name: cues[name] for name in BACKBONES if name in cues},
         shortcuts=dict(sorted(shortcuts.items())),

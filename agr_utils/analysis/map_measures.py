@@ -125,11 +125,18 @@ def _score(
     model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | None, methods: Sequence[str], score: Score
 ) -> pd.DataFrame:
     """Give every kind of map and both rivals of every task to ``score``, batch by batch."""
-    layer = layer or target_layer(model, data.pixels.shape[1])
+    size = data.pixels.shape[1]
+    layer = layer or target_layer(model, size)
+    side = map_side(model, layer, size)
     parts = []
     for images, batch in _batches(model, data, rows, "score maps"):
+        rivals = {
+            "random": random_maps(len(images), side, size, size, seed=int(batch[0])),
+            "centred": centred_map(size, size).expand(len(images), -1, -1),
+        }
         for task in model.tasks:
-            for kind, maps in _maps_and_rivals(model, images, batch, task, methods, layer):
+            own = {method: explain(model, images, task, method, layer) for method in methods}
+            for kind, maps in (own | rivals).items():
                 scores = {name: values.numpy() for name, values in score(images, batch, task, kind, maps).items()}
                 labels = {"image_id": data.faces["image_id"].iloc[batch].to_numpy(), "task": task, "kind": kind}
                 parts.append(pd.DataFrame(labels | scores))
@@ -144,20 +151,10 @@ def _batches(model: MultiTaskNet, data: FaceData, rows: np.ndarray, what: str) -
         yield load_pixels(data, batch, device), batch
 
 
-def _maps_and_rivals(
-    model: MultiTaskNet, images: Tensor, batch: np.ndarray, task: str, methods: Sequence[str], layer: str
-) -> Iterator[tuple[str, Tensor]]:
-    for method in methods:
-        yield method, explain(model, images, task, method, layer)
-    side = map_side(model, layer, images.shape[-1])
-    yield "random", random_maps(len(images), side, *images.shape[2:], seed=int(batch[0]))
-    yield "centred", centred_map(*images.shape[2:]).expand(len(images), -1, -1)
-
-
 def compare_layers(
     model: MultiTaskNet, drawn: SyntheticFaces, rows: np.ndarray, methods: Sequence[str] = ("gradcam", "hirescam")
 ) -> pd.DataFrame:
-    """Which layer's maps find the cues? Those from a quarter of the images' side downwards.
+    """Which layer's maps find the cues? Those of ``map_layers``.
 
     Args:
         model: in evaluation mode.
@@ -170,10 +167,9 @@ def compare_layers(
     """
     size, parts = drawn.pixels.shape[1], []
     for side, name in map_layers(model, size).items():
-        if side <= math.ceil(size / 4):
-            scores = score_cues(model, drawn, rows, name, methods)
-            means = scores.groupby(["task", "kind"], sort=False, observed=True)[["energy", "hit", "collar"]].mean()
-            parts.append(means.reset_index().assign(layer=name, side=side))
+        scores = score_cues(model, drawn, rows, name, methods)
+        means = scores.groupby(["task", "kind"], sort=False, observed=True)[["energy", "hit", "collar"]].mean()
+        parts.append(means.reset_index().assign(layer=name, side=side))
     return pd.concat(parts, ignore_index=True)
 
 

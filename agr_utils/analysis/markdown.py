@@ -32,6 +32,17 @@ def interval_cell(row: pd.Series, scale: float, digits: int, sign: str = "") -> 
     return f"{value} [{low}, {high}]"
 
 
+def error_cell(row: pd.Series, years: bool, sign: str = "") -> str:
+    """An error with its interval: years with two digits, shares in per cent (or points) with one.
+
+    Args:
+        row: ``value, low, high``.
+        years: whether they are years.
+        sign: see ``interval_cell``.
+    """
+    return interval_cell(row, 1, 2, sign) if years else interval_cell(row, 100, 1, sign)
+
+
 def fill_table(page: Path, name: str, table: str) -> None:
     """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
 

@@ -111,6 +111,11 @@ def read_folder(folder: Path) -> list[Run]:
     return [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
 
 
+def read_short_runs(results_dir: Path) -> list[Run]:
+    """The short runs that the claims are tested on (docs/protocol.md), by name."""
+    return [run for run in read_folder(results_dir / "claims") if run.length == "short"]
+
+
 def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
     """What lies beside the predictions of some runs, for those that have it.
 

@@ -9,7 +9,7 @@ import pandas as pd
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
 from agr_utils.analysis.comparisons import add_calls
 from agr_utils.analysis.fairness import error_rows
-from agr_utils.analysis.results import Run, read_beside, read_folder, read_labels_from_split, read_runs
+from agr_utils.analysis.results import Run, read_beside, read_folder, read_labels_from_split, read_runs, read_short_runs
 from agr_utils.analysis.robustness import SWEPT_ERRORS, Sweep, group_differences, increase_differences, read_sweep
 from agr_utils.data.corruptions import SEVERITIES
 from agr_utils.data.synthetic import SyntheticSettings, draw_faces
@@ -45,10 +45,10 @@ class RobustnessEvidence:
 
 def read_robustness(results_dir: Path) -> RobustnessEvidence:
     """Every sweep in ``results/``; those that are not there yet are missing."""
-    claims, ablation = results_dir / "claims", results_dir / "ablations" / "augmentation"
+    ablation = results_dir / "ablations" / "augmentation"
     short = {
         (run.backbone, run.tasks): swept
-        for run, swept in _with_sweeps(claims, [run for run in read_folder(claims) if run.length == "short"])
+        for run, swept in _with_sweeps(results_dir / "claims", read_short_runs(results_dir))
         if run.seed == 0
     }
     augmentation = {left_out(run): swept for run, swept in _with_sweeps(ablation, read_folder(ablation))}
@@ -69,8 +69,10 @@ def _with_sweeps(folder: Path, runs: list[Run]) -> list[tuple[Run, Sweep]]:
 def left_out(run: Run) -> str:
     """What a run of the augmentation ablation was trained without."""
     zero = [name for name in ("flip", "affine", "colour", "erase") if run.about["config"]["augmentation"][name] == 0]
+    if not zero:
+        return "usual"
     names = {"colour": "no colour changes", "erase": "no erasing"}
-    return {0: "usual", 1: names.get(zero[0], f"no {zero[0]}") if zero else ""}.get(len(zero), "no augmentation")
+    return names.get(zero[0], f"no {zero[0]}") if len(zero) == 1 else "no augmentation"
 
 
 def multitask_increases(evidence: RobustnessEvidence, backbone: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from agr_utils.analysis.claims import all_findings
 from agr_utils.analysis.comparisons import Evidence, read_evidence
 from agr_utils.analysis.figures import Reader
 from agr_utils.analysis.map_evidence import read_map_evidence
-from agr_utils.analysis.markdown import fill_table, header_lines, interval_cell, table_line
+from agr_utils.analysis.markdown import error_cell, fill_table, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
 from agr_utils.analysis.robustness_evidence import read_robustness
@@ -106,7 +106,7 @@ def _metric_cells(run: Run, split: str) -> list[str]:
     summary = summarize(*run.split(split))
     cells = []
     for name, (_, unit, _) in METRICS.items():
-        cells.append(interval_cell(summary.loc[name], *((100, 1) if unit == "%" else (1, 2))))
+        cells.append(error_cell(summary.loc[name], unit == "years"))
     return cells
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.evaluation import ALL_METRICS, MORE_METRICS, evaluate_table
-from agr_utils.analysis.markdown import header_lines, interval_cell, table_line
+from agr_utils.analysis.markdown import error_cell, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.noise import noise_floor, twin_differences
 from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs, setting_title
@@ -42,8 +42,7 @@ def _in_order(runs: Iterable[Run]) -> list[Run]:
 
 def format_value(metric: str, row: pd.Series) -> str:
     """A metric with its interval, in its unit."""
-    years = ALL_METRICS[metric][1] == "years"
-    return interval_cell(row, *((1, 2) if years else (100, 1)))
+    return error_cell(row, ALL_METRICS[metric][1] == "years")
 
 
 def _titles(metrics: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from agr_utils.analysis.map_evidence import (
     verdicts,
 )
 from agr_utils.analysis.map_measures import RIVALS
-from agr_utils.analysis.markdown import header_lines, interval_cell, table_line
+from agr_utils.analysis.markdown import error_cell, header_lines, interval_cell, table_line
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
 
@@ -65,8 +65,8 @@ def _weakest(evidence: MapEvidence, task: str, kind: str) -> str:
     """The architecture whose map did worst in T2 against the blob, with the interval."""
     margins = measured_tests(evidence, kind)[0]["T2"].query("task == @task and rival == 'centred'")
     row = margins.loc[margins["value"].idxmin()]
-    cell = interval_cell(row, 1, 2, "+") if task == "age" else interval_cell(row, 100, 1, "+")
-    return f"weakest: {get_backbone(row['backbone']).title} {cell} {'years' if task == 'age' else 'points'}"
+    cell, unit = error_cell(row, task == "age", "+"), "years" if task == "age" else "points"
+    return f"weakest: {get_backbone(row['backbone']).title} {cell} {unit}"
 
 
 def _trust_cell(rows: pd.DataFrame) -> str:
@@ -98,7 +98,7 @@ def test_table(evidence: MapEvidence, kind: str) -> str:
             years = test == "T2" and row.task == "age"
             by_rival = table.set_index("rival")
             for rival in reversed(RIVALS):
-                cells.append(interval_cell(by_rival.loc[rival], 1 if years else 100, 2 if years else 1, "+"))
+                cells.append(error_cell(by_rival.loc[rival], years, "+"))
         rest = others[(others["backbone"] == row.backbone) & (others["task"] == row.task)].set_index("test")
         cells += [interval_cell(rest.loc[test], 1, 2) for test in ("T3", "T4")]
         lines.append(table_line([*cells, f"**{row.verdict}**"]))

@@ -4,7 +4,7 @@ import pandas as pd
 
 from agr_utils.analysis.comparisons import count_calls
 from agr_utils.analysis.fairness import ERRORS
-from agr_utils.analysis.markdown import header_lines, interval_cell, table_line
+from agr_utils.analysis.markdown import error_cell, header_lines, table_line
 from agr_utils.analysis.robustness import CLEAN, SWEPT_ERRORS
 from agr_utils.analysis.robustness_evidence import (
     COMPARED,
@@ -49,7 +49,7 @@ def mean_errors_table(evidence: RobustnessEvidence, error: str) -> str:
 
 
 def _cell(row: pd.Series, error: str, sign: str = "") -> str:
-    return interval_cell(row, *((1, 2) if ERRORS[error][1] == "years" else (100, 1)), sign)
+    return error_cell(row, ERRORS[error][1] == "years", sign)
 
 
 def multitask_table(evidence: RobustnessEvidence) -> str:

@@ -5,7 +5,6 @@ angle or a place, or adds noise, it is drawn from a generator of each image's ow
 way whatever batch it comes in.
 """
 
-import difflib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from agr_utils.data.augment import Augmentation, check_images, warp
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -74,9 +73,7 @@ def corrupt(
     """
     images = check_images(images)
     if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=3)
-        hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(CORRUPTIONS)}"
-        raise InputError(f"unknown corruption '{name}'. {hint}")
+        raise InputError(f"unknown corruption '{name}'. {name_hint(name, CORRUPTIONS)}")
     if severity not in SEVERITIES:
         raise InputError(f"severity is {severity}; choose 1 (mild) to 5 (severe)")
     if data not in LAYOUTS:

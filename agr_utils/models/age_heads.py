@@ -1,13 +1,12 @@
 """Ways to ask a network for an age. Each ends in a distribution over 117 years: all that follows is the same."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 from agr_utils.tasks import NUM_AGES
 
 AGE_CENTRE, AGE_SPREAD = 35.0, 20.0  # years: what a regression head's 0 and 1 stand for, about the mean and deviation
@@ -75,7 +74,5 @@ def get_age_head(name: str) -> AgeHead:
         InputError: naming near ones if there is no such.
     """
     if name not in AGE_HEADS:
-        near = difflib.get_close_matches(name, AGE_HEADS, n=2)
-        hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(AGE_HEADS)}"
-        raise InputError(f"unknown age head '{name}'. {hint}")
+        raise InputError(f"unknown age head '{name}'. {name_hint(name, AGE_HEADS)}")
     return AGE_HEADS[name]

@@ -1,6 +1,5 @@
 """The registry of backbones: one name each, with the CPU settings that were measured to be fastest for it."""
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 from urllib.request import Request, urlopen
@@ -9,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 from agr_utils.models.custom_cnn import CustomCNN
 
 Pretrained = bool | Literal["if-available"]
@@ -62,8 +61,7 @@ def get_backbone(name: str) -> Backbone:
         return BACKBONES[name]
     if timm.is_model(name):
         return Backbone(name, name, 0, name, "fp32", "")
-    near = difflib.get_close_matches(name, [*BACKBONES, *timm.list_models()], n=4, cutoff=0.5)
-    hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(BACKBONES)}"
+    hint = name_hint(name, [*BACKBONES, *timm.list_models()], listed=BACKBONES)
     raise InputError(f"unknown architecture '{name}'. {hint}")
 
 

@@ -12,7 +12,6 @@ runs: [{backbone: custom_cnn, num_epochs: 30}]   # further runs
 """
 
 import contextlib
-import difflib
 import itertools
 import re
 from collections.abc import Collection
@@ -23,7 +22,7 @@ from typing import get_type_hints
 import yaml
 
 from agr_utils.data.faces import SPLITS
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 from agr_utils.tasks import TASKS, check_task
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import check_run_folder
@@ -116,9 +115,7 @@ def _read_yaml(path: Path) -> dict:
 def _check_keys(given: Collection[str], known: Collection[str], where: str = "") -> None:
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=2)
-            hint = f"Did you mean: {', '.join(near)}?" if near else f"Choose from: {', '.join(known)}"
-            raise InputError(f"unknown key '{where}{key}'. {hint}")
+            raise InputError(f"unknown key '{where}{key}'. {name_hint(str(key), known)}")
 
 
 def _check_kind(key: str, value: object, kind: type) -> None:
