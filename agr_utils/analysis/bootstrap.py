@@ -38,11 +38,12 @@ class GroupBootstrap:
         """Means of columns over what is not NaN: (n, c) to (R + 1, c) float64; NaN where nothing is left."""
         values = np.asarray(values, dtype=float)
         counted = ~np.isnan(values)
-        masks, column = np.unique(counted, axis=1, return_inverse=True)  # many columns lack the same labels
-        sums = self.sums(np.concatenate([masks, np.where(counted, values, 0.0)], axis=1))
-        num_masks = masks.shape[1]
+        # Many columns lack the same labels. Compared as bytes, which is far faster than np.unique along an axis.
+        packed = np.ascontiguousarray(np.packbits(counted, axis=0).T)
+        _, first, column = np.unique(packed.view(f"V{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True)
+        sums = self.sums(np.concatenate([counted[:, first], np.where(counted, values, 0.0)], axis=1))
         with np.errstate(invalid="ignore"):
-            return sums[:, num_masks:] / sums[:, column.reshape(-1)]
+            return sums[:, len(first) :] / sums[:, column]
 
     def group_means(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
         """Means of each column within each of g sets of images.

@@ -20,10 +20,10 @@ def twin_differences(faces: pd.DataFrame | None = None) -> pd.DataFrame:
     """
     faces = read_labels_from_split() if faces is None else faces
     twins = faces[faces["group"].duplicated(keep=False)]
+    labels = twins[["age", "gender", "race"]].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     rows = []
-    for _, members in twins.groupby("group"):
-        labels = members[["age", "gender", "race"]].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        pairs = np.array([np.abs(one - other) for one, other in combinations(labels, 2)])  # (pairs, 3)
+    for members in twins.groupby("group").indices.values():
+        pairs = np.array([np.abs(one - other) for one, other in combinations(labels[members], 2)])  # (pairs, 3)
         pairs[:, 1:] = np.where(np.isnan(pairs[:, 1:]), np.nan, pairs[:, 1:] > 0)
         known = ~np.isnan(pairs)
         sums = np.where(known, pairs, 0).sum(axis=0)

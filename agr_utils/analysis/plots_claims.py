@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from agr_utils.analysis.architectures import COSTS, on_front
 from agr_utils.analysis.fairness import ERRORS
@@ -145,9 +146,10 @@ def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: Axes) -> Axes:
         face = COLOURS[label] if best[name] else "white"
         ax.plot(x[name], y[name], MARKERS[label], color=COLOURS[label], mfc=face, mew=1.8, ms=9, label=label, ls="")
     ax.set_xscale("log")
+    wide = x.max() > 6 * x.min()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 6, 8)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    ax.tick_params(axis="x", which="minor", labelsize=9)
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(f"{title} ({unit})")
     ax.set_ylabel(f"{metric_title} ({metric_unit})")
     return ax

@@ -4,6 +4,7 @@ import filecmp
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -173,6 +174,11 @@ def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
 
 def read_labels_from_split() -> pd.DataFrame:
     """Faces table of the 21,288 UTKFace files that the committed split lists: their names hold their labels."""
+    return _read_labels_once().copy()
+
+
+@cache
+def _read_labels_once() -> pd.DataFrame:
     listed = read_split_file()
     faces = read_names(listed["image_id"].tolist())
     faces["group"], faces["split"] = listed["group"], listed["split"]
