@@ -102,27 +102,36 @@ def against_rivals(reports: dict[str, MapReport], score: str, kind: str) -> pd.D
     return family.assign(p_holm=holm(family["p"]))
 
 
+def mean_by_task(
+    reports: dict[str, MapReport], kind: str, measure: str | Callable[[MapReport], pd.DataFrame]
+) -> pd.DataFrame:
+    """The mean over faces of a score of one kind of map: rows ``backbone, task, value, low, high``.
+
+    Args:
+        reports: by architecture.
+        kind: of map.
+        measure: column of the scores, or what makes a table as ``spread`` gives it out of a report.
+    """
+    parts = []
+    for backbone, report in reports.items():
+        wide = spread(report, measure)[0] if isinstance(measure, str) else measure(report)
+        tasks = [task for task in TASKS if (task, kind) in wide]
+        means = _bootstrap_of(wide).means(np.stack([wide[task, kind] for task in tasks], axis=1))
+        labels = pd.DataFrame({"backbone": backbone, "task": tasks})
+        parts.append(pd.concat([labels, interval(means).drop(columns="p")], axis=1))
+    columns = ["backbone", "task", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
 def sanity(reports: dict[str, MapReport], kind: str) -> pd.DataFrame:
     """T3 and T4: rows ``backbone, task, test, value, low, high``.
 
     ``T3`` is the rank correlation with the map of a network of random weights; ``T4`` that with the mirrored face's map
-    minus that with another face's; ``mirrored`` is the former of these two by itself.
+    minus that with another face's.
     """
-    measures: dict[str, Callable[[MapReport], pd.DataFrame]] = {
-        "T3": lambda report: spread(report, "randomised")[0],
-        "T4": lambda report: spread(report, "mirrored")[0] - spread(report, "another")[0],
-        "mirrored": lambda report: spread(report, "mirrored")[0],
-    }
-    parts = []
-    for backbone, report in reports.items():
-        _, bootstrap = spread(report, "randomised")
-        for test, measure in measures.items():
-            wide = measure(report)
-            tasks = [task for task in TASKS if (task, kind) in wide]
-            table = pd.DataFrame({"backbone": backbone, "task": tasks, "test": test})
-            found = interval(bootstrap.means(np.stack([wide[task, kind] for task in tasks], axis=1)))
-            parts.append(pd.concat([table, found.drop(columns="p")], axis=1))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["backbone", "task", "test"])
+    t3 = mean_by_task(reports, kind, "randomised")
+    t4 = mean_by_task(reports, kind, lambda report: spread(report, "mirrored")[0] - spread(report, "another")[0])
+    return pd.concat([t3.assign(test="T3"), t4.assign(test="T4")], ignore_index=True)
 
 
 @lru_cache(maxsize=16)

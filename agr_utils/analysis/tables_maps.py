@@ -9,9 +9,9 @@ from agr_utils.analysis.face_regions import REGIONS, region_areas
 from agr_utils.analysis.map_evidence import (
     MapEvidence,
     all_verdicts,
+    mean_by_task,
     measured_tests,
     region_shares_of,
-    sanity,
     shortcut_table,
     verdicts,
 )
@@ -154,23 +154,20 @@ def regions_table(evidence: MapEvidence, kind: str = "hirescam") -> str:
 
 
 def consistency_table(evidence: MapEvidence) -> str:
-    """Rank correlations between maps that ought to agree: mirrored faces, and two seeds of one architecture."""
+    """Rank correlations between maps that ought to agree, and of two faces, which need not."""
     lines = header_lines(["Architecture", "Task", "Compared with", *(title for title, _, _ in METHODS.values())])
     count = len(lines)
-    by_kind = [sanity(evidence.faces, kind).set_index(["backbone", "task", "test"]) for kind in METHODS]
-    for backbone in evidence.faces:
-        for task in TASKS:
-            cells = [interval_cell(table.loc[(backbone, task, "mirrored")], 1, 2) for table in by_kind]
-            lines.append(table_line([get_backbone(backbone).title, task, "mirrored face, real faces", *cells]))
-    for data, reports in (("drawn faces", evidence.cues), ("real faces", evidence.seeds)):
-        for backbone, report in reports.items():
-            scores = report.tables["scores"].astype({"task": str, "kind": str})
-            if "seeds" not in scores:
-                continue
-            means = scores.groupby(["task", "kind"])["seeds"].mean()
-            for task in TASKS:
-                cells = [f"{means[task, kind]:.2f}" for kind in METHODS]
-                lines.append(table_line([get_backbone(backbone).title, task, f"another seed, {data}", *cells]))
+    two_seeds = {name: report for name, report in evidence.cues.items() if "seeds" in report.tables["scores"]}
+    for reports, score, compared in (
+        (evidence.faces, "mirrored", "mirrored face, real faces"),
+        (two_seeds, "seeds", "another seed, drawn faces"),
+        (evidence.seeds, "seeds", "another seed, real faces"),
+        (evidence.seeds, "another", "*another face*, same seed, real faces"),
+    ):
+        by_kind = [mean_by_task(reports, kind, score).set_index(["backbone", "task"]) for kind in METHODS]
+        for backbone, task in by_kind[0].index:
+            cells = [interval_cell(table.loc[(backbone, task)], 1, 2) for table in by_kind]
+            lines.append(table_line([get_backbone(backbone).title, task, compared, *cells]))
     return "\n".join(lines) if len(lines) > count else NOT_YET
 
 
