@@ -134,8 +134,9 @@ class Sweep:
             table["age_mae"] = table["age_signed"].abs()
         self.errors = [name for name in SWEPT_ERRORS if name in table]
         self.conditions = list(table[["corruption", "severity"]].drop_duplicates().itertuples(index=False, name=None))
-        num_faces = len(table) // len(self.conditions)
-        if len({tuple(ids) for _, ids in table.groupby(["corruption", "severity"], sort=False)["image_id"]}) > 1:
+        num_faces, left_over = divmod(len(table), len(self.conditions))
+        ids = pd.factorize(table["image_id"])[0]
+        if left_over or (ids.reshape(-1, num_faces) != ids[:num_faces]).any():
             raise InputError("a sweep must have the same faces in every condition. Make it again with: agr robustness")
         self.image_ids = table["image_id"].iloc[:num_faces].reset_index(drop=True)
         values = table[self.errors].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
