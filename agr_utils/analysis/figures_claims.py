@@ -229,7 +229,7 @@ def draw_seeds(evidence: Evidence) -> plt.Figure:
     table = pd.DataFrame(rows)
     if len(table):
         order = {get_backbone(name).title: number for number, name in enumerate(BACKBONES)}
-        table = table.sort_values(["title", "length", "seed"], key=lambda column: column.replace(order))
+        table = table.assign(rank=table["title"].map(order)).sort_values(["rank", "length", "seed"])
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     draw_panels(axes, MATTERS, partial(plots_claims.plot_seeds, table) if len(table) else None)
     drawn.tight_layout()
