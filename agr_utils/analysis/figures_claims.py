@@ -1,6 +1,6 @@
 """Figures of the claims: multi-task or not, bias, architectures, calibration, ablations, noise of the labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +8,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_utils.analysis import plots, plots_claims
+from agr_utils.analysis.ablations import setting_table, watched_history
 from agr_utils.analysis.architectures import COSTS, cost_table, pair_differences
 from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.calibration import coverage_table, reliability
 from agr_utils.analysis.comparisons import Evidence, read_evidence
 from agr_utils.analysis.fairness import ERRORS, group_intervals
 from agr_utils.analysis.figures import figure
-from agr_utils.analysis.metrics import METRICS, summarize
+from agr_utils.analysis.metrics import summarize
 from agr_utils.analysis.multitask import (
     COMPARISONS,
     MATTERS,
@@ -23,7 +24,7 @@ from agr_utils.analysis.multitask import (
     multitask_differences,
 )
 from agr_utils.analysis.noise import noise_floor, twin_differences
-from agr_utils.analysis.results import Run, describe_machine, read_ablations, read_published, read_runs, setting_title
+from agr_utils.analysis.results import Run, describe_machine, read_ablations, read_published, read_runs
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import get_scheme
 
@@ -145,45 +146,36 @@ def draw_coverage(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-def _draw_ablation(runs: list[Run], changed: str, metrics: list[str], first: str) -> plt.Figure:
-    titles = {setting_title(run, changed): run for run in runs}
-    order = sorted(titles, key=lambda title: (title != first, title))
-    drawn, axes = plt.subplots(1, len(metrics), figsize=(12, 1.2 + 0.42 * max(3, len(order))), sharey=True)
-    for ax, metric in zip(axes, metrics, strict=True):
-        if order:
-            summaries = {title: summarize(*titles[title].split("validation")) for title in order}
-            plots.plot_intervals(summaries, metric, ax)
-            scale = 100 if METRICS[metric][1] == "%" else 1
-            ax.axvline(scale * summaries[order[0]].loc[metric, "value"], color=plots.NEUTRAL, lw=1, ls="--")
-        else:
-            plots_claims.draw_nothing(ax, NOTHING)
+def _draw_ablation(runs: list[Run], ablation: str, metrics: Sequence[str]) -> plt.Figure:
+    table = setting_table(runs, ablation)
+    drawn, axes = plt.subplots(1, len(metrics), figsize=(12, 1.6 + 0.4 * max(3, len(runs))), sharey=True)
+    draw_panels(axes, metrics, partial(plots_claims.plot_settings, table) if table["value"].notna().any() else None)
     drawn.tight_layout()
     return drawn
 
 
 @figure("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations)
 def draw_balancing(ablations: dict[str, list[Run]]) -> plt.Figure:
-    """Equal weights against a sweep and learned ones."""
-    return _draw_ablation(ablations.get("balancing", []), "balancing", list(MATTERS), "equal weights")
+    """A sweep of weights and learned ones against equal ones."""
+    return _draw_ablation(ablations.get("balancing", []), "balancing", tuple(MATTERS))
 
 
 @figure("age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations)
 def draw_age_heads(ablations: dict[str, list[Run]]) -> plt.Figure:
-    """Four formulations of the age."""
-    metrics = [name for name in METRICS if name.startswith("age")]
-    return _draw_ablation(ablations.get("age_heads", []), "age_heads", metrics, "distribution")
+    """Three formulations of the age against the distribution."""
+    return _draw_ablation(ablations.get("age_heads", []), "age_heads", ("age_mae", "age_cs5"))
 
 
 @figure("conflict", "Do the tasks pull the backbone apart? MobileNetV3, equal weights, while it trains", read_ablations)
 def draw_conflict(ablations: dict[str, list[Run]]) -> plt.Figure:
     """Cosines between the tasks' gradients."""
-    drawn, axes = plt.subplots(1, 2, figsize=(9.5, 3.8))
-    measured = [run.history for run in ablations.get("balancing", []) if "cosine_age_gender" in run.history]
-    for history in measured[:1]:
+    drawn, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
+    history = watched_history(ablations.get("balancing", []))
+    if history is None:
+        for ax in axes:
+            plots_claims.draw_nothing(ax, NOTHING)
+    else:
         plots_claims.plot_cosines(history, axes)
-        axes[0].legend(frameon=False, fontsize=10)
-    for ax in axes if not measured else ():
-        plots_claims.draw_nothing(ax, NOTHING)
     drawn.tight_layout()
     return drawn
 

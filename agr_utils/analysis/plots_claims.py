@@ -7,14 +7,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
+from agr_utils.analysis.ablations import gradient_agreement
 from agr_utils.analysis.architectures import COSTS, on_front
 from agr_utils.analysis.fairness import ERRORS
 from agr_utils.analysis.metrics import METRICS
-from agr_utils.analysis.multitask import COMPARISONS
+from agr_utils.analysis.multitask import COMPARISONS, MATTERS
 from agr_utils.analysis.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import get_backbone
 
 COMPARISON_STYLE = {"a": ("#0072B2", "o", -0.16), "b": ("#D55E00", "s", 0.16), "long": ("#6b6b6b", "D", 0.0)}
+PAIR_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))  # of two tasks
 FILL = "#e8e8e8"  # of what does not matter
 
 
@@ -217,6 +219,30 @@ def plot_coverage(table: pd.DataFrame, ax: Axes, colour: str = "#0072B2", asked:
     return ax
 
 
+def plot_settings(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """What each setting of an ablation changes in one metric, a row a setting; filled where the interval leaves out 0.
+
+    Args:
+        table: see ``setting_table``.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    scale, unit = metric_scale(METRICS[metric][1])
+    rows = table[table["metric"] == metric].reset_index(drop=True)
+    usual, others = rows.iloc[0], rows.iloc[1:]
+    for number, row in others.iterrows():
+        draw_interval(ax, row, number - 1, NEUTRAL, "o", not row["low"] < 0 < row["high"], scale)
+    if metric in MATTERS:
+        ax.axvspan(-scale * MATTERS[metric], scale * MATTERS[metric], color=FILL, zorder=0)
+    ax.axvline(0, color=NEUTRAL, lw=1)
+    ax.set_yticks(range(len(others)), others["setting"])
+    ax.set_ylim(len(others) - 0.5, -0.5)
+    digits = 2 if unit == "years" else 1
+    ax.set_title(f"{METRICS[metric][0]} ({usual['setting']}: {scale * usual['absolute']:.{digits}f})")
+    ax.set_xlabel(f"change ({unit})\n← worse      better →")
+    return ax
+
+
 def plot_cosines(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
     """How far the tasks' gradients agree while a network trains: their mean cosine, and how often they pull apart.
 
@@ -224,20 +250,23 @@ def plot_cosines(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
         history: of a run with ``conflict_steps``.
         axes: two.
     """
-    pairs = [column.removeprefix("cosine_") for column in history if column.startswith("cosine_")]
-    styles = zip(pairs, ("#0072B2", "#D55E00", "#009E73"), "osD", strict=False)
-    for pair, colour, marker in styles:
-        label = pair.replace("_", " and ")
-        axes[0].plot(history["epoch"], history[f"cosine_{pair}"], marker, ls="-", color=colour, ms=5, label=label)
-        axes[1].plot(
-            history["epoch"], 100 * history[f"conflict_{pair}"], marker, ls="-", color=colour, ms=5, label=label
-        )
-    axes[0].axhline(0, color=NEUTRAL, lw=1)
-    axes[0].set_ylabel("cosine of the gradients\n(mean of an epoch)")
-    axes[1].set_ylabel("steps at which they\npull apart (%)")
-    axes[1].set_ylim(0, 100)
-    for ax in axes:
+    means = gradient_agreement(history).set_index(["measure", "pair"])
+    titles = {
+        "cosine": "cosine of the gradients\n(mean of an epoch)",
+        "conflict": "steps at which they\npull apart (%)",
+    }
+    for ax, (measure, title) in zip(axes, titles.items(), strict=True):
+        scale, digits = (1, 2) if measure == "cosine" else (100, 0)
+        for (pair, mean), (colour, marker) in zip(means.loc[measure].iterrows(), PAIR_STYLES, strict=False):
+            value, low, high = (scale * mean[["value", "low", "high"]]).map(f"{{:.{digits}f}}".format)
+            label = f"{pair.replace('_', ' and ')}: {value} [{low}, {high}]"
+            values = scale * history[f"{measure}_{pair}"]
+            ax.plot(history["epoch"], values, marker, ls="-", color=colour, ms=5, label=label)
+        ax.set_ylabel(title)
         ax.set_xlabel("epoch")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=10)
+    axes[0].axhline(0, color=NEUTRAL, lw=1)
+    axes[1].set_ylim(0, 100)
     return axes
 
 

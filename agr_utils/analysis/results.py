@@ -144,17 +144,6 @@ def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
     return {folder.name: read_folder(folder) for folder in folders}
 
 
-def setting_title(run: Run, changed: str) -> str:
-    """What sets a run of an ablation apart, in a few words."""
-    config = run.about["config"]
-    if changed == "age_heads":
-        return config["age_head"]
-    if config["balancing"] != "fixed":
-        return config["balancing"]
-    weights = [f"{task} × {weight:g}" for task, weight in config["task_weights"].items() if weight != 1]
-    return ", ".join(weights) or "equal weights"
-
-
 def read_published(path: Path) -> pd.DataFrame:
     """``results/published.csv``, as text: an empty cell was not found in the source."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -3,15 +3,17 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from agr_utils.analysis.ablations import gradient_agreement, setting_table, watched_history
 from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.evaluation import ALL_METRICS, MORE_METRICS, evaluate_table
-from agr_utils.analysis.markdown import error_cell, header_lines, table_line
+from agr_utils.analysis.markdown import error_cell, header_lines, interval_cell, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.noise import noise_floor, twin_differences
-from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs, setting_title
+from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs
 from agr_utils.models.backbones import BACKBONES
 
 NOT_YET = "No finished runs yet."
@@ -28,6 +30,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "seeds": seeds_table(evidence),
         "equal-epochs": runs_table({run.title: run for run in _in_order(equal)}, "Architecture", "test"),
         "balancing": ablation_table(ablations, "balancing", "Weights"),
+        "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
         "noise": noise_table(),
         "published": published_tables(results_dir / "published.csv"),
@@ -81,10 +84,33 @@ def seeds_table(evidence: Evidence) -> str:
 
 
 def ablation_table(ablations: dict[str, list[Run]], name: str, title: str) -> str:
-    """A row a setting; the one that all other runs of the project use comes first."""
-    runs = {setting_title(run, name): run for run in ablations.get(name, [])}
-    usual = ("equal weights", "distribution")
-    return runs_table(dict(sorted(runs.items(), key=lambda item: (item[0] not in usual, item[0]))), title, "validation")
+    """A row a setting: each metric, and by how much it is better than with the usual setting, which comes first."""
+    table = setting_table(ablations.get(name, []), name)
+    if table.empty:
+        return NOT_YET
+    metrics = list(table["metric"].unique())
+    lines = header_lines([title, *_titles(metrics)])
+    for setting, rows in table.groupby("setting", sort=False):
+        cells = []
+        for _, row in rows.iterrows():
+            years = ALL_METRICS[row["metric"]][1] == "years"
+            value = f"{row['absolute']:.2f}" if years else f"{100 * row['absolute']:.1f}"
+            cells.append(value if np.isnan(row["value"]) else f"{value} ({error_cell(row, years, '+')})")
+        lines.append(table_line([setting, *cells]))
+    return "\n".join(lines)
+
+
+def conflict_table(ablations: dict[str, list[Run]]) -> str:
+    """Cosines between the tasks' gradients over the whole training that was watched."""
+    history = watched_history(ablations.get("balancing", []))
+    if history is None:
+        return NOT_YET
+    lines = header_lines(["Tasks", "Cosine of their gradients", "Steps at which they pull apart (%)"])
+    for pair, rows in gradient_agreement(history).groupby("pair", sort=False):
+        means = rows.set_index("measure")
+        cells = [interval_cell(means.loc["cosine"], 1, 2, "+"), interval_cell(means.loc["conflict"], 100, 0)]
+        lines.append(table_line([pair.replace("_", " and "), *cells]))
+    return "\n".join(lines)
 
 
 def noise_table() -> str:

@@ -1,0 +1,55 @@
+"""Ablations: changes against the usual setting, paired by face, and how far gradients agree."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agr_utils.analysis.ablations import gradient_agreement, setting_table
+from agr_utils.analysis.metrics import summarize
+from agr_utils.analysis.results import Run
+from agr_utils.analysis.tables_evidence import NOT_YET, ablation_table, conflict_table
+
+NUM_FACES = 300
+
+
+def make_run(weights: dict[str, float], error: float, order: int = 1, history: pd.DataFrame | None = None) -> Run:
+    """A run whose ages are off by ``error`` years more than a difficulty that all runs share."""
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(4, NUM_FACES)
+    ids = [f"face-{number}" for number in range(NUM_FACES)]
+    table = pd.DataFrame({"image_id": ids, "split": "validation", "age": 30, "age_pred": 30 + hard + error})
+    table = table.astype({"image_id": "string", "age": "Int64"})[::order]
+    config = {"balancing": "fixed", "task_weights": {"age": 1.0, "gender": 1.0} | weights}
+    return Run("made-up", {"config": config}, pd.DataFrame() if history is None else history, table)
+
+
+def test_a_setting_is_compared_with_the_usual_one_face_by_face():
+    usual, better = make_run({}, 1.0), make_run({"age": 3.0}, 0.5, order=-1)  # rows in another order
+    table = setting_table([better, usual], "balancing").query("metric == 'age_mae'").set_index("setting")
+    assert list(table.index) == ["equal weights", "age × 3"]
+    assert np.isnan(table.loc["equal weights", "value"])
+    expected = summarize(*better.split("validation")).loc["age_mae", "value"]
+    assert table.loc["age × 3", "absolute"] == pytest.approx(expected)
+    # Half a year less on every face, whatever its difficulty: paired, there is nothing to be unsure of.
+    assert table.loc["age × 3", ["value", "low", "high"]].tolist() == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_without_the_usual_setting_there_is_no_change():
+    table = setting_table([make_run({"age": 3.0}, 0.5)], "balancing")
+    assert table["absolute"].notna().all() and table["value"].isna().all()
+    assert ablation_table({"balancing": [make_run({"age": 3.0}, 0.5)]}, "balancing", "Weights").count("\n") == 2
+    assert ablation_table({}, "balancing", "Weights") == NOT_YET and setting_table([], "balancing").empty
+
+
+def test_gradients_agree_on_average_over_the_steps():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 2.5], "step": [100, 200, 250], "cosine_age_gender": [0.1, 0.3, -0.2]}
+        | {"conflict_age_gender": [0.5, 0.0, 1.0]}
+    )
+    table = gradient_agreement(history).set_index("measure")
+    assert table.loc["cosine", "value"] == pytest.approx((0.1 * 100 + 0.3 * 100 - 0.2 * 50) / 250)
+    assert table.loc["conflict", "value"] == pytest.approx(0.4)
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    run = make_run({}, 1.0, history=history)
+    assert "| age and gender | +0.12 [" in conflict_table({"balancing": [make_run({}, 1.0), run]})
+    assert conflict_table({"balancing": [make_run({}, 1.0)]}) == NOT_YET
