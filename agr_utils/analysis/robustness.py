@@ -1,6 +1,7 @@
 """Errors of a model on changed faces: one sweep of a model, and what sweeps say side by side."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,7 @@ class Sweep:
         return GroupBootstrap(groups_of(self.image_ids))
 
 
+@lru_cache(maxsize=16)
 def curve_table(swept: Sweep) -> pd.DataFrame:
     """Errors against severity: rows ``corruption, severity, error, value, low, high``; severity 0 is clean."""
     count = len(swept.values)
@@ -186,7 +188,7 @@ def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.D
         raise InputError("these sweeps have no error in common: their models have no task in common")
     first = ours[0]
     for swept in (*ours, *theirs):
-        if list(swept.image_ids) != list(first.image_ids) or swept.conditions != first.conditions:
+        if not swept.image_ids.equals(first.image_ids) or swept.conditions != first.conditions:
             raise InputError("sweeps of different faces or corruptions cannot be compared. Make them with one setting")
     difference = np.stack([other[name] - mine[name] for name in errors], axis=2)  # (n, corruptions, errors)
     samples = first.bootstrap().means(difference.reshape(len(difference), -1))

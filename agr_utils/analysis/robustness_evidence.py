@@ -1,6 +1,7 @@
 """The published sweeps side by side: architectures, multi-task and single-task, groups, augmentation, expression."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from agr_utils.analysis.fairness import error_rows
 from agr_utils.analysis.results import Run, read_beside, read_folder, read_labels_from_split, read_runs, read_short_runs
 from agr_utils.analysis.robustness import SWEPT_ERRORS, Sweep, group_differences, increase_differences, read_sweep
 from agr_utils.data.corruptions import SEVERITIES
-from agr_utils.data.synthetic import SyntheticSettings, draw_faces
+from agr_utils.data.synthetic import SyntheticFaces, SyntheticSettings, draw_faces
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS, get_scheme
 from agr_utils.training.run import SWEEP_FILE
@@ -129,6 +130,7 @@ def answers_in_the_dark(evidence: RobustnessEvidence) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("severity")
 
 
+@lru_cache(maxsize=16)
 def mean_errors(swept: Sweep) -> pd.DataFrame:
     """Errors averaged over the severities: rows ``corruption, error, value, low, high``, the first ones clean."""
     clean = swept.values[:, :1]
@@ -158,9 +160,7 @@ def nuisance_errors(run: Run, names: tuple[str, ...] = tuple(NUISANCES)) -> pd.D
         Rows ``nuisance, level, count, error, value, low, high``: level is the middle of a bin, or 0 and 1.
     """
     config = run.about["config"]
-    settings = SyntheticSettings(**config["synthetic"])
-    # What varies does not depend on the size of the pictures, so they are drawn small.
-    drawn = draw_faces(config["num_images"] or 4_000, 24, config["data_seed"], settings)
+    drawn = _draw_small(config["num_images"] or 4_000, config["data_seed"], SyntheticSettings(**config["synthetic"]))
     table, _ = run.split("test")
     place = drawn.faces.reset_index().set_index("image_id").loc[table["image_id"], "index"].to_numpy()
     errors = error_rows(table)[list(SWEPT_ERRORS)].to_numpy(dtype=float)
@@ -176,6 +176,12 @@ def nuisance_errors(run: Run, names: tuple[str, ...] = tuple(NUISANCES)) -> pd.D
             counted = int(members[:, number].sum())
             parts.append(part.assign(nuisance=name, level=level, count=counted, error=list(SWEPT_ERRORS)))
     return pd.concat(parts, ignore_index=True)
+
+
+@lru_cache(maxsize=4)  # architectures are trained on the same faces
+def _draw_small(num_images: int, seed: int, settings: SyntheticSettings) -> SyntheticFaces:
+    """Small pictures: what varies does not depend on their size."""
+    return draw_faces(num_images, 24, seed, settings)
 
 
 def _middles(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
