@@ -91,10 +91,14 @@ def test_means_and_intervals_agree_with_what_is_known():
 def test_group_means_are_those_of_each_group():
     values = np.array([[1.0], [2.0], [np.nan], [6.0]])
     members = np.array([[True, False], [True, True], [False, True], [False, True]])
-    samples = GroupBootstrap([0, 1, 2, 3], 10).group_means(values, members)
+    bootstrap = GroupBootstrap([0, 1, 2, 3], 10)
+    samples = bootstrap.group_means(values, members)
     assert samples.shape == (11, 1, 2)
     assert samples[0, 0].tolist() == [1.5, 4.0]
     assert gaps(samples)[0, 0] == 2.5
+    spread = np.where(members, values, np.nan)  # the same, with what is not a member left out
+    assert np.allclose(samples[:, 0], bootstrap.means(spread), equal_nan=True)
+    assert np.isnan(bootstrap.group_means(values, np.zeros((4, 1), dtype=bool))).all()
 
 
 def test_p_values_are_uniform_where_there_is_nothing():

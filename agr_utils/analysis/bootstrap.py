@@ -28,20 +28,23 @@ class GroupBootstrap:
         self.num_groups = len(names)
         self._weights = _draw_weights(self.num_groups, num_resamples, seed)
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums of columns: (n, c) to (R + 1, c) float64."""
-        by_group = np.zeros((self.num_groups, values.shape[1]))
-        np.add.at(by_group, self.codes, values)
-        return np.concatenate([block.astype(np.float64) @ by_group for block in self._weights])
+    def sums(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Sums of columns: (n, c), or (k, c) for k of the images, to (R + 1, c) float64."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        by_group = np.zeros((len(present), values.shape[1]))
+        np.add.at(by_group, codes, values)
+        return np.concatenate([block[:, present].astype(np.float64) @ by_group for block in self._weights])
 
-    def means(self, values: np.ndarray) -> np.ndarray:
-        """Means of columns over what is not NaN: (n, c) to (R + 1, c) float64; NaN where nothing is left."""
+    def means(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Means of columns over what is not NaN, shaped as ``sums``; NaN where nothing is left."""
         values = np.asarray(values, dtype=float)
+        if not len(values):
+            return np.full_like(self.sums(values, rows), np.nan)
         counted = ~np.isnan(values)
         # Many columns lack the same labels. Compared as bytes, which is far faster than np.unique along an axis.
         packed = np.ascontiguousarray(np.packbits(counted, axis=0).T)
         _, first, column = np.unique(packed.view(f"V{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True)
-        sums = self.sums(np.concatenate([counted[:, first], np.where(counted, values, 0.0)], axis=1))
+        sums = self.sums(np.concatenate([counted[:, first], np.where(counted, values, 0.0)], axis=1), rows)
         with np.errstate(invalid="ignore"):
             return sums[:, len(first) :] / sums[:, column]
 
@@ -50,15 +53,13 @@ class GroupBootstrap:
 
         Args:
             values: (n, c), NaN where an image does not count.
-            members: (n, g) bool.
+            members: (n, g) bool; of an empty set there is no mean.
 
         Returns:
             (R + 1, c, g).
         """
-        values = np.asarray(values, dtype=float)
-        spread = np.where(members[:, None, :], values[:, :, None], np.nan)  # (n, c, g)
-        shape = (values.shape[1], members.shape[1])
-        return self.means(spread.reshape(len(values), -1)).reshape(-1, *shape)
+        rows = [np.flatnonzero(member) for member in members.T]
+        return np.stack([self.means(values[chosen], chosen) for chosen in rows], axis=2)
 
 
 @lru_cache(maxsize=4)
