@@ -41,6 +41,15 @@ def draw_interval(
     ax.plot(scale * row["value"], position, marker, color=colour, mfc=face, mew=1.8, ms=8)
 
 
+def _frame_rows(ax: Axes, names: Sequence[str], matters: float) -> None:
+    """Name the rows of differences, and mark 0 and, where it is above 0, the range that does not matter."""
+    if matters:
+        ax.axvspan(-matters, matters, color=FILL, zorder=0)
+    ax.axvline(0, color=NEUTRAL, lw=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
 def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
     """What multi-task learning changes in one metric, a row an architecture and one for their mean.
 
@@ -170,12 +179,8 @@ def plot_pairs(pairs: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     for number, row in rows.iterrows():
         title = get_backbone(row["first" if row["value"] > 0 else "second"]).title
         draw_interval(ax, row, number, COLOURS[title], "o", row["call"] in ("better", "worse"), scale)
-    matters = scale * rows["matters"].iloc[0]
-    ax.axvspan(-matters, matters, color=FILL, zorder=0)
-    ax.axvline(0, color=NEUTRAL, lw=1)
     names = [f"{get_backbone(row.first).title} – {get_backbone(row.second).title}" for row in rows.itertuples()]
-    ax.set_yticks(range(len(rows)), names)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _frame_rows(ax, names, scale * rows["matters"].iloc[0])
     ax.set_title(METRICS[metric][0])
     ax.set_xlabel(f"difference ({unit})\n← second better      first better →")
     return ax
@@ -232,11 +237,7 @@ def plot_settings(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     usual, others = rows.iloc[0], rows.iloc[1:]
     for number, row in others.iterrows():
         draw_interval(ax, row, number - 1, NEUTRAL, "o", not row["low"] < 0 < row["high"], scale)
-    if metric in MATTERS:
-        ax.axvspan(-scale * MATTERS[metric], scale * MATTERS[metric], color=FILL, zorder=0)
-    ax.axvline(0, color=NEUTRAL, lw=1)
-    ax.set_yticks(range(len(others)), others["setting"])
-    ax.set_ylim(len(others) - 0.5, -0.5)
+    _frame_rows(ax, others["setting"], scale * MATTERS.get(metric, 0.0))
     digits = 2 if unit == "years" else 1
     ax.set_title(f"{METRICS[metric][0]} ({usual['setting']}: {scale * usual['absolute']:.{digits}f})")
     ax.set_xlabel(f"change ({unit})\n← worse      better →")
