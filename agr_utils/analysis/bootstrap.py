@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 COVERAGE = 0.95  # of every interval shown, unless it says otherwise
-_BLOCK = 500  # resamples at a time, which bounds the memory
+_BLOCK = 100  # resamples at a time: few enough for a processor's cache once they are float64
 
 
 class GroupBootstrap:
@@ -33,7 +33,8 @@ class GroupBootstrap:
         present, codes = np.unique(self.codes[rows], return_inverse=True)
         by_group = np.zeros((len(present), values.shape[1]))
         np.add.at(by_group, codes, values)
-        return np.concatenate([block[:, present].astype(np.float64) @ by_group for block in self._weights])
+        columns = slice(None) if len(present) == self.num_groups else present  # an index of all would copy them
+        return np.concatenate([block[:, columns].astype(np.float64) @ by_group for block in self._weights])
 
     def means(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Means of columns over what is not NaN, shaped as ``sums``; NaN where nothing is left."""

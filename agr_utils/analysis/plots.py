@@ -70,7 +70,7 @@ def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> 
         ax.plot(
             minutes, run.history[column], color=COLOURS[run.title], marker=MARKERS[run.title], ms=4, label=run.title
         )
-    ax.set_xlabel("training time (minutes of one CPU core)")
+    ax.set_xlabel("minutes of one CPU core")
     ax.set_ylabel(ylabel)
     return ax
 

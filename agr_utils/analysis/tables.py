@@ -1,14 +1,11 @@
 """The tables of the README and the docs, filled in from ``results/``."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from agr_utils.analysis.claims import all_findings
 from agr_utils.analysis.comparisons import Evidence, read_evidence
-from agr_utils.analysis.figures import Reader
 from agr_utils.analysis.map_evidence import read_map_evidence
 from agr_utils.analysis.markdown import error_cell, fill_table, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
@@ -20,18 +17,17 @@ from agr_utils.analysis.tables_robustness import robustness_tables
 from agr_utils.models.backbones import BACKBONES
 
 
-def fill_tables(results_dir: Path, root: Path, read: Callable[[Reader], Any]) -> list[Path]:
+def fill_tables(results_dir: Path, root: Path) -> list[Path]:
     """Write every table into its page.
 
     Args:
         results_dir: published runs and benchmarks.
         root: folder of the pages.
-        read: gives what a reader makes of ``results_dir``; each is asked for once.
 
     Returns:
         The pages.
     """
-    bench, evidence, maps = read_bench(results_dir), read(read_evidence), read(read_map_evidence)
+    bench, evidence, maps = read_bench(results_dir), read_evidence(results_dir), read_map_evidence(results_dir)
     fill_table(root / "README.md", "real-faces", real_faces_table(read_runs(results_dir), read_speeds(results_dir)))
     fill_table(root / "README.md", "claims", claims_table(evidence))
     scaling = root / "docs" / "scaling.md"
@@ -43,7 +39,7 @@ def fill_tables(results_dir: Path, root: Path, read: Callable[[Reader], Any]) ->
         fill_table(evidence_page, name, table)
     fill_table(root / "README.md", "maps", trust_table(maps))
     inside = root / "docs" / "looking_inside.md"
-    for name, table in (map_tables(maps) | robustness_tables(read(read_robustness))).items():
+    for name, table in (map_tables(maps) | robustness_tables(read_robustness(results_dir))).items():
         fill_table(inside, name, table)
     return [root / "README.md", scaling, evidence_page, inside]
 
