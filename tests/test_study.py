@@ -209,11 +209,12 @@ def test_a_run_whose_dask_worker_is_killed_goes_on_with_another(tmp_path: Path, 
         command += ["--scheduler", read_json(file)["address"]]
         client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         processes.append(client)
-        while not (folder / STATE_FILE).exists():
+        table = folder / HISTORY_FILE  # there before it has a row, and after the state
+        while not table.exists() or len(table.read_text().splitlines()) < 2:
             assert client.poll() is None, client.stderr.read()
             time.sleep(0.05)
         os.kill(processes_of(folder)[0], signal.SIGKILL)
-        history = pd.read_csv(folder / HISTORY_FILE)
+        history = pd.read_csv(table)
         _, errors = client.communicate(timeout=120)
     finally:
         for process in processes:
