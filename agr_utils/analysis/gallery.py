@@ -1,6 +1,5 @@
 """Redraw every published figure and table from ``results/``: no image, no weight, no GPU."""
 
-import os
 from pathlib import Path
 
 import joblib
@@ -36,7 +35,7 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
     readers = list(dict.fromkeys(read for _, read, _ in FIGURES.values()))
     calls = [joblib.delayed(fill_tables)(results_dir, root)] if root else []
     calls += [joblib.delayed(_draw_figures_of)(read, results_dir, figures_dir) for read in readers]
-    with joblib.parallel_config("loky", n_jobs=min(jobs or os.cpu_count() or 1, len(calls)), inner_max_num_threads=1):
+    with joblib.parallel_config("loky", n_jobs=min(jobs or joblib.cpu_count(), len(calls)), inner_max_num_threads=1):
         done = joblib.Parallel(batch_size=1)(calls)
     page = ["# Figures", "", "Drawn by `make figures` from the committed results.", ""]
     for name, (caption, *_) in FIGURES.items():
