@@ -168,15 +168,7 @@ def train(
     )
     check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
     with get_processes().main_process_first():  # of several, one decodes and the others find its cache
-        faces = load_data(
-            config.data,
-            image_size,
-            source,
-            num_images,
-            protocol=protocol,
-            skip_unreadable=skip_unreadable,
-            settings=config.synthetic,
-        )
+        faces = load_data(source=source, skip_unreadable=skip_unreadable, **config.data_settings())
     splits = ("validation",) if no_test else ("validation", "test")
     with say_how_to_go_on():
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)

@@ -93,6 +93,6 @@ def test_tensorboard_that_is_not_installed_is_one_clear_line(
     data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_clear_line
 ):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    monkeypatch.setattr("agr_utils.training.loop.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("agr_utils.training.accelerator.is_tensorboard_available", lambda: False)
     with one_clear_line("TensorBoard is not installed", "pip install tensorboard"):
         Trainer(CONFIG, data, tmp_path, tensorboard=True)

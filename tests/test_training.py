@@ -9,11 +9,20 @@ import torch
 
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
+from agr_utils.runtime import read_json, write_json
+from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
 from agr_utils.training.checkpoints import save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.loop import Trainer
-from agr_utils.training.run import CHECKPOINT_FILE, check_run_folder, load_model, predict_split, train_run
+from agr_utils.training.run import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    check_run_folder,
+    load_model,
+    predict_split,
+    train_run,
+)
 
 CONFIG = TrainConfig(
     backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32"
@@ -89,6 +98,44 @@ def test_a_run_folder_of_another_config_is_refused(finished_run: tuple[Path, pd.
     file.write_text("")
     with pytest.raises(InputError, match="a file, not a folder"):
         check_run_folder(CONFIG, file)
+
+
+def can_bf16(monkeypatch: pytest.MonkeyPatch, yes: bool) -> None:
+    """Have the processor have, or lack, instructions for bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: yes)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
+@pytest.mark.parametrize(
+    "backbone, bf16, begun, chosen",
+    [
+        ("custom_cnn", True, None, "bf16"),
+        ("custom_cnn", False, None, "no"),
+        ("mobilenet_v3", True, None, "no"),
+        ("custom_cnn", True, "no", "no"),
+        ("mobilenet_v3", True, "bf16", "bf16"),
+        ("custom_cnn", False, "bf16", "no"),
+        ("custom_cnn", False, "fp16", "no"),
+    ],
+)
+def test_a_run_keeps_its_precision_where_it_can(monkeypatch, backbone: str, bf16: bool, begun: str, chosen: str):
+    can_bf16(monkeypatch, bf16)
+    assert choose_precision(replace(CONFIG, backbone=backbone, precision="auto"), begun) == chosen
+    assert choose_precision(replace(CONFIG, backbone=backbone, precision="fp16"), begun) == "fp16"
+
+
+def test_a_run_goes_on_in_its_precision_on_another_machine(monkeypatch, data: FaceData, tmp_path: Path, caplog):
+    config = replace(CONFIG, precision="auto")
+    can_bf16(monkeypatch, False)
+    train_run(config, data, tmp_path / "run")
+    can_bf16(monkeypatch, True)
+    train_run(config, data, tmp_path / "run")
+    assert read_json(tmp_path / "run" / CONFIG_FILE)["precision"] == "no" and not caplog.messages
+    write_json(tmp_path / "run" / CONFIG_FILE, read_json(tmp_path / "run" / CONFIG_FILE) | {"precision": "bf16"})
+    can_bf16(monkeypatch, False)
+    train_run(config, data, tmp_path / "run")
+    assert "begun in precision 'bf16'" in caplog.text
 
 
 def test_missing_labels_are_trained_around(data: FaceData):

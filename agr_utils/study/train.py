@@ -118,13 +118,4 @@ def _write_error(folder: Path, reason: str) -> str:
 
 def load_data_of(config: TrainConfig, options: RunOptions) -> FaceData:
     """The data of a run, kept for the next run of this process."""
-    return _load_data_once(
-        config.data,
-        config.image_size,
-        options.source,
-        config.num_images,
-        config.data_seed,
-        config.protocol,
-        options.skip_unreadable,
-        config.synthetic,
-    )
+    return _load_data_once(source=options.source, skip_unreadable=options.skip_unreadable, **config.data_settings())

@@ -113,6 +113,17 @@ class TrainConfig:
         chosen["task_weights"] = TASK_WEIGHTS | {"age": profile.age_weight}
         return cls(**(chosen | settings))
 
+    def data_settings(self) -> dict:
+        """Which images: arguments of ``agr_utils.data.load.load_data``."""
+        return {
+            "name": self.data,
+            "image_size": self.image_size,
+            "num_images": self.num_images,
+            "seed": self.data_seed,
+            "protocol": self.protocol,
+            "settings": self.synthetic,
+        }
+
     def to_dict(self) -> dict:
         """As JSON-able values."""
         return asdict(self) | {"tasks": list(self.tasks)}

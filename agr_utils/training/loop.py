@@ -12,9 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -24,9 +21,9 @@ from tqdm import tqdm
 from agr_utils.data.augment import augment
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.models.backbones import get_backbone
 from agr_utils.models.multitask import MultiTaskNet, normalize
 from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, write_json
+from agr_utils.training.accelerator import create_accelerator
 from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
 from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
@@ -47,6 +44,7 @@ class Trainer:
         output_dir: where to save the state and the history; None saves nothing.
         save_minutes: between two saves within an epoch; at its end the state is always saved.
         tensorboard: also write the history as TensorBoard events into ``output_dir``.
+        begun: precision that the run was begun in, see ``choose_precision``.
 
     Raises:
         InputError: if there are fewer images than a batch holds, or TensorBoard is asked for and not installed.
@@ -59,6 +57,7 @@ class Trainer:
         output_dir: Path | None = None,
         save_minutes: float = 5.0,
         tensorboard: bool = False,
+        begun: str | None = None,
     ):
         keep_freed_memory()
         seed_everything(config.seed)
@@ -86,7 +85,7 @@ class Trainer:
             config.age_head,
         ).to(memory_format=torch.channels_last)
         self.weights_source = model.weights_source
-        self.accelerator = create_accelerator(config, self.output_dir, tensorboard)
+        self.accelerator = create_accelerator(config, self.output_dir, tensorboard, begun)
         self.ema = ModelEmaV3(
             model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8
         )
@@ -329,31 +328,3 @@ class Trainer:
 def _draw_seed(*entropy: int) -> int:
     """A 32-bit seed that depends on all the given numbers."""
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-
-def create_accelerator(config: TrainConfig, output_dir: Path | None, tensorboard: bool) -> Accelerator:
-    """Device, precision, processes and trackers, by accelerate."""
-    if tensorboard and output_dir is None:
-        raise InputError("TensorBoard events need a run folder: give an output_dir")
-    if tensorboard and not is_tensorboard_available():
-        raise InputError("TensorBoard is not installed. Install it with: pip install tensorboard")
-    AcceleratorState._reset_state()  # a notebook trains several models, each at its own precision
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(config),
-        log_with="tensorboard" if tensorboard else None,
-        project_dir=output_dir if tensorboard else None,
-    )
-    if tensorboard:
-        accelerator.init_trackers("tensorboard")
-    return accelerator
-
-
-def choose_precision(config: TrainConfig) -> str:
-    """Precision in accelerate's terms: ``no``, ``bf16`` or ``fp16``."""
-    precision = config.precision
-    if precision == "auto" and torch.cuda.is_available():
-        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    elif precision == "auto":
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        precision = get_backbone(config.backbone).cpu_precision if has_bf16 else "fp32"
-    return "no" if precision == "fp32" else precision

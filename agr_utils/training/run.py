@@ -1,5 +1,6 @@
 """A run from start to finish: train, predict, and write down everything that the results depend on."""
 
+import logging
 import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +22,8 @@ from agr_utils.training.predictions import conformal_widening, predict_rows, pre
 
 CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safetensors", "predictions.parquet"
 MAPS_FOLDER, SWEEP_FILE = "maps", "robustness.parquet"  # of agr explain and agr robustness
+
+logger = logging.getLogger(__name__)
 
 
 def train_run(
@@ -62,8 +65,14 @@ def train_run(
             num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
             config = replace(config, num_epochs=planned)
-        trainer = Trainer(config, data, output_dir, save_minutes, tensorboard)
+        begun = begun_precision(output_dir)
+        trainer = Trainer(config, data, output_dir, save_minutes, tensorboard, begun)
         about = describe_run(trainer, command, minutes)
+        if begun not in (None, about["precision"]):
+            logger.warning(
+                "%s: begun in precision '%s', which this machine lacks; it goes on in '%s', to other numbers",
+                output_dir, begun, about["precision"],
+            )  # fmt: skip
         trainer.resume()
         if process.is_main_process:
             write_json(output_dir / CONFIG_FILE, about)
@@ -115,6 +124,12 @@ def planned_epochs(output_dir: Path, minutes: float) -> float | None:
         return None
     about = read_json(output_dir / CONFIG_FILE)
     return about["config"]["num_epochs"] if about.get("minutes") == minutes else None
+
+
+def begun_precision(output_dir: Path) -> str | None:
+    """Precision, in accelerate's terms, of the run in a folder; None where there is none."""
+    path = output_dir / CONFIG_FILE
+    return read_json(path).get("precision") if path.exists() else None
 
 
 def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
@@ -190,17 +205,7 @@ def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, F
     """
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     config = TrainConfig.from_dict(about["config"])
-    data = load_data(
-        config.data,
-        config.image_size,
-        source,
-        config.num_images,
-        config.data_seed,
-        config.protocol,
-        skip_unreadable=True,
-        settings=config.synthetic,
-    )
-    return model, data, config
+    return model, load_data(source=source, skip_unreadable=True, **config.data_settings()), config
 
 
 def current_commit() -> str:

@@ -1,0 +1,67 @@
+"""Where and how precisely a run computes, by accelerate: device, precision, processes, trackers."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_tensorboard_available
+
+from agr_utils.errors import InputError
+from agr_utils.models.backbones import get_backbone
+from agr_utils.training.config import TrainConfig
+
+
+def create_accelerator(
+    config: TrainConfig, output_dir: Path | None = None, tensorboard: bool = False, begun: str | None = None
+) -> Accelerator:
+    """Make the accelerator of one run.
+
+    Args:
+        config: what is trained.
+        output_dir: the run folder.
+        tensorboard: write the history as TensorBoard events into it.
+        begun: see ``choose_precision``.
+
+    Raises:
+        InputError: if TensorBoard is asked for without a folder, or is not installed.
+    """
+    if tensorboard and output_dir is None:
+        raise InputError("TensorBoard events need a run folder: give an output_dir")
+    if tensorboard and not is_tensorboard_available():
+        raise InputError("TensorBoard is not installed. Install it with: pip install tensorboard")
+    AcceleratorState._reset_state()  # a notebook trains several models, each at its own precision
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config, begun),
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=output_dir if tensorboard else None,
+    )
+    if tensorboard:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def choose_precision(config: TrainConfig, begun: str | None = None) -> str:
+    """Precision in accelerate's terms: ``no`` (float32), ``bf16`` or ``fp16``.
+
+    Args:
+        config: its ``precision``, and its backbone where that is ``auto``.
+        begun: what the run was begun in, if it was: ``auto`` keeps it wherever the device computes it well, so that a
+            run that moves to another machine goes on as it was.
+    """
+    if config.precision != "auto":
+        return "no" if config.precision == "fp32" else config.precision
+    fast = fast_precisions()
+    if begun in fast:
+        return begun
+    if torch.cuda.is_available():
+        return fast[0]
+    return "bf16" if "bf16" in fast and get_backbone(config.backbone).cpu_precision == "bf16" else "no"
+
+
+def fast_precisions() -> tuple[str, ...]:
+    """What this device computes without emulation, the fastest on a GPU first."""
+    if torch.cuda.is_available():
+        return ("bf16", "fp16", "no") if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp16", "no")
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return ("bf16", "no") if has_bf16 else ("no",)
