@@ -1,5 +1,7 @@
 """The claims' statistics on made-up runs whose truth is known: what must be found is found, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,15 +9,23 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from agr_utils.analysis.architectures import against, cost_table, on_front, pair_differences
-from agr_utils.analysis.bootstrap import GroupBootstrap, holm, interval
+from agr_utils.analysis.bootstrap import GroupBootstrap, basic_interval, holm, interval
 from agr_utils.analysis.calibration import coverage_table, reliability, sample_ece
-from agr_utils.analysis.claims import all_findings, lacking_pairs, verdict_gaps, verdict_multitask, verdict_of_all
+from agr_utils.analysis.claims import (
+    all_findings,
+    find_multitask,
+    lacking_pairs,
+    verdict_gaps,
+    verdict_multitask,
+    verdict_of_all,
+)
 from agr_utils.analysis.comparisons import Evidence, add_calls
 from agr_utils.analysis.evaluation import evaluate_table
 from agr_utils.analysis.fairness import GROUPINGS, error_rows, gaps, group_members, group_table
 from agr_utils.analysis.metrics import probability_columns, score_rows
 from agr_utils.analysis.multitask import gap_differences, multitask_differences, paired_seeds
 from agr_utils.analysis.results import Run
+from agr_utils.analysis.tables_claims import gap_table, multitask_table
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.models.backbones import BACKBONES
@@ -65,10 +75,13 @@ def make_run(faces: pd.DataFrame, backbone: str, tasks: tuple[str, ...], label: 
     return Run(f"made-up-{label}" if label != "long" else "made-up-s0", about, pd.DataFrame(), table)
 
 
-def make_evidence(faces: pd.DataFrame, multi: float, single: float, backbones=tuple(BACKBONES), **options) -> Evidence:
+def make_evidence(
+    faces: pd.DataFrame, multi: float, single: float, backbones=tuple(BACKBONES), long: float | None = None, **options
+) -> Evidence:
     runs = []
     for name in backbones:
-        runs += [make_run(faces, name, TASKS, label, multi) for label in ("long", "short")]
+        errors = {"short": multi, "long": multi if long is None else long}
+        runs += [make_run(faces, name, TASKS, label, error) for label, error in errors.items()]
         runs += [make_run(faces, name, (task,), "short", single, **options) for task in TASKS]
     rows = [{"backbone": name, "image_size": 64, "images_per_second": 100.0} for name in backbones]
     machine = {"cpu": "none", "cores": 1, "threads": 1}
@@ -120,6 +133,8 @@ def test_holm_by_hand():
         ((0.5, 0.3, 0.7, 0.001, (0.4, 0.6)), "better"),
         ((-0.5, -0.7, -0.3, 0.001, (-0.5,)), "worse"),
         ((0.5, 0.3, 0.7, 0.001, (1.2, -0.2)), "cannot tell"),  # the seeds do not agree
+        ((0.5, 0.3, 0.7, 0.001, (1.0, 0.0)), "cannot tell"),
+        ((-0.5, -0.7, -0.3, 0.001, (-1.0, 0.0)), "cannot tell"),
         ((0.02, -0.05, 0.09, 0.5, (0.02,)), "no difference"),
         ((0.05, -0.05, 0.15, 0.3, (0.05,)), "cannot tell"),
     ],
@@ -156,12 +171,30 @@ def test_an_effect_that_is_not_there_is_not_found(faces: pd.DataFrame):
     evidence = make_evidence(faces, multi=6.0, single=6.0)
     calls = multitask_differences(evidence, "a")["call"]
     assert not set(calls) & {"better", "worse"}
-    assert all_findings(evidence)[0].verdict in ("cannot tell", "not supported")
     assert not set(gap_differences(evidence, "a")["call"]) & {"better", "worse"}
 
 
+def test_each_comparison_has_its_own_runs(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=9.0, single=6.5, long=4.0)
+    calls = {name: set(multitask_differences(evidence, name)["call"]) - {""} for name in ("a", "b")}
+    assert calls == {"a": {"worse"}, "b": {"better"}}
+    changes = {name: gap_differences(evidence, name).set_index(["error", "grouping"])["overall"] for name in "ab"}
+    assert (changes["a"]["age_mae"] < -0.8).all() and (changes["b"]["age_mae"] > 0.8).all()
+    assert [find_multitask(evidence, name).verdict for name in "ab"] == ["not supported", "supported"]
+
+
+def test_images_are_paired_by_name_and_not_by_place(faces: pd.DataFrame):
+    evidence = make_evidence(faces, multi=6.0, single=8.0, backbones=("custom_cnn",))
+    shuffled = [
+        replace(run, predictions=run.predictions.sample(frac=1, random_state=number))
+        for number, run in enumerate(evidence.runs)
+    ]
+    again = Evidence((evidence.runs[0], *shuffled[1:]), {})
+    pd.testing.assert_frame_equal(multitask_differences(again, "a"), multitask_differences(evidence, "a"))
+
+
 def test_multitask_that_harms_is_called_worse(faces: pd.DataFrame):
-    assert all_findings(make_evidence(faces, multi=8.0, single=6.0))[0].verdict == "not supported"
+    assert find_multitask(make_evidence(faces, multi=8.0, single=6.0), "a").verdict == "not supported"
 
 
 def test_a_gap_that_shrinks_is_found(faces: pd.DataFrame):
@@ -172,7 +205,43 @@ def test_a_gap_that_shrinks_is_found(faces: pd.DataFrame):
     assert row["call"] == "better" and row["single"] - row["multi"] == pytest.approx(row["value"])
     assert row["value"] == pytest.approx(1.5 * 6 * np.sqrt(2 / np.pi), rel=0.15)
     assert table.loc[("age_mae", "gender"), "call"] in ("cannot tell", "no difference")
-    assert len(row["backbones"]) == 5
+    assert len(row["backbones"]) == 5 and np.mean(list(row["backbones"].values())) == pytest.approx(row["value"])
+    assert row["worst"] == pytest.approx(row["value"], rel=0.15)  # one race is made worse, the others stay
+    further = gap_table(evidence, "a", "nothing").splitlines()
+    assert sum("not counted" in line for line in further) == 8 and "race × age band: asian, 10-19;" in further[-1]
+    assert gap_table(Evidence((), {}), "a", "nothing") == "nothing" == multitask_table(Evidence((), {}), "nothing")
+
+
+def test_a_gap_is_averaged_over_seeds_and_not_that_of_averaged_errors(faces: pd.DataFrame):
+    runs = []
+    for seed in range(3):
+        runs.append(make_run(faces, "custom_cnn", TASKS, "short", 6.0, seed=seed))
+        runs += [make_run(faces, "custom_cnn", (task,), "short", 6.0 + 2 * seed, seed=seed) for task in TASKS]
+    table = gap_differences(Evidence(tuple(runs), {}), "a").set_index(["error", "grouping"])
+    each = [gap_differences(Evidence(tuple(r for r in runs if r.seed == seed), {}), "a") for seed in range(3)]
+    each = [one.set_index(["error", "grouping"])["value"] for one in each]
+    pd.testing.assert_series_equal(table["value"], sum(each) / 3)
+
+
+def test_the_basic_interval_takes_the_bias_out():
+    rng = np.random.default_rng(0)
+    ranges = []
+    for _ in range(100):
+        values = rng.normal(size=(300, 1))
+        members = np.arange(300)[:, None] % 6 == np.arange(6)
+        samples = GroupBootstrap(range(300), 500).group_means(values, members)
+        basic = basic_interval(gaps(samples))
+        assert (basic["low"] <= basic["high"]).all()
+        ranges.append((gaps(samples)[0, 0], basic["value"].item(), interval(gaps(samples))["value"].item()))
+    plain, without_bias, value = np.mean(ranges, axis=0)
+    assert plain == value > 0.3  # although no group differs from another
+    assert without_bias < 0.75 * plain
+
+
+def test_what_cannot_be_resampled_is_not_significant():
+    samples = np.ones((101, 2))
+    samples[3, 1] = np.nan
+    assert interval(samples)["p"].tolist() == [pytest.approx(2 / 101), 1.0]
 
 
 def test_missing_runs_are_said_to_be_missing(faces: pd.DataFrame):
@@ -193,6 +262,9 @@ def test_seeds_are_paired_and_averaged(faces: pd.DataFrame):
     seeds = table.loc["age_mae", "seeds"]
     assert len(seeds) == 3 and np.mean(seeds) == pytest.approx(table.loc["age_mae", "value"])
     assert lacking_pairs(Evidence(tuple(runs), {}), "a") == "of 3 seeds there are: MobileNetV3 0"
+    longer = Evidence((make_run(faces, "custom_cnn", TASKS, "long", 5.0, seed=1), *runs), {})
+    (pair,) = paired_seeds(longer, "custom_cnn", "b").items()
+    assert pair[0] == 1 and {run.seed for run in (pair[1][0], *pair[1][1])} == {1}
 
 
 def test_architectures_and_fronts(faces: pd.DataFrame):
@@ -203,7 +275,8 @@ def test_architectures_and_fronts(faces: pd.DataFrame):
     assert len(pairs) == 30
     assert set(against(pairs, "custom_cnn", "efficientnet_b3")) == {"better"}
     assert set(against(pairs, "efficientnet_b3", "custom_cnn")) == {"worse"}
-    assert set(against(pairs, "mobilenet_v3", "mobilenet_v2")) <= {"cannot tell", "no difference"}
+    calls = against(pairs, "mobilenet_v3", "mobilenet_v2")
+    assert len(calls) == 3 and set(calls) <= {"cannot tell", "no difference"}
     found = {finding.claim.rsplit(", ", 1)[-1]: finding for finding in all_findings(evidence)}
     assert found["in accuracy"].verdict == "not supported" and found["in efficiency"].verdict == "not supported"
     assert cost_table(evidence).loc["custom_cnn", "epoch_seconds"] == 10

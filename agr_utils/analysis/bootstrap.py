@@ -86,14 +86,35 @@ def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
 
     Returns:
         c rows of ``value, low, high, p``: two-sided, of the value being 0 (twice the smaller share of resamples on
-        either side of it); it is never below 2 / (R + 1), which is all that R resamples can tell.
+        either side of it); it is never below 2 / (R + 1), which is all that R resamples can tell, and 1 where a
+        resample has no value.
     """
     tail = (1 - coverage) / 2
     low, high = np.quantile(samples[1:], [tail, 1 - tail], axis=0)
     num_resamples = len(samples) - 1
     sides = [(1 + (samples[1:] <= 0).sum(axis=0)), (1 + (samples[1:] >= 0).sum(axis=0))]
     p = np.minimum(1.0, 2 * np.minimum(*sides) / (num_resamples + 1))
+    p[np.isnan(samples).any(axis=0)] = 1.0  # NaN lies on neither side
     return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p})
+
+
+def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
+    """Value and interval of statistics that resampling shifts, such as the largest of several noisy means.
+
+    Resamples lie off the value as the value lies off the truth; so both are mirrored at the value ("basic" interval,
+    Davison and Hinkley 1997, eq. 5.6).
+
+    Args:
+        samples: (R + 1, c): the value, then its resamples.
+        coverage: of the interval, in (0, 1).
+
+    Returns:
+        c rows of ``value, low, high``; the value is 2 times the value minus the mean of its resamples.
+    """
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(samples[1:], [tail, 1 - tail], axis=0)
+    mirrored = {"value": samples[1:].mean(axis=0), "low": high, "high": low}
+    return pd.DataFrame({name: 2 * samples[0] - values for name, values in mirrored.items()})
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -19,6 +19,7 @@ from agr_utils.analysis.multitask import (
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
 SEVERAL_SEEDS, NUM_SEEDS = ("custom_cnn", "mobilenet_v3"), 3
+OFF_FRONTS = 6  # of so many Pareto fronts an architecture must be off for its efficiency to be "not supported"
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 
 
@@ -89,7 +90,7 @@ def verdict_efficiency(fronts: pd.DataFrame, name: str) -> str:
     on = int(fronts[name].sum())
     if on == len(fronts):
         return SUPPORTED
-    return NOT_SUPPORTED if len(fronts) - on >= 6 else CANNOT_TELL
+    return NOT_SUPPORTED if len(fronts) - on >= OFF_FRONTS else CANNOT_TELL
 
 
 def verdict_of_all(verdicts: list[str]) -> str:
@@ -174,6 +175,7 @@ def find_architectures(evidence: Evidence) -> list[Finding]:
         f"{get_backbone(name).title} on {int(fronts[name].sum())} of {len(fronts)} Pareto fronts: {efficiency[name]}"
         for name in NEWER
     )
+    on += f" ({len(fronts)} would support it, {len(fronts) - OFF_FRONTS} or fewer do not; no interval)"
     lacking = lacking_seeds({name: len(evidence.select("long", name)) for name in SEVERAL_SEEDS})
     return [
         Finding(f"{claim}, in accuracy", test, verdict_of_all(list(accuracy.values())), found, "pairs", lacking),

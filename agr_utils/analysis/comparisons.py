@@ -84,7 +84,7 @@ def add_calls(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def _call(row) -> str:
-    same_side = len({bool(value > 0) for value in row.seeds}) == 1
+    same_side = all(value * row.value > 0 for value in row.seeds)
     if row.p_holm < SIGNIFICANT and same_side:
         return "better" if row.value > 0 else "worse"
     if -row.matters < row.low and row.high < row.matters:

@@ -1,12 +1,12 @@
 """C1 and C2: one model with three heads against three models with one, of the same backbone (docs/protocol.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from agr_utils.analysis.bootstrap import interval
+from agr_utils.analysis.bootstrap import basic_interval, interval
 from agr_utils.analysis.comparisons import Evidence, Measure, add_calls, mean_frame, mean_of_columns
 from agr_utils.analysis.fairness import ERRORS, GROUPINGS, error_rows, gaps, sample_groups, worst
 from agr_utils.analysis.metrics import improvement_signs, score_rows
@@ -99,33 +99,58 @@ def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C2: what multi-task learning does to gaps between groups, on average over the architectures.
 
     Returns:
-        16 rows ``error, grouping, value, low, high, p, matters, seeds, p_holm, call``: above 0 multi-task has the
-        smaller gap. ``multi`` and ``single``: the mean gaps; ``worst, worst_low, worst_high``: by how much the worst
-        group's error falls; ``backbones``: the difference of each architecture. No rows where no pair is finished.
+        16 rows as of ``gap_changes``, with ``p_holm, call``. No rows where no pair is finished.
     """
-    rows = []
+    table = gap_changes(evidence, comparison, GROUPINGS)
+    return add_calls(table.assign(seeds=[(value,) for value in table["value"]])) if len(table) else table
+
+
+def gap_changes(evidence: Evidence, comparison: str, groupings: Sequence[str]) -> pd.DataFrame:
+    """Gaps of one model with three heads against those of three models with one.
+
+    Each training has its own gap, and these are averaged over seeds, then over architectures: a gap of averaged errors
+    would be narrower the more seeds there are.
+
+    Args:
+        evidence: the runs.
+        comparison: a key of COMPARISONS.
+        groupings: see ``fairness.group_table``.
+
+    Returns:
+        A row an error and grouping: ``error, grouping, value, low, high, p, matters``: above 0 multi-task has the
+        smaller gap. ``multi`` and ``single``: the mean gaps. ``basic, basic_low, basic_high``: see ``basic_interval``.
+        ``worst…`` and ``overall…``: by how much the error of the worst group, and of all faces, lies nearer to 0.
+        ``backbones``: the difference of each architecture.
+    """
     backbones = list(_finished(evidence, comparison))
     if not backbones:
         return pd.DataFrame()
-    frames = [
-        [mean_frame(side) for side in paired_scores(evidence, name, comparison, error_rows)] for name in backbones
-    ]
-    flat = [frame for pair in frames for frame in pair]
-    scheme = get_scheme("utkface")
-    for grouping in GROUPINGS:
+    sides = [paired_scores(evidence, name, comparison, error_rows) for name in backbones]
+    flat = [frame for multi, single in sides for pair in zip(multi, single, strict=True) for frame in pair]
+    owners = np.repeat(np.arange(len(backbones)), [len(multi) for multi, _ in sides])  # of each pair
+    shares = (owners == np.arange(len(backbones))[:, None]).astype(float)
+    shares /= shares.sum(axis=1, keepdims=True)  # (b, pairs): a mean over the pairs of an architecture
+
+    def by_backbone(values: np.ndarray) -> np.ndarray:
+        """(R + 1, 2 · pairs, errors) to single minus multi: (R + 1, b, errors)."""
+        return np.einsum("bp,rpe->rbe", shares, values[:, 1::2] - values[:, ::2])
+
+    overall = by_backbone(np.abs(mean_of_columns(evidence.bootstrap, flat)))
+    scheme, rows = get_scheme("utkface"), []
+    for grouping in groupings:
         samples, _ = sample_groups(evidence.bootstrap, flat, evidence.faces, scheme, grouping)
-        by_model = samples.reshape(len(samples), len(backbones), 2, *samples.shape[2:])  # (R + 1, b, 2, errors, groups)
-        gap, worst_group = gaps(by_model), worst(by_model)
+        gap = gaps(samples)  # (R + 1, 2 · pairs, errors)
+        changes = {"": by_backbone(gap), "worst": by_backbone(worst(samples)), "overall": overall}
+        means = {name: change.mean(axis=1) for name, change in changes.items()}  # (R + 1, errors)
+        tables = {name: interval(mean) for name, mean in means.items()} | {"basic": basic_interval(means[""])}
         for number, error in enumerate(flat[0]):
-            gap_change = gap[:, :, 1, number] - gap[:, :, 0, number]  # (R + 1, b): single minus multi
-            worst_change = worst_group[:, :, 1, number] - worst_group[:, :, 0, number]
-            both = interval(np.stack([gap_change.mean(axis=1), worst_change.mean(axis=1)], axis=1))
-            row, fall = both.iloc[0].to_dict(), both.iloc[1]
-            row |= {"error": error, "grouping": grouping, "seeds": (row["value"],)}
-            row["multi"], row["single"] = gap[0, :, :, number].mean(axis=0)
+            row = {"error": error, "grouping": grouping} | tables[""].iloc[number].to_dict()
+            for name in ("basic", "worst", "overall"):
+                value, low, high = tables[name].loc[number, ["value", "low", "high"]]
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            row["multi"], row["single"] = ((shares @ gap[0, side::2, number]).mean() for side in (0, 1))
             row["matters"] = GAP_MATTERS * row["single"]
-            row |= {"worst": fall["value"], "worst_low": fall["low"], "worst_high": fall["high"]}
-            rows.append(row | {"backbones": dict(zip(backbones, gap_change[0], strict=True))})
+            rows.append(row | {"backbones": dict(zip(backbones, changes[""][0, :, number], strict=True))})
     order = {name: number for number, name in enumerate(ERRORS)}
     table = pd.DataFrame(rows).sort_values("error", key=lambda names: names.map(order), kind="stable")
-    return add_calls(table.reset_index(drop=True))
+    return table.reset_index(drop=True)

@@ -69,7 +69,7 @@ def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFram
             if len(row["seeds"]) > 1:
                 ax.plot(scale * np.array(row["seeds"]), [position + 0.13] * len(row["seeds"]), "|", color=colour, ms=6)
         mean = means[comparison].set_index("metric").loc[metric]
-        draw_interval(ax, mean, len(names) + shift, colour, marker, not mean["low"] < 0 < mean["high"], scale)
+        draw_interval(ax, mean, len(names) + shift, colour, marker, False, scale)  # of no family, so not corrected
         ax.plot([], [], marker, color=colour, ms=8, label=f"({comparison}) {COMPARISONS[comparison][0]}")
     matters = next(iter(tables.values())).query("metric == @metric")["matters"].iloc[0]
     ax.axvspan(-scale * matters, scale * matters, color=FILL, zorder=0)

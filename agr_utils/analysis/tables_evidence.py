@@ -14,6 +14,7 @@ from agr_utils.analysis.markdown import error_cell, header_lines, interval_cell,
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.noise import noise_floor, twin_differences
 from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs
+from agr_utils.analysis.tables_claims import gap_table, multitask_table
 from agr_utils.models.backbones import BACKBONES
 
 NOT_YET = "No finished runs yet."
@@ -27,6 +28,9 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
     equal += [run for run in runs if equal and run.about["config"]["num_epochs"] == EQUAL_EPOCHS]
     return {
         "every-metric": every_metric_table(runs),
+        "multitask": multitask_table(evidence, NOT_YET),
+        "gaps-a": gap_table(evidence, "a", NOT_YET),
+        "gaps-b": gap_table(evidence, "b", NOT_YET),
         "seeds": seeds_table(evidence),
         "equal-epochs": runs_table({run.title: run for run in _in_order(equal)}, "Architecture", "test"),
         "balancing": ablation_table(ablations, "balancing", "Weights"),
@@ -146,6 +150,7 @@ def hours_table(results_dir: Path) -> str:
     """Hours of one core that the trainings behind each folder of results took."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
     folders["equal epochs"] = read_folder(results_dir / "equal_epochs")
+    folders["maps of drawn faces"] = read_folder(results_dir / "cues")
     folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
     lines = header_lines(["Runs", "Number", "Hours"])
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
