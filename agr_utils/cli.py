@@ -166,6 +166,7 @@ def train(
         num_images=num_images,
         synthetic=SyntheticSettings(noise, relatedness, confounding),
     )
+    config.refuse_unused()
     check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
     with get_processes().main_process_first():  # of several, one decodes and the others find its cache
         faces = load_data(source=source, skip_unreadable=skip_unreadable, **config.data_settings())
@@ -453,6 +454,8 @@ def command_line() -> str:
 
 def main() -> None:
     """Entry point: errors become one line and exit status 1, unless --debug is given."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # file names that a terminal or a redirected output cannot write
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -158,6 +158,19 @@ def test_an_unforeseen_error_is_one_line_too(agr, monkeypatch: pytest.MonkeyPatc
     assert status == 1 and err == "agr: error: RuntimeError: two lines. Add --debug to see where\n"
 
 
+def test_an_audit_tells_copies_of_one_name_and_writes_json_that_others_can_read(agr, face_folder: Path, tmp_path: Path):
+    (face_folder / "again").mkdir()
+    name = sorted(face_folder.glob("*.jpg"))[0].name
+    (face_folder / "again" / name).write_bytes((face_folder / name).read_bytes())
+    found = json.loads(agr("data", "audit", str(face_folder), "--json")[1])
+    assert found["num_images"] == 13 and found["num_identical"] == 1
+    single = tmp_path / "single"
+    single.mkdir()
+    (single / name).write_bytes((face_folder / name).read_bytes())
+    text = agr("data", "audit", str(single), "--json")[1]
+    assert "NaN" not in text and json.loads(text)["age_disagreement"] is None
+
+
 def test_audit_and_prepare(agr, face_folder: Path):
     (face_folder / "300_0_0_20170112213500999.jpg.chip.jpg").write_bytes(next(face_folder.iterdir()).read_bytes())
     (face_folder / "20_0_0_20170112213500998.jpg.chip.jpg").write_bytes(b"\xff\xd8\xff")

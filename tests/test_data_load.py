@@ -248,3 +248,14 @@ def test_the_protocol_reaches_the_splits(face_folder, one_clear_line):
     assert len(data.rows("train")) + len(data.rows("validation")) + len(data.rows("test")) == 12
     with one_clear_line("unknown protocol 'mine'"):
         load_data("utkface", SIZE, face_folder, protocol="mine")
+
+
+def test_a_wrong_protocol_is_told_before_anything_is_decoded(face_folder, cache_dir, one_clear_line, monkeypatch):
+    monkeypatch.setattr("agr_utils.data.load.build_cache", lambda *_: pytest.fail("decoded first"))
+    with one_clear_line("unknown protocol 'mine'"):
+        load_data("utkface", SIZE, face_folder, protocol="mine")
+    (face_folder / "again").mkdir()
+    name = sorted(face_folder.glob("*.jpg"))[0].name
+    (face_folder / "again" / name).write_bytes((face_folder / name).read_bytes())
+    with one_clear_line(name, f"{name} and again/{name}", "point AGR_DATA_DIR at one of them"):
+        load_data("utkface", SIZE, face_folder)

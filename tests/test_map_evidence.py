@@ -156,12 +156,12 @@ def test_figures_can_be_drawn_with_reports_and_without(evidence: MapEvidence, tm
     nothing = read_map_evidence(tmp_path)
     assert not any((nothing.cues, nothing.shortcuts, nothing.faces, nothing.short, nothing.seeds))
     robustness = read_robustness(tmp_path)
-    for name, (_, read, draw) in FIGURES.items():
-        if read is read_map_evidence:
+    for name, figure in FIGURES.items():
+        if figure.read is read_map_evidence:
             for given in (evidence, nothing):
-                assert draw(given).axes, name
-        elif read is read_robustness:
-            assert draw(robustness).axes, name
+                assert figure.draw(given).axes, name
+        elif figure.read is read_robustness:
+            assert figure.draw(robustness).axes, name
         plt.close("all")
     assert trust_table(nothing) == NOT_YET
     tables = map_tables(nothing) | robustness_tables(robustness)

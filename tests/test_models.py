@@ -41,6 +41,15 @@ def test_target_layer_exists_and_has_a_map(name: str):
     assert maps[0].ndim == 4 and maps[0].shape[-1] >= 2
 
 
+def test_an_architecture_of_a_fixed_size_is_one_clear_line(one_clear_line):
+    with one_clear_line("vit_tiny_patch16_224 takes no small square images"):
+        create_backbone("vit_tiny_patch16_224")
+
+
+def test_an_architecture_without_stochastic_depth():
+    assert create_backbone("vgg11")[1] == 4096
+
+
 def test_heads_follow_the_tasks_asked_for():
     model = MultiTaskNet("custom_cnn", tasks=("race", "age"))
     assert model.tasks == ("age", "race")

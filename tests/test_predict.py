@@ -53,6 +53,8 @@ def test_an_answer_does_not_depend_on_its_neighbours(face_folder: Path, checkpoi
 
 def test_files_folders_and_globs(face_folder: Path):
     files = sorted(face_folder.iterdir())
+    (face_folder / "._21_1_2_3.jpg").write_bytes(b"what macOS leaves behind")
+    assert predict.find_images([str(face_folder)]) == files
     assert predict.find_images([str(face_folder / "*.jpg")]) == files
     assert predict.find_images([str(files[3]), str(files[1])]) == [files[3], files[1]]
     with pytest.raises(InputError, match="no image there"):

@@ -241,3 +241,28 @@ def test_a_second_training_in_one_folder_is_refused_while_the_first_is_at_work(
         process.kill()
     assert process.returncode == 130
     assert "agr: stopped after step" in errors and "Traceback" not in errors
+
+
+def test_a_state_that_cannot_be_read_now_is_not_set_aside(whole: Trainer, data: FaceData, tmp_path: Path, monkeypatch):
+    whole.output_dir, before = tmp_path, whole.output_dir
+    whole.save()
+    whole.output_dir = before
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("agr_utils.training.checkpoints.safe_open", fail)
+    with pytest.raises(InputError, match="cannot be read now .Input/output error"):
+        Trainer(CONFIG, data, tmp_path).resume()
+    assert (tmp_path / STATE_FILE).exists()
+    monkeypatch.undo()
+    assert Trainer(CONFIG, data, tmp_path).resume()
+
+
+def test_a_gradient_scaler_goes_on_where_it_was(data: FaceData, tmp_path: Path):
+    trainer = Trainer(CONFIG, data, tmp_path)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)  # what fp16 uses on a GPU
+    trainer.save()
+    again = Trainer(CONFIG, data, tmp_path)
+    again.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    assert again.resume() and again.accelerator.scaler.get_scale() == 8.0

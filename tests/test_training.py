@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agr_utils.data.load import FaceData
+from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.runtime import read_json, write_json
 from agr_utils.training.accelerator import choose_precision
@@ -122,7 +123,9 @@ def can_bf16(monkeypatch: pytest.MonkeyPatch, yes: bool) -> None:
 def test_a_run_keeps_its_precision_where_it_can(monkeypatch, backbone: str, bf16: bool, begun: str, chosen: str):
     can_bf16(monkeypatch, bf16)
     assert choose_precision(replace(CONFIG, backbone=backbone, precision="auto"), begun) == chosen
-    assert choose_precision(replace(CONFIG, backbone=backbone, precision="fp16"), begun) == "fp16"
+    assert choose_precision(replace(CONFIG, backbone=backbone, precision="bf16"), begun) == "bf16"
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        choose_precision(replace(CONFIG, backbone=backbone, precision="fp16"), begun)
 
 
 def test_a_run_goes_on_in_its_precision_on_another_machine(monkeypatch, data: FaceData, tmp_path: Path, caplog):
@@ -136,6 +139,50 @@ def test_a_run_goes_on_in_its_precision_on_another_machine(monkeypatch, data: Fa
     can_bf16(monkeypatch, False)
     train_run(config, data, tmp_path / "run")
     assert "begun in precision 'bf16'" in caplog.text
+
+
+def test_what_was_written_down_about_a_run_stays(data: FaceData, tmp_path: Path):
+    folder = tmp_path / "run"
+    train_run(CONFIG, data, folder, "agr train …")
+    began = read_json(folder / CONFIG_FILE)
+    write_json(folder / CONFIG_FILE, began | {"commit": "then", "weights_source": "there"})
+    table = train_run(CONFIG, data, folder, "agr train … --no-test", splits=("validation",))
+    assert set(table["split"]) == {"validation", "test"}, "predictions of the test split were thrown away"
+    about = read_json(folder / CONFIG_FILE)
+    assert (about["commit"], about["weights_source"], about["command"]) == ("then", "there", "agr train …")
+    assert "resumed" not in about  # nothing was trained
+    write_json(folder / CONFIG_FILE, began | {"commit": "then"})
+    trainer = Trainer(CONFIG, data, folder)
+    assert trainer.resume()
+    trainer.step -= 1
+    trainer.save()
+    train_run(CONFIG, data, folder)
+    (again,) = read_json(folder / CONFIG_FILE)["resumed"]
+    assert again["step"] == trainer.step and again["commit"] == began["commit"]
+
+
+def test_a_run_goes_on_with_its_own_images_only(data: FaceData, tmp_path: Path):
+    train_run(CONFIG, data, tmp_path / "run")
+    fewer = FaceData(data.faces.drop(index=data.rows("train")[0]).reset_index(drop=True), data.pixels[1:], data.scheme)
+    with pytest.raises(InputError, match="begun on other training images"):
+        train_run(CONFIG, fewer, tmp_path / "run")
+
+
+def test_the_data_must_be_the_config_s(data: FaceData):
+    with pytest.raises(InputError, match="asks for synthetic at 48 px, the data is synthetic at 32 px"):
+        Trainer(replace(CONFIG, image_size=48), data)
+    with pytest.raises(InputError, match="asks for utkface"):
+        Trainer(replace(CONFIG, data="utkface"), data)
+
+
+def test_settings_of_drawn_faces_are_refused_for_real_ones():
+    real = replace(CONFIG, data="utkface", num_images=None)
+    real.refuse_unused()
+    CONFIG.refuse_unused()
+    with pytest.raises(InputError, match="num_images only change drawn faces"):
+        replace(real, num_images=500).refuse_unused()
+    with pytest.raises(InputError, match="noise, relatedness or confounding"):
+        replace(real, synthetic=SyntheticSettings(noise=0.2)).refuse_unused()
 
 
 def test_missing_labels_are_trained_around(data: FaceData):
@@ -155,6 +202,10 @@ def test_missing_labels_are_trained_around(data: FaceData):
         ({"image_size": 8}, "image_size is 8"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"precision": "int4"}, "unknown precision"),
+        ({"num_epochs": float("nan")}, "num_epochs is nan"),
+        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"ema_decay": 2.0}, "ema_decay is 2.0"),
+        ({"num_images": 5}, "num_images is 5"),
         ({"data": "imdb"}, "unknown data set"),
         ({"tasks": ("mood",)}, "unknown task"),
     ],

@@ -1,6 +1,7 @@
 """The register of published figures: what is drawn of which results, and the message it carries."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,40 @@ import matplotlib.pyplot as plt
 from agr_utils.analysis.results import read_runs
 
 Reader = Callable[[Path], Any]
-FIGURES: dict[str, tuple[str, Reader, Callable[[Any], plt.Figure]]] = {}
 
 
-def figure(name: str, caption: str, read: Reader = read_runs) -> Callable:
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the gallery.
+
+    Attributes:
+        caption: its message.
+        read: makes what ``draw`` is given out of the folder of results.
+        draw: draws it.
+        note: what its marks mean, for the gallery.
+    """
+
+    caption: str
+    read: Reader
+    draw: Callable[[Any], plt.Figure]
+    note: str = ""
+
+
+FIGURES: dict[str, Figure] = {}
+
+
+def figure(name: str, caption: str, read: Reader = read_runs, note: str = "") -> Callable:
     """Register a function that draws one figure of the gallery.
 
     Args:
         name: of the file.
-        caption: its message.
-        read: makes what the function is given out of the folder of results.
+        caption: see ``Figure``, as the others.
+        read: of what is drawn.
+        note: of its marks.
     """
 
     def register(draw: Callable[[Any], plt.Figure]) -> Callable:
-        FIGURES[name] = (caption, read, draw)
+        FIGURES[name] = Figure(caption, read, draw, note)
         return draw
 
     return register

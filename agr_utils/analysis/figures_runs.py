@@ -52,14 +52,14 @@ def draw_twins(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("learning_curves", "Real faces: validation error against computing time, equal budgets")
+@figure("learning_curves", "Real faces: validation results against computing time, equal budgets")
 def draw_learning_curves(runs: list[Run]) -> plt.Figure:
     """Validation metrics of the five architectures while they train."""
     drawn, axes = plt.subplots(1, 3, figsize=(11, 3.6))
     for ax, column, label in zip(
         axes,
         ("validation_age_mae", "validation_gender_accuracy", "validation_race_accuracy"),
-        ("age MAE (years)", "gender accuracy", "race accuracy"),
+        ("age MAE (years)", "gender accuracy (%)", "race accuracy (%)"),
         strict=True,
     ):
         plots.plot_learning_curves(runs, column, label, ax)

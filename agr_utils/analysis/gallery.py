@@ -32,14 +32,21 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
         The files written.
     """
     figures_dir.mkdir(parents=True, exist_ok=True)
-    readers = list(dict.fromkeys(read for _, read, _ in FIGURES.values()))
+    readers = list(dict.fromkeys(figure.read for figure in FIGURES.values()))
     calls = [joblib.delayed(fill_tables)(results_dir, root)] if root else []
     calls += [joblib.delayed(_draw_figures_of)(read, results_dir, figures_dir) for read in readers]
     with joblib.parallel_config("loky", n_jobs=min(jobs or joblib.cpu_count(), len(calls)), inner_max_num_threads=1):
         done = joblib.Parallel(batch_size=1)(calls)
-    page = ["# Figures", "", "Drawn by `make figures` from the committed results.", ""]
-    for name, (caption, *_) in FIGURES.items():
-        page += [f"## {caption}", "", f"![{caption}]({name}.png)", "", f"[PDF]({name}.pdf)", ""]
+    page = [
+        "# Figures",
+        "",
+        "Drawn by `make figures` from the committed results. Lines are 95 % intervals, unless it says otherwise.",
+        "",
+    ]
+    for name, figure in FIGURES.items():
+        page += [f"## {figure.caption}", "", f"![{figure.caption}]({name}.png)", ""]
+        page += [figure.note, ""] if figure.note else []
+        page += [f"[PDF]({name}.pdf)", ""]
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text("\n".join(page), encoding="utf-8")
     return [*(path for paths in done for path in paths), figures_dir / "README.md"]
@@ -50,10 +57,10 @@ def _draw_figures_of(reader: Reader, results_dir: Path, figures_dir: Path) -> li
     matplotlib.use("Agg")
     plots.use_style()
     given, written = reader(results_dir), []
-    for name, (_, read, draw) in FIGURES.items():
-        if read is not reader:
+    for name, figure in FIGURES.items():
+        if figure.read is not reader:
             continue
-        drawn = draw(given)
+        drawn = figure.draw(given)
         # Once: bbox_inches="tight" lays out again for each format. Widths of text depend on the resolution.
         drawn.set_dpi(plt.rcParams["savefig.dpi"])
         drawn.draw_without_rendering()

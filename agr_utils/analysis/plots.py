@@ -64,12 +64,11 @@ def plot_history(history: pd.DataFrame, column: str, ax: Axes, label: str | None
 
 
 def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> Axes:
-    """A validation metric of several runs against the minutes of computing that they had had."""
+    """A validation metric of several runs against the minutes of computing that they had had; accuracies in %."""
+    scale = 100 if column.endswith("accuracy") else 1
     for run in runs:
-        minutes = run.history["cpu_seconds"].cumsum() / 60
-        ax.plot(
-            minutes, run.history[column], color=COLOURS[run.title], marker=MARKERS[run.title], ms=4, label=run.title
-        )
+        minutes, values = run.history["cpu_seconds"].cumsum() / 60, scale * run.history[column]
+        ax.plot(minutes, values, color=COLOURS[run.title], marker=MARKERS[run.title], ms=4, label=run.title)
     ax.set_xlabel("minutes of one CPU core")
     ax.set_ylabel(ylabel)
     return ax

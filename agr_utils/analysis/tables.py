@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.calibration import coverage_table
 from agr_utils.analysis.claims import all_findings
 from agr_utils.analysis.comparisons import Evidence, read_evidence
+from agr_utils.analysis.fairness import ERRORS, group_intervals
 from agr_utils.analysis.map_evidence import read_map_evidence
 from agr_utils.analysis.markdown import error_cell, fill_table, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
@@ -15,6 +18,9 @@ from agr_utils.analysis.tables_evidence import evidence_tables
 from agr_utils.analysis.tables_maps import map_tables, trust_table
 from agr_utils.analysis.tables_robustness import robustness_tables
 from agr_utils.models.backbones import BACKBONES
+from agr_utils.tasks import get_scheme
+
+SHIPPED_BACKBONE = "mobilenet_v3"  # of the run behind the shipped model
 
 
 def fill_tables(results_dir: Path, root: Path) -> list[Path]:
@@ -28,7 +34,8 @@ def fill_tables(results_dir: Path, root: Path) -> list[Path]:
         The pages.
     """
     bench, evidence, maps = read_bench(results_dir), read_evidence(results_dir), read_map_evidence(results_dir)
-    fill_table(root / "README.md", "real-faces", real_faces_table(read_runs(results_dir), read_speeds(results_dir)))
+    runs = read_runs(results_dir)
+    fill_table(root / "README.md", "real-faces", real_faces_table(runs, read_speeds(results_dir)))
     fill_table(root / "README.md", "claims", claims_table(evidence))
     scaling = root / "docs" / "scaling.md"
     for name, columns in BENCH_COLUMNS.items():
@@ -37,11 +44,13 @@ def fill_tables(results_dir: Path, root: Path) -> list[Path]:
     evidence_page = root / "docs" / "evidence.md"
     for name, table in evidence_tables(results_dir, evidence).items():
         fill_table(evidence_page, name, table)
+    card = root / "docs" / "MODEL_CARD.md"
+    fill_table(card, "groups", groups_table([run for run in runs if run.backbone == SHIPPED_BACKBONE]))
     fill_table(root / "README.md", "maps", trust_table(maps))
     inside = root / "docs" / "looking_inside.md"
     for name, table in (map_tables(maps) | robustness_tables(read_robustness(results_dir))).items():
         fill_table(inside, name, table)
-    return [root / "README.md", scaling, evidence_page, inside]
+    return [root / "README.md", scaling, evidence_page, inside, card]
 
 
 def claims_table(evidence: Evidence) -> str:
@@ -76,6 +85,22 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
         speed = speeds.get(run.about["config"]["backbone"])
         cells.append(f"{run.about['num_train'] / speed:.0f}" if speed else "–")
         lines.append(table_line(cells))
+    return "\n".join(lines)
+
+
+def groups_table(runs: list[Run]) -> str:
+    """Errors of a run by labelled group, and how many ages its interval holds: test split, 95 % intervals."""
+    if not runs:
+        return "No finished run yet."
+    titles = [f"{title} ({unit})" for title, unit in ERRORS.values()]
+    lines = header_lines(["Labelled", "Faces", *titles, "Ages inside the 90 % interval (%)"])
+    scheme, (table, clusters) = get_scheme("utkface"), runs[0].split("test")
+    bootstrap = GroupBootstrap(clusters)
+    for grouping in ("gender", "race", "age band"):
+        errors = group_intervals(table, scheme, grouping, bootstrap).set_index(["group", "error"])
+        for group, row in coverage_table(table, scheme, grouping, bootstrap).iterrows():
+            cells = [error_cell(errors.loc[(group, name)], unit == "years") for name, (_, unit) in ERRORS.items()]
+            lines.append(table_line([group, f"{row['count']:,.0f}", *cells, error_cell(row, years=False)]))
     return "\n".join(lines)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agr_utils.data import utkface
 from agr_utils.data.duplicates import find_pairs, group_pairs, hash_images
+from agr_utils.data.faces import make_faces
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import parse_name
 
@@ -48,8 +48,9 @@ class Audit:
     pairs: np.ndarray
 
     def summary(self) -> dict:
-        """The findings as JSON-able values, without the table and the pairs."""
-        return {key: value for key, value in asdict(self).items() if key not in ("faces", "pairs")}
+        """The findings as JSON-able values, without the table and the pairs; None for a mean of nothing."""
+        findings = {key: value for key, value in asdict(self).items() if key not in ("faces", "pairs")}
+        return {key: None if value != value else value for key, value in findings.items()}
 
 
 def audit_images(source: Path, num_processes: int | None = None) -> Audit:
@@ -68,9 +69,13 @@ def audit_images(source: Path, num_processes: int | None = None) -> Audit:
     pairs = find_pairs(hashes)
     pair_seconds = time.perf_counter() - clock - hash_seconds
     paths = hashes.paths.tolist()
-    faces = utkface.read_names(paths)
+    labels = [parse_name(path) for path in paths]
+    names = pd.Series([label["image_id"] for label in labels], dtype="string")
+    if names.duplicated().any():  # the same name in two folders: an audit tells copies, it does not refuse them
+        labels = [label | {"image_id": label["path"]} for label in labels]
+    faces = make_faces(labels)
     faces["group"] = pd.Series(group_pairs(pairs, len(faces)), dtype="Int64")
-    problems = {path: parse_name(path)["problem"] for path in paths}
+    problems = {label["path"]: label["problem"] for label in labels}
     return Audit(
         num_images=len(faces),
         malformed={path: problem for path, problem in problems.items() if problem},
@@ -81,7 +86,7 @@ def audit_images(source: Path, num_processes: int | None = None) -> Audit:
         age_disagreement=_mean(_difference(faces, pairs, "age").abs()),
         gender_conflicts=_mean(_difference(faces, pairs, "gender") != 0),
         race_conflicts=_mean(_difference(faces, pairs, "race") != 0),
-        num_unlisted=int((~faces["image_id"].isin(read_split_file()["image_id"])).sum()),
+        num_unlisted=int((~names.isin(read_split_file()["image_id"])).sum()),
         seconds={"hash": round(hash_seconds, 2), "pairs": round(pair_seconds, 2)},
         faces=faces,
         pairs=pairs,

@@ -36,9 +36,13 @@ def make_faces(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
     table["age_max"] = table["age_max"].fillna(table["age"])
     table["group"] = table["group"].fillna(pd.Series(range(len(table)), dtype="Int64"))
     table["split"] = table["split"].fillna("unlisted")
-    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    repeated = table[table["image_id"].duplicated(keep=False)].sort_values("image_id", kind="stable")
     if len(repeated):
-        raise InputError(f"{repeated.iloc[0]}: this image is listed twice. Keep one row an image")
+        places = " and ".join(repeated["path"].iloc[:2].dropna()) or "two rows"
+        raise InputError(
+            f"{repeated['image_id'].iloc[0]}: this image is listed twice ({places}). Keep one; if two folders hold the "
+            "same images, point AGR_DATA_DIR at one of them"
+        )
     return table
 
 

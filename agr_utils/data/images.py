@@ -61,7 +61,8 @@ def read_member(source: Path, file_name: str) -> io.BytesIO:
     raise InputError(f"{source}: no {file_name} in it. Put the file there (docs/data.md)")
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
     leaf = name.rsplit("/", 1)[-1]
     return leaf.lower().endswith(SUFFIXES) and not leaf.startswith("._")  # macOS litters archives with ._ files
 
@@ -80,7 +81,7 @@ def _members(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     source = Path(source)
     count = 0
     for name, read in _open(source):
-        if _is_image(name):
+        if is_image(name):
             if not _is_utf8(name):
                 raise InputError(f"{source}: the file name {name!r} is not UTF-8. Rename it")
             count += 1

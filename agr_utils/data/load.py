@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data import fairface, splits, synthetic, utkface
+from agr_utils.data.images import list_images
 from agr_utils.data.pixels import build_cache, cache_folder, open_cache
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
@@ -100,13 +101,19 @@ def load_data(
         )
     folder = cache_folder(source, image_size, cache_dir or get_cache_dir())
     if not folder.exists():
+        read_faces(name, list_images(source), source, protocol)  # what is wrong with it, before minutes of decoding
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)
     if errors and not skip_unreadable:
         raise InputError(
             f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable"
         )
-    faces = splits.apply_protocol(REAL_DATA[name](paths, source), protocol)
+    faces = read_faces(name, paths, source, protocol)
     # Rows stay in step with the mapped pixels: an image that could not be read keeps its (black) place, in no split.
     faces.loc[~decoded, "split"] = "unreadable"
     return FaceData(faces, pixels, scheme)
+
+
+def read_faces(name: str, paths: list[str], source: Path, protocol: str = "grouped") -> pd.DataFrame:
+    """Faces table of a real data set, split by a protocol: labels and names only, no pixels."""
+    return splits.apply_protocol(REAL_DATA[name](paths, source), protocol)

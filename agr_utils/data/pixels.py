@@ -65,6 +65,7 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
             pixels[position[path]] = result
             decoded[position[path]] = True
         pixels.flush()
+        del pixels  # closes it: Windows renames no folder that holds an open file
         if not decoded.any():
             raise InputError(f"{source}: none of its {len(paths)} images can be read. See: agr data audit {source}")
         about = {"format": FORMAT, "bytes": (partial / "pixels.npy").stat().st_size}

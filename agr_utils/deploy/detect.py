@@ -1,11 +1,13 @@
 """Find the face in a photograph, where a detector is installed; otherwise take the picture as it is."""
 
+import threading
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
 ALREADY_A_CROP = 0.45  # a face at least this share of the shorter side needs no cropping
+_one_at_a_time = threading.Lock()  # a cascade keeps what it computes; pictures are read in several threads
 MARGIN = 0.45  # of the detected box, added on each side: crops of UTKFace show the whole head
 
 
@@ -32,7 +34,8 @@ def crop_face(image: Image.Image) -> Image.Image:
         return image
     scale = min(1.0, 480 / max(image.size))  # faces are found as well and faster in a small copy
     small = image.convert("L").resize([max(1, round(side * scale)) for side in image.size])
-    boxes = detector.detectMultiScale(np.asarray(small), scaleFactor=1.1, minNeighbors=5)
+    with _one_at_a_time:
+        boxes = detector.detectMultiScale(np.asarray(small), scaleFactor=1.1, minNeighbors=5)
     if len(boxes) == 0:
         return image
     left, top, width, height = (value / scale for value in max(boxes, key=lambda box: box[2] * box[3]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agr_utils.data.images import SUFFIXES, decode_image, resize_square
+from agr_utils.data.images import SUFFIXES, decode_image, is_image, resize_square
 from agr_utils.deploy.detect import crop_face
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age
@@ -50,7 +50,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            found = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
+            found = sorted(item for item in path.rglob("*") if is_image(item.name) and item.is_file())
         elif path.exists():
             found = [path]
         else:

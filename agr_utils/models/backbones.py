@@ -78,7 +78,7 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         The module, ``(B, 3, H, W)`` to ``(B, F)``; F; and where its weights come from.
 
     Raises:
-        InputError: if pretrained weights were asked for and cannot be had.
+        InputError: if pretrained weights were asked for and cannot be had, or the architecture has a fixed input size.
     """
     backbone = get_backbone(name)
     if not backbone.timm_name:
@@ -88,9 +88,10 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         return model, model.num_features, "from scratch"
     if pretrained == "if-available" and not _weights_within_reach(backbone.timm_name):
         pretrained = False
+    options = {"num_classes": 0} | ({"drop_path_rate": drop_rate} if drop_rate else {})  # some do not know the latter
     if pretrained:
         try:
-            model = timm.create_model(backbone.timm_name, pretrained=True, num_classes=0, drop_path_rate=drop_rate)
+            model = timm.create_model(backbone.timm_name, pretrained=True, **options)
             return model, _num_features(model), f"timm {timm.__version__} {model.pretrained_cfg.get('tag', '')}".strip()
         except Exception as error:  # timm, huggingface_hub and the network each raise their own kinds
             if pretrained != "if-available":
@@ -98,8 +99,14 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
                     f"no pretrained weights for {name} could be had ({type(error).__name__}). Without a network, train "
                     "from scratch (leave out --pretrained) or say --pretrained if-available"
                 ) from error
-    model = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, drop_path_rate=drop_rate)
-    return model, _num_features(model), "from scratch"
+    try:
+        model = timm.create_model(backbone.timm_name, pretrained=False, **options)
+        return model, _num_features(model), "from scratch"
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # as each of timm's models has it
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{name} takes no small square images, or not these options ({reason}). Choose another"
+        ) from error
 
 
 def _weights_within_reach(timm_name: str) -> bool:

@@ -94,6 +94,7 @@ def read_study(path: Path) -> Study:
         runs = name_runs([read_config(settings) for settings in expand(content)], content.get("label", ""))
         output_dir = Path(content.get("output_dir", "runs")).expanduser().resolve()
         for run_id, config in runs.items():
+            config.refuse_unused()
             check_run_folder(config, output_dir / run_id)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -9,6 +9,7 @@ from accelerate.utils import is_tensorboard_available
 
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import get_backbone
+from agr_utils.runtime import get_processes
 from agr_utils.training.config import TrainConfig
 
 
@@ -48,20 +49,26 @@ def choose_precision(config: TrainConfig, begun: str | None = None) -> str:
         config: its ``precision``, and its backbone where that is ``auto``.
         begun: what the run was begun in, if it was: ``auto`` keeps it wherever the device computes it well, so that a
             run that moves to another machine goes on as it was.
+
+    Raises:
+        InputError: if fp16 is asked for without a GPU.
     """
+    on_gpu = get_processes().device.type == "cuda"
+    if config.precision == "fp16" and not on_gpu:
+        raise InputError("precision fp16 needs a GPU; without one it would be float32. Choose one of: auto, fp32, bf16")
     if config.precision != "auto":
         return "no" if config.precision == "fp32" else config.precision
-    fast = fast_precisions()
+    fast = _fast_precisions(on_gpu)
     if begun in fast:
         return begun
-    if torch.cuda.is_available():
+    if on_gpu:
         return fast[0]
     return "bf16" if "bf16" in fast and get_backbone(config.backbone).cpu_precision == "bf16" else "no"
 
 
-def fast_precisions() -> tuple[str, ...]:
+def _fast_precisions(on_gpu: bool) -> tuple[str, ...]:
     """What this device computes without emulation, the fastest on a GPU first."""
-    if torch.cuda.is_available():
+    if on_gpu:
         return ("bf16", "fp16", "no") if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp16", "no")
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return ("bf16", "no") if has_bf16 else ("no",)

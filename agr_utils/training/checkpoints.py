@@ -18,6 +18,10 @@ STATE_FILE, PREVIOUS_STATE_FILE = "state.safetensors", "state.previous.safetenso
 logger = logging.getLogger(__name__)
 
 
+class DamagedError(InputError):
+    """A file that does not hold what was written."""
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
     """Write tensors, their checksums and a JSON-able description, atomically.
 
@@ -49,11 +53,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         about, checksums = (json.loads(metadata.get(key, "{}")) for key in ("about", "checksums"))
     # The last is what torch's own reader raises.
-    except (SafetensorError, json.JSONDecodeError, OSError, RuntimeError) as error:
-        raise InputError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read now ({error.strerror or error}). See to the disk and try again"
+        ) from error
+    except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+        raise DamagedError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
     for name, checksum in checksums.items():
         if name not in tensors or _checksum(tensors[name]) != checksum:
-            raise InputError(f"{path}: damaged (the checksum of {name} is wrong). Delete it and train again")
+            raise DamagedError(f"{path}: damaged (the checksum of {name} is wrong). Delete it and train again")
     return tensors, about
 
 
@@ -77,7 +85,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
     A damaged file is named in a warning and set aside, and the one before it is used.
 
     Raises:
-        InputError: if states are there but none is whole.
+        InputError: if states are there but none is whole, or one cannot be read now.
     """
     problems = []
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):
@@ -86,7 +94,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
             continue
         try:
             return load_tensors(path)
-        except InputError as error:
+        except DamagedError as error:
             problems.append(str(error))
             path.replace(path.with_suffix(".damaged"))
             logger.warning("%s: damaged, set aside as %s; going on from the one before", path, path.stem + ".damaged")

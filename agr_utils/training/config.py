@@ -1,5 +1,6 @@
 """Everything that decides how a run comes out, in one record that is written beside its results."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 
 from agr_utils.data.augment import Augmentation
@@ -86,8 +87,13 @@ class TrainConfig:
             if getattr(self, name) < lowest:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {lowest}")
         for name in ("learning_rate", "num_epochs"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a number above 0")
+        for name in ("dropout", "drop_rate", "ema_decay", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.num_images is not None and self.num_images < 10:
+            raise InputError(f"num_images is {self.num_images}; it must be at least 10")
         if self.early_size is not None and not 32 <= self.early_size < self.image_size:
             raise InputError(f"early_size is {self.early_size}; it must be from 32 to below {self.image_size} pixels")
         if not 0 < self.early_share < 1:
@@ -112,6 +118,19 @@ class TrainConfig:
         chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
         chosen["task_weights"] = TASK_WEIGHTS | {"age": profile.age_weight}
         return cls(**(chosen | settings))
+
+    def refuse_unused(self) -> None:
+        """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something.
+
+        Raises:
+            InputError: naming them.
+        """
+        given = {"num_images": self.num_images is not None} if self.data != "synthetic" else {}
+        given |= {"noise, relatedness or confounding": self.synthetic != SyntheticSettings()} if given else {}
+        if unused := [name for name, is_given in given.items() if is_given]:
+            raise InputError(
+                f"{' and '.join(unused)} only change drawn faces, and the data is {self.data}. Leave them out"
+            )
 
     def data_settings(self) -> dict:
         """Which images: arguments of ``agr_utils.data.load.load_data``."""

@@ -56,7 +56,7 @@ def is_locked(output_dir: Path) -> bool:
     if not (output_dir / LOCK_FILE).exists():
         return False
     try:
-        with FileLock(output_dir / LOCK_FILE, blocking=False):
+        with FileLock(output_dir / LOCK_FILE).acquire(timeout=0.1, poll_interval=0.02):  # another may be asking, too
             return False
     except Timeout:
         return True

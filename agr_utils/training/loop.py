@@ -4,6 +4,7 @@ Every random choice of a step follows from (seed, step): the order of the images
 that was stopped goes on from its last checkpoint exactly as if it had not been.
 """
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, w
 from agr_utils.training.accelerator import create_accelerator
 from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
-from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
+from agr_utils.training.checkpoints import STATE_FILE, flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import StopRequest, explain_out_of_memory
 from agr_utils.training.losses import task_losses, weighted_sum
@@ -47,7 +48,8 @@ class Trainer:
         begun: precision that the run was begun in, see ``choose_precision``.
 
     Raises:
-        InputError: if there are fewer images than a batch holds, or TensorBoard is asked for and not installed.
+        InputError: if the data is not the config's, there are fewer images than a batch holds, or TensorBoard is asked
+            for and not installed.
     """
 
     def __init__(
@@ -66,6 +68,13 @@ class Trainer:
         self.save_minutes = save_minutes
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
+        side, name = data.pixels.shape[1], data.scheme.name
+        if (side, name) != (config.image_size, config.data):
+            raise InputError(
+                f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
+                "Load it with load_data(**config.data_settings())"
+            )
+        self.images = hashlib.sha256("\n".join(data.faces["image_id"].iloc[self.train_rows]).encode()).hexdigest()[:16]
         if len(self.train_rows) < config.batch_size:
             raise InputError(
                 f"{len(self.train_rows)} training images are fewer than a batch of {config.batch_size}. "
@@ -75,11 +84,12 @@ class Trainer:
         self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []
 
+        has_state = self.output_dir is not None and (self.output_dir / STATE_FILE).exists()
         model = MultiTaskNet(
             config.backbone,
             data.scheme.name,
             config.tasks,
-            config.pretrained,
+            False if has_state else config.pretrained,  # the state has the weights
             config.dropout,
             config.drop_rate,
             config.age_head,
@@ -303,18 +313,29 @@ class Trainer:
         modules = self._modules()
         tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
         tensors |= flatten_optimizer(self.optimizer)
-        names = ("step", "sums", "seconds", "cosines", "history")
+        names = ("step", "sums", "seconds", "cosines", "history", "images")
         about = {name: getattr(self, name) for name in names}
+        if self.accelerator.scaler is not None:
+            about["scaler"] = self.accelerator.scaler.state_dict()
         save_state(self.output_dir, tensors, about)
         with atomic_path(self.output_dir / HISTORY_FILE) as partial:
             self.history_table().to_csv(partial, index=False, float_format="%.6g")
 
     def resume(self) -> bool:
-        """Go on from the state in the run folder; False if there is none."""
+        """Go on from the state in the run folder; False if there is none.
+
+        Raises:
+            InputError: if no state is whole, or the run was begun on other images.
+        """
         state = load_state(self.output_dir) if self.output_dir else None
         if state is None:
             return False
         tensors, about = state
+        if about.get("images", self.images) != self.images:
+            raise InputError(
+                f"{self.output_dir}: was begun on other training images than these {len(self.train_rows)}. Point "
+                "AGR_DATA_DIR at those, or choose another --output-dir"
+            )
         for name, module in self._modules().items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -322,6 +343,8 @@ class Trainer:
         self.step, self.sums, self.seconds = about["step"], about["sums"], about["seconds"]
         self.cosines, self.history = about.get("cosines", []), about["history"]
         self.scheduler.step_update(self.step)
+        if self.accelerator.scaler is not None and "scaler" in about:
+            self.accelerator.scaler.load_state_dict(about["scaler"])
         return True
 
 

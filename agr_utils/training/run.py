@@ -18,7 +18,13 @@ from agr_utils.training.checkpoints import PREVIOUS_STATE_FILE, load_tensors, sa
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.loop import Trainer
-from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table, write_predictions
+from agr_utils.training.predictions import (
+    conformal_widening,
+    predict_rows,
+    predictions_table,
+    read_predictions,
+    write_predictions,
+)
 
 CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safetensors", "predictions.parquet"
 MAPS_FOLDER, SWEEP_FILE = "maps", "robustness.parquet"  # of agr explain and agr robustness
@@ -73,7 +79,11 @@ def train_run(
                 "%s: begun in precision '%s', which this machine lacks; it goes on in '%s', to other numbers",
                 output_dir, begun, about["precision"],
             )  # fmt: skip
-        trainer.resume()
+        if trainer.resume():
+            about = continue_record(about, read_json(output_dir / CONFIG_FILE), trainer)
+        if trainer.step == trainer.total_steps and (output_dir / PREDICTIONS_FILE).exists():
+            predicted = read_predictions(output_dir / PREDICTIONS_FILE)["split"].unique()
+            splits = tuple(dict.fromkeys((*splits, *predicted)))  # what a finished run has predicted stays
         if process.is_main_process:
             write_json(output_dir / CONFIG_FILE, about)
         trainer.run()
@@ -102,6 +112,23 @@ def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
         "num_train": len(trainer.train_rows),
         "hardware": describe_hardware(),
     }
+
+
+def continue_record(about: dict, there: dict, trainer: Trainer) -> dict:
+    """What is written down about a run that goes on: how it began, and in ``resumed`` where else it went on.
+
+    Args:
+        about: of the run as it would begin here.
+        there: what was written down before.
+        trainer: with the state that it goes on from.
+    """
+    kept = {key: there[key] for key in ("command", "commit", "weights_source", "precision", "hardware") if key in there}
+    here = {key: about[key] for key in ("commit", "precision", "hardware")}
+    resumed = there.get("resumed", [])
+    before = resumed[-1] if resumed else there
+    if trainer.step < trainer.total_steps and any(here[key] != before.get(key) for key in here):
+        resumed = [*resumed, {"step": trainer.step} | here]
+    return about | kept | ({"resumed": resumed} if resumed else {})
 
 
 def finish_run(
