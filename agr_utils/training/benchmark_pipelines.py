@@ -163,7 +163,8 @@ def _make_turns(faces: FaceFolder, image_size: int, batch_size: int) -> dict[str
     """For each measure the turn of either pipeline."""
     data = faces.load(image_size)
     rows = _choose_rows(faces, data, (LEAD + TIMED + TAIL) * batch_size)
-    trainer = Trainer(TrainConfig(backbone=BACKBONE, image_size=image_size, batch_size=batch_size), data)
+    config = TrainConfig(data=data.scheme.name, backbone=BACKBONE, image_size=image_size, batch_size=batch_size)
+    trainer = Trainer(config, data)
     trainer.model.train()
     device = trainer.accelerator.device
     batches = cycle(epoch_batches(rows, 0, 0, batch_size))

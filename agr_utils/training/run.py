@@ -81,9 +81,8 @@ def train_run(
             )  # fmt: skip
         if trainer.resume():
             about = continue_record(about, read_json(output_dir / CONFIG_FILE), trainer)
-        if trainer.step == trainer.total_steps and (output_dir / PREDICTIONS_FILE).exists():
-            predicted = read_predictions(output_dir / PREDICTIONS_FILE)["split"].unique()
-            splits = tuple(dict.fromkeys((*splits, *predicted)))  # what a finished run has predicted stays
+        if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
+            splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir))))
         if process.is_main_process:
             write_json(output_dir / CONFIG_FILE, about)
         trainer.run()
@@ -151,6 +150,14 @@ def planned_epochs(output_dir: Path, minutes: float) -> float | None:
         return None
     about = read_json(output_dir / CONFIG_FILE)
     return about["config"]["num_epochs"] if about.get("minutes") == minutes else None
+
+
+def predicted_splits(output_dir: Path) -> tuple[str, ...]:
+    """Splits that the run in a folder has predicted; none where its table is missing or damaged."""
+    try:
+        return tuple(read_predictions(output_dir / PREDICTIONS_FILE)["split"].unique())
+    except InputError:
+        return ()
 
 
 def begun_precision(output_dir: Path) -> str | None:
