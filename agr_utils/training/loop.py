@@ -74,7 +74,9 @@ class Trainer:
                 f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
                 "Load it with load_data(**config.data_settings())"
             )
-        self.images = hashlib.sha256("\n".join(data.faces["image_id"].iloc[self.train_rows]).encode()).hexdigest()[:16]
+        self.images_digest = hashlib.sha256(
+            "\n".join(data.faces["image_id"].iloc[self.train_rows]).encode()
+        ).hexdigest()[:16]
         if len(self.train_rows) < config.batch_size:
             raise InputError(
                 f"{len(self.train_rows)} training images are fewer than a batch of {config.batch_size}. "
@@ -313,7 +315,7 @@ class Trainer:
         modules = self._modules()
         tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
         tensors |= flatten_optimizer(self.optimizer)
-        names = ("step", "sums", "seconds", "cosines", "history", "images")
+        names = ("step", "sums", "seconds", "cosines", "history", "images_digest")
         about = {name: getattr(self, name) for name in names}
         if self.accelerator.scaler is not None:
             about["scaler"] = self.accelerator.scaler.state_dict()
@@ -331,7 +333,7 @@ class Trainer:
         if state is None:
             return False
         tensors, about = state
-        if about.get("images", self.images) != self.images:
+        if about.get("images_digest", self.images_digest) != self.images_digest:
             raise InputError(
                 f"{self.output_dir}: was begun on other training images than these {len(self.train_rows)}. Point "
                 "AGR_DATA_DIR at those, or choose another --output-dir"

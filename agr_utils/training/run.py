@@ -79,7 +79,7 @@ def train_run(
                 "%s: begun in precision '%s', which this machine lacks; it goes on in '%s', to other numbers",
                 output_dir, begun, about["precision"],
             )  # fmt: skip
-        if trainer.resume():
+        if trainer.resume() and (output_dir / CONFIG_FILE).exists():
             about = continue_record(about, read_json(output_dir / CONFIG_FILE), trainer)
         if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
             splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir))))
