@@ -141,12 +141,13 @@ def _impute(images: Tensor, removed: Tensor, seed: int) -> Tensor:
     return torch.stack(filled).to(images.device, memory_format=torch.channels_last)
 
 
-def randomise_weights(model: MultiTaskNet, seed: int = 0):
+def randomise_weights(model: MultiTaskNet, seed: int = 1_000):
     """Replace what was learned by fresh random weights, from the heads downwards (Adebayo et al. 2018).
 
     Args:
         model: left as it is.
-        seed: of the fresh weights.
+        seed: of the fresh weights. With that of the training they would be the ones that it began with, and a head
+            that has moved little since would seem not to matter.
 
     Yields:
         Name of the part that was replaced last and a model in which it and all above it are random; the last one
