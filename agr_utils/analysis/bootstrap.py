@@ -111,9 +111,8 @@ def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFr
     Returns:
         c rows of ``value, low, high``; the value is 2 times the value minus the mean of its resamples.
     """
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(samples[1:], [tail, 1 - tail], axis=0)
-    mirrored = {"value": samples[1:].mean(axis=0), "low": high, "high": low}
+    plain = interval(samples, coverage)
+    mirrored = {"value": samples[1:].mean(axis=0), "low": plain["high"], "high": plain["low"]}
     return pd.DataFrame({name: 2 * samples[0] - values for name, values in mirrored.items()})
 
 

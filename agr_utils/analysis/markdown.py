@@ -43,6 +43,11 @@ def error_cell(row: pd.Series, years: bool, sign: str = "") -> str:
     return interval_cell(row, 1, 2, sign) if years else interval_cell(row, 100, 1, sign)
 
 
+def error_number(value: float, years: bool, sign: str = "") -> str:
+    """An error without an interval, with the digits of ``error_cell``."""
+    return f"{value:{sign}.2f}" if years else f"{100 * value:{sign}.1f}"
+
+
 def fill_table(page: Path, name: str, table: str) -> None:
     """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
 

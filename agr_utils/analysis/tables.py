@@ -14,6 +14,7 @@ from agr_utils.analysis.markdown import error_cell, fill_table, header_lines, ta
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_folder, read_runs
 from agr_utils.analysis.robustness_evidence import read_robustness
+from agr_utils.analysis.tables_claims import NOT_YET
 from agr_utils.analysis.tables_evidence import evidence_tables
 from agr_utils.analysis.tables_maps import map_tables, trust_table
 from agr_utils.analysis.tables_robustness import robustness_tables
@@ -91,7 +92,7 @@ def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
 def groups_table(runs: list[Run]) -> str:
     """Errors of a run by labelled group, and how many ages its interval holds: test split, 95 % intervals."""
     if not runs:
-        return "No finished run yet."
+        return NOT_YET
     titles = [f"{title} ({unit})" for title, unit in ERRORS.values()]
     lines = header_lines(["Labelled", "Faces", *titles, "Ages inside the 90 % interval (%)"])
     scheme, (table, clusters) = get_scheme("utkface"), runs[0].split("test")

@@ -4,23 +4,19 @@ import pandas as pd
 
 from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.fairness import ERRORS, GROUPINGS, MIN_IMAGES, small_groups
-from agr_utils.analysis.markdown import error_cell, header_lines, table_line
+from agr_utils.analysis.markdown import error_cell, error_number, header_lines, table_line
 from agr_utils.analysis.metrics import METRICS
 from agr_utils.analysis.multitask import COMPARISONS, gap_changes, gap_differences, multitask_differences
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import get_scheme
 
+NOT_YET = "No finished runs yet."
 FURTHER_GROUPINGS = ("gender x age band", "race x age band")  # reported beside C2, not counted
 
 
-def multitask_table(evidence: Evidence, nothing: str) -> str:
-    """C1: a row an architecture and comparison, by how much each metric is better with three heads, and the call.
-
-    Args:
-        evidence: the runs.
-        nothing: said where there is no pair of runs yet.
-    """
-    titles = [_with_unit(title, unit) for title, unit, _ in METRICS.values()]
+def multitask_table(evidence: Evidence) -> str:
+    """C1: a row an architecture and comparison, by how much each metric is better with three heads, and the call."""
+    titles = [f"{title} ({unit})" for title, unit, _ in METRICS.values()]
     lines = header_lines(["Compared at", "Architecture", "Seeds", *titles])
     empty = len(lines)
     for comparison, (title, *_) in COMPARISONS.items():
@@ -32,30 +28,31 @@ def multitask_table(evidence: Evidence, nothing: str) -> str:
             ]
             where = f"({comparison}) {title}" if comparison in ("a", "b") else title
             lines.append(table_line([where, get_backbone(backbone).title, str(len(rows["seeds"].iloc[0])), *cells]))
-    return "\n".join(lines) if len(lines) > empty else nothing
+    return "\n".join(lines) if len(lines) > empty else NOT_YET
 
 
-def gap_table(evidence: Evidence, comparison: str, nothing: str) -> str:
+def gap_table(evidence: Evidence, comparison: str) -> str:
     """C2: a row an error and grouping: how the gap between its groups changes, and what else the protocol asks for.
 
     Args:
         evidence: the runs.
         comparison: a key of COMPARISONS.
-        nothing: said where there is no pair of runs yet.
     """
     counted = gap_differences(evidence, comparison)
     if counted.empty:
-        return nothing
+        return NOT_YET
     table = pd.concat([counted, gap_changes(evidence, comparison, FURTHER_GROUPINGS).assign(call="not counted")])
     titles = ["Error", "Groups", "Gap", "Narrower by", "Call", "Bias taken out", "Worst group", "All faces"]
     lines = header_lines([*titles, *(get_backbone(name).title for name in counted["backbones"].iloc[0])])
     for error, (title, unit) in ERRORS.items():
         years = unit == "years"
         for _, row in table[table["error"] == error].iterrows():
-            cells = [_with_unit(title, unit), row["grouping"].replace(" x ", " × "), _number(row["single"], years)]
+            cells = [f"{title} ({unit})", row["grouping"].replace(" x ", " × "), error_number(row["single"], years)]
             cells += [error_cell(row, years, "+"), row["call"]]
             cells += [_change(row, name, years) for name in ("basic", "worst", "overall")]
-            lines.append(table_line([*cells, *(_number(value, years, "+") for value in row["backbones"].values())]))
+            lines.append(
+                table_line([*cells, *(error_number(value, years, "+") for value in row["backbones"].values())])
+            )
     scheme = get_scheme("utkface")
     small = {name: small_groups(evidence.faces, scheme, name) for name in (*GROUPINGS, *FURTHER_GROUPINGS)}
     left_out = [f"{name.replace(' x ', ' × ')}: {'; '.join(groups)}" for name, groups in small.items() if groups]
@@ -63,15 +60,7 @@ def gap_table(evidence: Evidence, comparison: str, nothing: str) -> str:
     return "\n".join(lines)
 
 
-def _with_unit(title: str, unit: str) -> str:
-    return f"{title} ({unit})"
-
-
 def _change(row: pd.Series, name: str, years: bool) -> str:
     """Another difference of a row of ``gap_changes``, with its interval."""
     values = row[[name, f"{name}_low", f"{name}_high"]].set_axis(["value", "low", "high"])
     return error_cell(values, years, "+")
-
-
-def _number(value: float, years: bool, sign: str = "") -> str:
-    return f"{value:{sign}.2f}" if years else f"{100 * value:{sign}.1f}"

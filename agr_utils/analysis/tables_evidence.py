@@ -10,14 +10,13 @@ from agr_utils.analysis.ablations import gradient_agreement, setting_table, watc
 from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.evaluation import ALL_METRICS, MORE_METRICS, evaluate_table
-from agr_utils.analysis.markdown import error_cell, header_lines, interval_cell, table_line
+from agr_utils.analysis.markdown import error_cell, error_number, header_lines, interval_cell, table_line
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.noise import noise_floor, twin_differences
 from agr_utils.analysis.results import Run, read_ablations, read_folder, read_published, read_runs
-from agr_utils.analysis.tables_claims import gap_table, multitask_table
+from agr_utils.analysis.tables_claims import NOT_YET, gap_table, multitask_table
 from agr_utils.models.backbones import BACKBONES
 
-NOT_YET = "No finished runs yet."
 EQUAL_EPOCHS = 21  # of docs/grids/equal_epochs.yaml
 
 
@@ -28,9 +27,9 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
     equal += [run for run in runs if equal and run.about["config"]["num_epochs"] == EQUAL_EPOCHS]
     return {
         "every-metric": every_metric_table(runs),
-        "multitask": multitask_table(evidence, NOT_YET),
-        "gaps-a": gap_table(evidence, "a", NOT_YET),
-        "gaps-b": gap_table(evidence, "b", NOT_YET),
+        "multitask": multitask_table(evidence),
+        "gaps-a": gap_table(evidence, "a"),
+        "gaps-b": gap_table(evidence, "b"),
         "seeds": seeds_table(evidence),
         "equal-epochs": runs_table({run.title: run for run in _in_order(equal)}, "Architecture", "test"),
         "balancing": ablation_table(ablations, "balancing", "Weights"),
@@ -98,7 +97,7 @@ def ablation_table(ablations: dict[str, list[Run]], name: str, title: str) -> st
         cells = []
         for _, row in rows.iterrows():
             years = ALL_METRICS[row["metric"]][1] == "years"
-            value = f"{row['absolute']:.2f}" if years else f"{100 * row['absolute']:.1f}"
+            value = error_number(row["absolute"], years)
             cells.append(value if np.isnan(row["value"]) else f"{value} ({error_cell(row, years, '+')})")
         lines.append(table_line([setting, *cells]))
     return "\n".join(lines)

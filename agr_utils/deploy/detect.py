@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 ALREADY_A_CROP = 0.45  # a face at least this share of the shorter side needs no cropping
-_one_at_a_time = threading.Lock()  # a cascade keeps what it computes; pictures are read in several threads
 MARGIN = 0.45  # of the detected box, added on each side: crops of UTKFace show the whole head
+_one_at_a_time = threading.Lock()  # a cascade keeps what it computes; pictures are read in several threads
 
 
 @lru_cache

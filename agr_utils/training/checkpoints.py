@@ -52,12 +52,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         about, checksums = (json.loads(metadata.get(key, "{}")) for key in ("about", "checksums"))
-    # The last is what torch's own reader raises.
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read now ({error.strerror or error}). See to the disk and try again"
         ) from error
-    except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:  # the last: torch's own reader
         raise DamagedError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
     for name, checksum in checksums.items():
         if name not in tensors or _checksum(tensors[name]) != checksum:

@@ -125,9 +125,12 @@ class TrainConfig:
         Raises:
             InputError: naming them.
         """
-        given = {"num_images": self.num_images is not None} if self.data != "synthetic" else {}
-        given |= {"noise, relatedness or confounding": self.synthetic != SyntheticSettings()} if given else {}
-        if unused := [name for name, is_given in given.items() if is_given]:
+        given = {
+            "num_images": self.num_images is not None,
+            "noise, relatedness or confounding": self.synthetic != SyntheticSettings(),
+        }
+        unused = [name for name, is_given in given.items() if is_given]
+        if self.data != "synthetic" and unused:
             raise InputError(
                 f"{' and '.join(unused)} only change drawn faces, and the data is {self.data}. Leave them out"
             )

@@ -71,7 +71,8 @@ def train_run(
             num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
             config = replace(config, num_epochs=planned)
-        begun = begun_precision(output_dir)
+        there = read_record(output_dir)
+        begun = there.get("precision")
         trainer = Trainer(config, data, output_dir, save_minutes, tensorboard, begun)
         about = describe_run(trainer, command, minutes)
         if begun not in (None, about["precision"]):
@@ -79,8 +80,8 @@ def train_run(
                 "%s: begun in precision '%s', which this machine lacks; it goes on in '%s', to other numbers",
                 output_dir, begun, about["precision"],
             )  # fmt: skip
-        if trainer.resume() and (output_dir / CONFIG_FILE).exists():
-            about = continue_record(about, read_json(output_dir / CONFIG_FILE), trainer)
+        if trainer.resume() and there:
+            about = continue_record(about, there, trainer)
         if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
             splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir))))
         if process.is_main_process:
@@ -144,11 +145,15 @@ def finish_run(
     return table
 
 
+def read_record(output_dir: Path) -> dict:
+    """What is written down about the run in a folder; empty where there is none."""
+    path = output_dir / CONFIG_FILE
+    return read_json(path) if path.exists() else {}
+
+
 def planned_epochs(output_dir: Path, minutes: float) -> float | None:
     """Epochs that the run in a folder was planned for; None where there is none of so many minutes."""
-    if not (output_dir / CONFIG_FILE).exists():
-        return None
-    about = read_json(output_dir / CONFIG_FILE)
+    about = read_record(output_dir)
     return about["config"]["num_epochs"] if about.get("minutes") == minutes else None
 
 
@@ -160,18 +165,11 @@ def predicted_splits(output_dir: Path) -> tuple[str, ...]:
         return ()
 
 
-def begun_precision(output_dir: Path) -> str | None:
-    """Precision, in accelerate's terms, of the run in a folder; None where there is none."""
-    path = output_dir / CONFIG_FILE
-    return read_json(path).get("precision") if path.exists() else None
-
-
 def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
     """Refuse a folder that is a file, or that holds a run of another config."""
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
-    if (output_dir / CONFIG_FILE).exists():
-        about = read_json(output_dir / CONFIG_FILE)
+    if about := read_record(output_dir):
         # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
         there = TrainConfig.from_dict(about.get("config", {})).to_dict()
         different = [key for key, value in config.to_dict().items() if there[key] != value]
