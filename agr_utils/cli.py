@@ -191,8 +191,8 @@ def evaluate(
     """
     from agr_utils.analysis.metrics import summarize
     from agr_utils.data.splits import groups_of
+    from agr_utils.training.files import PREDICTIONS_FILE
     from agr_utils.training.predictions import read_predictions
-    from agr_utils.training.run import PREDICTIONS_FILE
 
     table = read_predictions(run / PREDICTIONS_FILE if run.is_dir() else run)
     chosen = table[table["split"] == split].reset_index(drop=True)
@@ -260,7 +260,7 @@ def explain_run(
     Example: agr explain runs/first --num-scored 100
     """
     from agr_utils.analysis.map_report import explain_run_folder, summarize_report
-    from agr_utils.training.run import MAPS_FOLDER
+    from agr_utils.training.files import MAPS_FOLDER
 
     report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, command_line())
     typer.echo(f"{run / MAPS_FOLDER}: layer {report.about['layer']}, {report.about['num_scored']} faces of {split}")
@@ -279,7 +279,7 @@ def robustness(
     Example: agr robustness runs/first --num-images 200
     """
     from agr_utils.analysis.robustness import summarize_sweep, sweep_run_folder
-    from agr_utils.training.run import SWEEP_FILE
+    from agr_utils.training.files import SWEEP_FILE
 
     table = sweep_run_folder(run, source, split, num_images, command_line())
     typer.echo(f"{run / SWEEP_FILE}: {table['image_id'].nunique()} faces of {split}")
@@ -298,7 +298,7 @@ def publish(
     """
     from agr_utils.analysis.results import publish_run
     from agr_utils.deploy.predict import SHIPPED_MODEL, save_shipped_model
-    from agr_utils.training.run import CHECKPOINT_FILE
+    from agr_utils.training.files import CHECKPOINT_FILE
 
     typer.echo(publish_run(run, results_dir))
     if ship:

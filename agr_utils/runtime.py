@@ -1,4 +1,8 @@
-"""Profile, device, seeds, paths and atomic writing: everything that depends on where the code runs."""
+"""Profile, device, seeds, paths and atomic writing: everything that depends on where the code runs.
+
+PyTorch, timm and accelerate take seconds to import; here and wherever finished runs are only read, that is left to the
+functions that need them.
+"""
 
 import contextlib
 import ctypes
@@ -6,17 +10,19 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env, set_seed
 
 from agr_utils.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 @dataclass(frozen=True)
@@ -84,16 +90,32 @@ def repository_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def current_commit() -> str:
+    """Commit of the checkout, with ``+changes`` if it was not clean; ``unknown`` outside one."""
+    try:
+        git = ["git", "-C", str(repository_root())]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return commit + ("+changes" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (CPU and every accelerator)."""
+    from accelerate.utils import set_seed
+
     set_seed(seed)
 
 
-def get_processes() -> PartialState:
+def get_processes() -> "PartialState":
     """This process among those that train together; started by ``accelerate launch``, torchrun or a notebook, or alone.
 
     Several processes on CPUs need ``ACCELERATE_USE_CPU=true`` (accelerate alone reads it too late for its first state).
     """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
@@ -113,6 +135,7 @@ def keep_freed_memory() -> None:
 def describe_hardware() -> dict[str, str | int]:
     """CPU name, cores, threads, accelerator and versions: what a timing must be read with."""
     import timm
+    import torch
 
     return {
         "cpu": _cpu_name(),

@@ -12,8 +12,9 @@ from agr_utils.data.load import FaceData, load_data
 from agr_utils.runtime import read_json
 from agr_utils.training import budget
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import CONFIG_FILE
 from agr_utils.training.loop import Trainer
-from agr_utils.training.run import CONFIG_FILE, check_run_folder, train_run
+from agr_utils.training.run import check_run_folder, train_run
 
 CONFIG = TrainConfig(backbone="test_efficientnet", image_size=32, batch_size=16, num_images=400, precision="fp32")
 

@@ -10,8 +10,9 @@ import torch
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import BAD_BATCH_FILE
 from agr_utils.training.guards import explain_out_of_memory, run_lock
-from agr_utils.training.loop import BAD_BATCH_FILE, Trainer
+from agr_utils.training.loop import Trainer
 
 CONFIG = TrainConfig(
     backbone="test_efficientnet", num_epochs=2, image_size=32, batch_size=16, num_images=160, precision="fp32"

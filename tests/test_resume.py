@@ -18,10 +18,11 @@ import torch
 
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.training.checkpoints import PREVIOUS_STATE_FILE, STATE_FILE, load_state, load_tensors
+from agr_utils.training.checkpoints import load_state, load_tensors
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.loop import HISTORY_FILE, Trainer
-from agr_utils.training.run import CHECKPOINT_FILE, PREDICTIONS_FILE, train_run
+from agr_utils.training.files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.training.loop import Trainer
+from agr_utils.training.run import train_run
 
 NUM_KILLS = 20 if os.environ.get("AGR_LONG_TESTS") else 3
 CONFIG = TrainConfig(

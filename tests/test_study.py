@@ -14,12 +14,10 @@ import pytest
 from agr_utils.runtime import read_json
 from agr_utils.study.grid import read_study
 from agr_utils.study.pools import ProcessDied
-from agr_utils.study.status import ERROR_FILE, LOG_FILE, format_duration, render_status, status_table
+from agr_utils.study.status import format_duration, render_status, status_table
 from agr_utils.study.train import finish_runs, run_study
-from agr_utils.training.checkpoints import STATE_FILE
+from agr_utils.training.files import ERROR_FILE, HISTORY_FILE, LOG_FILE, PREDICTIONS_FILE, STATE_FILE
 from agr_utils.training.guards import run_lock
-from agr_utils.training.loop import HISTORY_FILE
-from agr_utils.training.run import PREDICTIONS_FILE
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "grids" / "example.yaml"
 SMALL = """

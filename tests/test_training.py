@@ -15,15 +15,9 @@ from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
 from agr_utils.training.checkpoints import save_tensors
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE
 from agr_utils.training.loop import Trainer
-from agr_utils.training.run import (
-    CHECKPOINT_FILE,
-    CONFIG_FILE,
-    check_run_folder,
-    load_model,
-    predict_split,
-    train_run,
-)
+from agr_utils.training.run import check_run_folder, load_model, predict_split, train_run
 
 CONFIG = TrainConfig(
     backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32"

@@ -29,21 +29,21 @@ class Figure:
     note: str = ""
 
 
-FIGURES: dict[str, Figure] = {}
+class Register(dict[str, Figure]):
+    """The figures of a module by name, in the order of the gallery."""
 
+    def add(self, name: str, caption: str, read: Reader = read_runs, note: str = "") -> Callable:
+        """Register a function that draws one figure.
 
-def figure(name: str, caption: str, read: Reader = read_runs, note: str = "") -> Callable:
-    """Register a function that draws one figure of the gallery.
+        Args:
+            name: of the file.
+            caption: see ``Figure``, as the others.
+            read: of what is drawn.
+            note: of its marks.
+        """
 
-    Args:
-        name: of the file.
-        caption: see ``Figure``, as the others.
-        read: of what is drawn.
-        note: of its marks.
-    """
+        def register(draw: Callable[[Any], plt.Figure]) -> Callable:
+            self[name] = Figure(caption, read, draw, note)
+            return draw
 
-    def register(draw: Callable[[Any], plt.Figure]) -> Callable:
-        FIGURES[name] = Figure(caption, read, draw, note)
-        return draw
-
-    return register
+        return register

@@ -14,7 +14,7 @@ from agr_utils.analysis.bootstrap import GroupBootstrap
 from agr_utils.analysis.calibration import coverage_table, reliability
 from agr_utils.analysis.comparisons import Evidence, read_evidence
 from agr_utils.analysis.fairness import ERRORS, group_intervals
-from agr_utils.analysis.figures import figure
+from agr_utils.analysis.figures import Register
 from agr_utils.analysis.metrics import summarize
 from agr_utils.analysis.multitask import (
     COMPARISONS,
@@ -27,6 +27,8 @@ from agr_utils.analysis.noise import noise_floor, twin_differences
 from agr_utils.analysis.results import Run, describe_machine, read_ablations, read_published, read_runs
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import get_scheme
+
+FIGURES = Register()
 
 NOTHING = "no finished runs yet"
 
@@ -46,7 +48,7 @@ def legend_below(drawn: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
     drawn.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
 
 
-@figure(
+@FIGURES.add(
     "multitask",
     "C1: does multi-task learning improve each task? Filled: holds after correction",
     read_evidence,
@@ -66,7 +68,7 @@ def draw_multitask(evidence: Evidence) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "gaps",
     "C2: does multi-task learning narrow the gaps between groups? Grey: too small to matter",
     read_evidence,
@@ -84,7 +86,9 @@ def draw_gaps(evidence: Evidence) -> plt.Figure:
     return drawn
 
 
-@figure("group_errors", "Who is served worse: errors by labelled group, test split; in brackets the number of faces")
+@FIGURES.add(
+    "group_errors", "Who is served worse: errors by labelled group, test split; in brackets the number of faces"
+)
 def draw_group_errors(runs: list[Run]) -> plt.Figure:
     """Errors of the published runs by race, gender and age band."""
     drawn, axes = plt.subplots(3, 3, figsize=(12, 13), sharey="row", height_ratios=(5, 2, 9))
@@ -101,7 +105,7 @@ def draw_group_errors(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "pairs",
     "C3: every two architectures at equal computing time. Filled: holds after correction",
     read_evidence,
@@ -117,7 +121,7 @@ def draw_pairs(evidence: Evidence) -> plt.Figure:
     return drawn
 
 
-@figure("pareto", "C3: age error against what it costs; filled: no other is better at no more cost", read_evidence)
+@FIGURES.add("pareto", "C3: age error against what it costs; filled: no other is better at no more cost", read_evidence)
 def draw_pareto(evidence: Evidence) -> plt.Figure:
     """MAE against four costs, with the Pareto fronts."""
     costs = cost_table(evidence)
@@ -135,7 +139,7 @@ def draw_pareto(evidence: Evidence) -> plt.Figure:
     return drawn
 
 
-@figure("reliability", "Are they as right as they say? Below the line: too sure of themselves")
+@FIGURES.add("reliability", "Are they as right as they say? Below the line: too sure of themselves")
 def draw_reliability(runs: list[Run]) -> plt.Figure:
     """Reliability diagrams of gender and race."""
     drawn, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
@@ -147,7 +151,7 @@ def draw_reliability(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "coverage",
     "Does MobileNetV3's 90 % age interval hold 90 % of the ages of each group?",
     note="Test split; in brackets the number of faces, on the right half the mean width of the interval.",
@@ -177,19 +181,21 @@ def _draw_ablation(runs: list[Run], ablation: str, metrics: Sequence[str]) -> pl
     return drawn
 
 
-@figure("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations)
+@FIGURES.add("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations)
 def draw_balancing(ablations: dict[str, list[Run]]) -> plt.Figure:
     """A sweep of weights and learned ones against equal ones."""
     return _draw_ablation(ablations.get("balancing", []), "balancing", tuple(MATTERS))
 
 
-@figure("age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations)
+@FIGURES.add("age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations)
 def draw_age_heads(ablations: dict[str, list[Run]]) -> plt.Figure:
     """Three formulations of the age against the distribution."""
     return _draw_ablation(ablations.get("age_heads", []), "age_heads", ("age_mae", "age_cs5"))
 
 
-@figure("conflict", "Do the tasks pull the backbone apart? MobileNetV3, equal weights, while it trains", read_ablations)
+@FIGURES.add(
+    "conflict", "Do the tasks pull the backbone apart? MobileNetV3, equal weights, while it trains", read_ablations
+)
 def draw_conflict(ablations: dict[str, list[Run]]) -> plt.Figure:
     """Cosines between the tasks' gradients."""
     drawn, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
@@ -209,7 +215,7 @@ def read_published_and_runs(results_dir: Path) -> tuple[list[Run], pd.DataFrame]
     return read_runs(results_dir), read_published(path) if path.exists() else pd.DataFrame()
 
 
-@figure(
+@FIGURES.add(
     "noise_floor",
     "What the labels allow: age errors of each protocol by itself, and the floor that near-duplicates set",
     read_published_and_runs,
@@ -233,7 +239,7 @@ def draw_noise_floor(given: tuple[list[Run], pd.DataFrame]) -> plt.Figure:
     return drawn
 
 
-@figure("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
+@FIGURES.add("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
 def draw_seeds(evidence: Evidence) -> plt.Figure:
     """Each seed of the architectures that have several."""
     rows = []

@@ -9,7 +9,7 @@ import numpy as np
 from agr_utils.analysis import plots_maps
 from agr_utils.analysis.explain import METHODS
 from agr_utils.analysis.face_regions import region_areas
-from agr_utils.analysis.figures import figure
+from agr_utils.analysis.figures import Register
 from agr_utils.analysis.figures_claims import NOTHING, draw_panels, legend_below
 from agr_utils.analysis.map_evidence import (
     MapEvidence,
@@ -25,11 +25,13 @@ from agr_utils.data.synthetic import SyntheticSettings, draw_faces
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS, get_scheme
 
+FIGURES = Register()
+
 SHOWN_KINDS = ("gradcam", "hirescam")
 BRIGHTEST = 3.0  # times the average, in figures of mean maps
 
 
-@figure(
+@FIGURES.add(
     "map_layers",
     "Which layer to explain: at 64 px the finest maps find the cues of drawn faces best",
     read_map_evidence,
@@ -55,7 +57,7 @@ def _draw_rivals(reports: dict[str, MapReport], score: str, units: dict[str, tup
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "map_cues", "Drawn faces: energy of maps inside the true cue, against maps that know nothing", read_map_evidence
 )
 def draw_cues(evidence: MapEvidence) -> plt.Figure:
@@ -63,7 +65,9 @@ def draw_cues(evidence: MapEvidence) -> plt.Figure:
     return _draw_rivals(evidence.cues, "energy", dict.fromkeys(TASKS, ("points", 100)))
 
 
-@figure("map_road", "Real faces: does what a map marks matter? ROAD, against maps that know nothing", read_map_evidence)
+@FIGURES.add(
+    "map_road", "Real faces: does what a map marks matter? ROAD, against maps that know nothing", read_map_evidence
+)
 def draw_road(evidence: MapEvidence) -> plt.Figure:
     """T2: ROAD minus that of the rivals."""
     units = {
@@ -74,7 +78,7 @@ def draw_road(evidence: MapEvidence) -> plt.Figure:
     return _draw_rivals(evidence.faces, "road", units)
 
 
-@figure(
+@FIGURES.add(
     "map_shortcut", "Drawn faces: with the shortcut in the training data, the gender map moves to it", read_map_evidence
 )
 def draw_shortcut(evidence: MapEvidence) -> plt.Figure:
@@ -99,7 +103,7 @@ def draw_shortcut(evidence: MapEvidence) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "map_sanity",
     "100 real faces, mostly young: maps fall apart when weights are made random from the heads down",
     read_map_evidence,
@@ -152,14 +156,14 @@ def _draw_architectures(evidence: MapEvidence, kind: str) -> plt.Figure:
 
 
 for _kind in SHOWN_KINDS:
-    figure(
+    FIGURES.add(
         f"map_where_{_kind}",
         f"Where {METHODS[_kind][0]} says that each architecture looks: mean maps of 2,000 faces",
         read_map_evidence,
     )(partial(_draw_architectures, kind=_kind))
 
 
-@figure(
+@FIGURES.add(
     "map_groups",
     "Mean HiResCAM of the custom CNN by labelled group; of gender and race each face's own answer is explained",
     read_map_evidence,
@@ -171,7 +175,7 @@ def draw_groups(evidence: MapEvidence) -> plt.Figure:
     return _draw_mean_maps({group: (report, group) for group in groups}, TASKS, "hirescam")
 
 
-@figure(
+@FIGURES.add(
     "map_regions", "Which parts of the face hold the energy of HiResCAM: published runs, 2,000 faces", read_map_evidence
 )
 def draw_regions(evidence: MapEvidence) -> plt.Figure:
@@ -191,7 +195,7 @@ def draw_regions(evidence: MapEvidence) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "map_multitask", "Do multi-task and single-task models look elsewhere? MobileNetV3, short runs", read_map_evidence
 )
 def draw_multitask_regions(evidence: MapEvidence) -> plt.Figure:

@@ -7,7 +7,7 @@ import torch
 
 from agr_utils.analysis import plots_robustness
 from agr_utils.analysis.fairness import ERRORS
-from agr_utils.analysis.figures import figure
+from agr_utils.analysis.figures import Register
 from agr_utils.analysis.figures_claims import NOTHING, draw_panels, legend_below
 from agr_utils.analysis.plots_claims import draw_nothing
 from agr_utils.analysis.robustness import SWEPT_ERRORS, curve_table
@@ -25,8 +25,10 @@ from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
+FIGURES = Register()
 
-@figure("corruptions", "Eleven corruptions at five severities, on a drawn face", read_robustness)
+
+@FIGURES.add("corruptions", "Eleven corruptions at five severities, on a drawn face", read_robustness)
 def draw_corruptions(evidence: RobustnessEvidence) -> plt.Figure:
     """What the corruptions look like."""
     pixels = draw_faces(10, 64, seed=3).pixels[:1]
@@ -62,7 +64,7 @@ def _draw_severities(evidence: RobustnessEvidence, error: str) -> plt.Figure:
 
 
 for _name, _error in (("age", "age_mae"), ("gender", "gender_error"), ("race", "race_error")):
-    figure(
+    FIGURES.add(
         f"robustness_{_name}",
         f"{_name.capitalize()} error against severity: short runs, 2,000 test faces, 95 % intervals",
         read_robustness,
@@ -79,7 +81,7 @@ def _draw_differences(tables: dict, sides: tuple[str, str]) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "robustness_multitask",
     "Is a multi-task model hurt less? Short runs, average over severities. Filled: holds after correction",
     read_robustness,
@@ -93,7 +95,7 @@ def draw_multitask(evidence: RobustnessEvidence) -> plt.Figure:
     )
 
 
-@figure(
+@FIGURES.add(
     "robustness_augmentation",
     "What augmentation buys: MobileNetV3 trained without it, short runs, validation faces. Filled: interval off 0",
     read_robustness,
@@ -103,7 +105,7 @@ def draw_augmentation(evidence: RobustnessEvidence) -> plt.Figure:
     return _draw_differences(augmentation_increases(evidence), ("without", "with"))
 
 
-@figure(
+@FIGURES.add(
     "robustness_groups",
     "Does low light (severity 3) hurt some groups more? Published MobileNetV3. Filled: holds after correction",
     read_robustness,
@@ -117,7 +119,7 @@ def draw_groups(evidence: RobustnessEvidence) -> plt.Figure:
     return drawn
 
 
-@figure(
+@FIGURES.add(
     "expression",
     "Drawn faces: expression, light, tilt, glasses and a covered mouth, five architectures",
     read_robustness,

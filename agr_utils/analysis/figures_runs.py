@@ -4,14 +4,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_utils.analysis import plots, plots_speed
-from agr_utils.analysis.figures import figure
+from agr_utils.analysis.figures import Register
 from agr_utils.analysis.metrics import METRICS, summarize
 from agr_utils.analysis.results import Run, describe_machine, read_bench, read_labels_from_split
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.tasks import get_scheme
 
+FIGURES = Register()
 
-@figure(
+
+@FIGURES.add(
     "synthetic_faces",
     "The embedded faces: what codes a label is an arbitrary shape in a known place (and is sometimes drawn wrong)",
 )
@@ -26,7 +28,7 @@ def draw_synthetic(runs: list[Run]) -> plt.Figure:
     return plots.plot_faces(drawn.pixels[:16], titles)[0, 0].figure
 
 
-@figure("labels", "UTKFace is young and unbalanced: labels of the 21,288 faces used here")
+@FIGURES.add("labels", "UTKFace is young and unbalanced: labels of the 21,288 faces used here")
 def draw_labels(runs: list[Run]) -> plt.Figure:
     """Label counts of the real faces."""
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.4), width_ratios=(2, 1, 1.6))
@@ -35,7 +37,7 @@ def draw_labels(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("twins", "The label-noise floor: the same photograph, filed under two ages")
+@FIGURES.add("twins", "The label-noise floor: the same photograph, filed under two ages")
 def draw_twins(runs: list[Run]) -> plt.Figure:
     """How far the age labels of near-duplicate photographs differ."""
     faces = read_labels_from_split()
@@ -52,7 +54,7 @@ def draw_twins(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("learning_curves", "Real faces: validation results against computing time, equal budgets")
+@FIGURES.add("learning_curves", "Real faces: validation results against computing time, equal budgets")
 def draw_learning_curves(runs: list[Run]) -> plt.Figure:
     """Validation metrics of the five architectures while they train."""
     drawn, axes = plt.subplots(1, 3, figsize=(11, 3.6))
@@ -70,7 +72,7 @@ def draw_learning_curves(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("accuracy", "Real faces: test results of the five architectures, 95 % intervals")
+@FIGURES.add("accuracy", "Real faces: test results of the five architectures, 95 % intervals")
 def draw_accuracy(runs: list[Run]) -> plt.Figure:
     """Four metrics with intervals."""
     summaries = {run.title: summarize(*run.split("test")) for run in runs}
@@ -81,7 +83,7 @@ def draw_accuracy(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("age_error", "Real faces: old faces are hardest; mean absolute error by age, test split")
+@FIGURES.add("age_error", "Real faces: old faces are hardest; mean absolute error by age, test split")
 def draw_age_error(runs: list[Run]) -> plt.Figure:
     """Age error of each architecture by age band."""
     drawn, ax = plt.subplots(figsize=(8, 4))
@@ -92,7 +94,9 @@ def draw_age_error(runs: list[Run]) -> plt.Figure:
     return drawn
 
 
-@figure("speed", "Speed: training against its compute limit, the pixel cache against the usual pipeline", read_bench)
+@FIGURES.add(
+    "speed", "Speed: training against its compute limit, the pixel cache against the usual pipeline", read_bench
+)
 def draw_speed(bench: dict[str, pd.DataFrame]) -> plt.Figure:
     """Share of the compute limit, and the pixel cache against the usual pipeline."""
     drawn, axes = plt.subplots(2, 1, figsize=(7.5, 8), height_ratios=(1.3, 1))

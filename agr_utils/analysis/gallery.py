@@ -1,19 +1,18 @@
 """Redraw every published figure and table from ``results/``: no image, no weight, no GPU."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
-import matplotlib
-import matplotlib.pyplot as plt
 
-from agr_utils.analysis import figures_claims, figures_maps, figures_robustness, figures_runs, plots
-from agr_utils.analysis.figures import FIGURES, Reader
-from agr_utils.analysis.tables import fill_tables
 from agr_utils.runtime import atomic_path
 
-# Importing them puts their figures on the register.
-__all__ = ["draw_all", "figures_claims", "figures_maps", "figures_robustness", "figures_runs"]
+if TYPE_CHECKING:
+    from agr_utils.analysis.figures import Register
 
+# Each has a register of figures. Imported where they are drawn: that takes seconds, and each process must do it anyway.
+MODULES = ("figures_claims", "figures_maps", "figures_robustness", "figures_runs")
 # For the web and for a paper; without dates, so that the same results give the same bytes.
 FORMATS = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
 PADDING = 0.1  # inches around what is drawn
@@ -32,9 +31,8 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
         The files written.
     """
     figures_dir.mkdir(parents=True, exist_ok=True)
-    readers = list(dict.fromkeys(figure.read for figure in FIGURES.values()))
-    calls = [joblib.delayed(fill_tables)(results_dir, root)] if root else []
-    calls += [joblib.delayed(_draw_figures_of)(read, results_dir, figures_dir) for read in readers]
+    calls = [joblib.delayed(_fill_tables)(results_dir, root)] if root else []
+    calls += [joblib.delayed(_draw_module)(module, results_dir, figures_dir) for module in MODULES]
     with joblib.parallel_config("loky", n_jobs=min(jobs or joblib.cpu_count(), len(calls)), inner_max_num_threads=1):
         done = joblib.Parallel(batch_size=1)(calls)
     page = [
@@ -42,25 +40,39 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
         "",
         "Drawn by `make figures` from the committed results. Lines are 95 % intervals, unless it says otherwise.",
         "",
+        *(line for _, lines in done for line in lines),
     ]
-    for name, figure in FIGURES.items():
-        page += [f"## {figure.caption}", "", f"![{figure.caption}]({name}.png)", ""]
-        page += [figure.note, ""] if figure.note else []
-        page += [f"[PDF]({name}.pdf)", ""]
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text("\n".join(page), encoding="utf-8")
-    return [*(path for paths in done for path in paths), figures_dir / "README.md"]
+    return [*(path for paths, _ in done for path in paths), figures_dir / "README.md"]
 
 
-def _draw_figures_of(reader: Reader, results_dir: Path, figures_dir: Path) -> list[Path]:
-    """Draw the figures that are made of what one reader reads, which is then read once."""
+def figures_of(module: str) -> "Register":
+    """Figures that a module of MODULES draws."""
+    return import_module(f"agr_utils.analysis.{module}").FIGURES
+
+
+def _fill_tables(results_dir: Path, root: Path) -> tuple[list[Path], list[str]]:
+    """Pages filled in, and nothing for the gallery page."""
+    from agr_utils.analysis.tables import fill_tables
+
+    return fill_tables(results_dir, root), []
+
+
+def _draw_module(module: str, results_dir: Path, figures_dir: Path) -> tuple[list[Path], list[str]]:
+    """Draw the figures of a module: files written, and lines of the gallery page."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from agr_utils.analysis import plots
+
     matplotlib.use("Agg")
     plots.use_style()
-    given, written = reader(results_dir), []
-    for name, figure in FIGURES.items():
-        if figure.read is not reader:
-            continue
-        drawn = figure.draw(given)
+    given, written, lines = {}, [], []
+    for name, figure in figures_of(module).items():
+        if figure.read not in given:
+            given[figure.read] = figure.read(results_dir)
+        drawn = figure.draw(given[figure.read])
         # Once: bbox_inches="tight" lays out again for each format. Widths of text depend on the resolution.
         drawn.set_dpi(plt.rcParams["savefig.dpi"])
         drawn.draw_without_rendering()
@@ -71,4 +83,7 @@ def _draw_figures_of(reader: Reader, results_dir: Path, figures_dir: Path) -> li
                 drawn.savefig(partial, format=kind, bbox_inches=box, metadata=metadata)
             written.append(path)
         plt.close(drawn)
-    return written
+        lines += [f"## {figure.caption}", "", f"![{figure.caption}]({name}.png)", ""]
+        lines += [figure.note, ""] if figure.note else []
+        lines += [f"[PDF]({name}.pdf)", ""]
+    return written, lines

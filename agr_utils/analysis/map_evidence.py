@@ -18,7 +18,7 @@ from agr_utils.analysis.results import read_beside, read_folder, read_runs, read
 from agr_utils.data.splits import groups_of
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS
-from agr_utils.training.run import MAPS_FOLDER
+from agr_utils.training.files import MAPS_FOLDER
 
 TESTS = ("T1", "T2", "T3", "T4")
 RANDOM_LIMIT = 0.5  # T3: rank correlation with the map of a network of random weights

@@ -14,9 +14,9 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import atomic_path, read_json, write_json
+from agr_utils.runtime import atomic_path, current_commit, read_json, write_json
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.run import CHECKPOINT_FILE, MAPS_FOLDER, current_commit, load_model, load_run
+from agr_utils.training.files import CHECKPOINT_FILE, MAPS_FOLDER
 
 ABOUT_FILE, MEAN_FACE_FILE = "about.json", "mean_face.png"
 _NUM_CASCADE = 100  # faces, at most, whose maps are drawn again after every part that was made random
@@ -120,6 +120,8 @@ def explain_run_folder(
         layer: see ``explain``.
         command: the command line, written down for whoever wants to repeat it.
     """
+    from agr_utils.training.run import load_model, load_run  # what trains takes seconds to import
+
     model, data, config = load_run(run_dir, source)
     other, about = load_model(Path(other_dir) / CHECKPOINT_FILE) if other_dir else (None, {})
     if about and not _differs_by_seed(config, TrainConfig.from_dict(about["config"])):

@@ -15,9 +15,8 @@ from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.runtime import atomic_path, read_json, repository_root
-from agr_utils.training.loop import HISTORY_FILE
+from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 from agr_utils.training.predictions import read_predictions
-from agr_utils.training.run import CONFIG_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 
 PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.splits import groups_of, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import atomic_path, read_table
+from agr_utils.runtime import atomic_path, current_commit, read_table
 from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import load_pixels, split_batches
+from agr_utils.training.files import SWEEP_FILE
 from agr_utils.training.predictions import predict_probabilities, predictions_table
-from agr_utils.training.run import SWEEP_FILE, current_commit, load_run
 
 CLEAN = "clean"
 SWEPT_ERRORS = ("age_mae", "gender_error", "race_error")
@@ -80,6 +80,8 @@ def sweep_run_folder(
     Returns:
         See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
     """
+    from agr_utils.training.run import load_run  # what trains takes seconds to import
+
     model, data, _ = load_run(run_dir, source)
     table = sweep(model, data, data.sample(split, num_images))
     table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}

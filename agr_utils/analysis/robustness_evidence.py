@@ -16,7 +16,7 @@ from agr_utils.data.corruptions import SEVERITIES
 from agr_utils.data.synthetic import SyntheticFaces, SyntheticSettings, draw_faces
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS, get_scheme
-from agr_utils.training.run import SWEEP_FILE
+from agr_utils.training.files import SWEEP_FILE
 
 COMPARED = ("mobilenet_v3", "custom_cnn")  # of multi-task against single-task
 GROUP_CORRUPTION, GROUP_SEVERITY = "low_light", 3

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from agr_utils.data.augment import Augmentation, check_images, warp
 from agr_utils.errors import InputError, name_hint
@@ -122,6 +121,8 @@ def _low_light(images: Tensor, exposure: float, generators: Sequence[torch.Gener
 
 
 def _blur(images: Tensor, sigma: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+    from torchvision.transforms.v2 import functional as vision  # takes seconds, and readers of sweeps need none
+
     pixels = sigma * images.shape[3]
     width = 2 * int(3 * pixels + 0.5) + 1
     return vision.gaussian_blur(images, [width, width], [pixels, pixels])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.request import Request, urlopen
 
-import timm
 import torch
 from torch import nn
 
@@ -59,6 +58,8 @@ def get_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    import timm  # takes seconds, and the five need it only when they are built
+
     if timm.is_model(name):
         return Backbone(name, name, 0, name, "fp32", "")
     hint = name_hint(name, [*BACKBONES, *timm.list_models()], listed=BACKBONES)
@@ -86,6 +87,8 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
             raise InputError(f"{name} has no pretrained weights. Train it from scratch: leave out --pretrained")
         model = CustomCNN()
         return model, model.num_features, "from scratch"
+    import timm
+
     if pretrained == "if-available" and not _weights_within_reach(backbone.timm_name):
         pretrained = False
     options = {"num_classes": 0} | ({"drop_path_rate": drop_rate} if drop_rate else {})  # some do not know the latter
@@ -114,6 +117,7 @@ def _weights_within_reach(timm_name: str) -> bool:
 
     Asked first because the server's client tries for most of a minute, and complains on stderr, before it gives up.
     """
+    import timm
     from huggingface_hub import constants, try_to_load_from_cache
 
     repository = getattr(timm.get_pretrained_cfg(timm_name), "hf_hub_id", None)

@@ -8,13 +8,9 @@ from rich.table import Table
 
 from agr_utils.errors import InputError
 from agr_utils.study.grid import Study
-from agr_utils.training.checkpoints import STATE_FILE
+from agr_utils.training.files import ERROR_FILE, HISTORY_FILE, PREDICTIONS_FILE, STATE_FILE
 from agr_utils.training.guards import is_locked
-from agr_utils.training.loop import HISTORY_FILE
 from agr_utils.training.predictions import read_predictions
-from agr_utils.training.run import PREDICTIONS_FILE
-
-ERROR_FILE, LOG_FILE = "error.txt", "log.txt"
 
 
 def status_table(study: Study) -> pd.DataFrame:

@@ -21,8 +21,9 @@ from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path, get_data_dir
 from agr_utils.study.grid import RunOptions, Study
 from agr_utils.study.pools import ProcessDied, Work, dask_pool, local_pool
-from agr_utils.study.status import ERROR_FILE, LOG_FILE, run_status
+from agr_utils.study.status import run_status
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import ERROR_FILE, LOG_FILE
 from agr_utils.training.run import train_run
 
 MAX_DEATHS = 2  # of processes at work on a run, before it is tried by itself

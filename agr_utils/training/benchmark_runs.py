@@ -13,7 +13,7 @@ from tqdm import tqdm
 from agr_utils.errors import InputError
 from agr_utils.training.benchmark_processes import run_fresh
 from agr_utils.training.benchmark_steps import BenchSettings
-from agr_utils.training.loop import HISTORY_FILE
+from agr_utils.training.files import HISTORY_FILE
 
 
 def bench_processes(settings: BenchSettings) -> pd.DataFrame:

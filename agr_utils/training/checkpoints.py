@@ -12,8 +12,7 @@ from torch import Tensor
 
 from agr_utils.errors import InputError
 from agr_utils.runtime import atomic_path
-
-STATE_FILE, PREVIOUS_STATE_FILE = "state.safetensors", "state.previous.safetensors"
+from agr_utils.training.files import PREVIOUS_STATE_FILE, STATE_FILE
 
 logger = logging.getLogger(__name__)
 

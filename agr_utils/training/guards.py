@@ -12,8 +12,7 @@ from filelock import FileLock, Timeout
 
 from agr_utils.errors import InputError
 from agr_utils.runtime import get_processes
-
-LOCK_FILE = "run.lock"
+from agr_utils.training.files import LOCK_FILE
 
 
 def check_processes() -> None:

@@ -27,13 +27,12 @@ from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, w
 from agr_utils.training.accelerator import create_accelerator
 from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
-from agr_utils.training.checkpoints import STATE_FILE, flatten_optimizer, load_state, restore_optimizer, save_state
+from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import BAD_BATCH_FILE, HISTORY_FILE, STATE_FILE
 from agr_utils.training.guards import StopRequest, explain_out_of_memory
 from agr_utils.training.losses import task_losses, weighted_sum
 from agr_utils.training.validation import validate
-
-HISTORY_FILE, BAD_BATCH_FILE = "history.csv", "bad_batch.json"
 
 
 class Trainer:

@@ -1,7 +1,6 @@
 """A run from start to finish: train, predict, and write down everything that the results depend on."""
 
 import logging
-import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
-from agr_utils.runtime import describe_hardware, get_processes, read_json, repository_root, write_json
+from agr_utils.runtime import current_commit, describe_hardware, get_processes, read_json, write_json
 from agr_utils.training.budget import plan_epochs
-from agr_utils.training.checkpoints import PREVIOUS_STATE_FILE, load_tensors, save_tensors
+from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import (
@@ -25,9 +25,6 @@ from agr_utils.training.predictions import (
     read_predictions,
     write_predictions,
 )
-
-CONFIG_FILE, CHECKPOINT_FILE, PREDICTIONS_FILE = "config.json", "checkpoint.safetensors", "predictions.parquet"
-MAPS_FOLDER, SWEEP_FILE = "maps", "robustness.parquet"  # of agr explain and agr robustness
 
 logger = logging.getLogger(__name__)
 
@@ -238,14 +235,3 @@ def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, F
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     config = TrainConfig.from_dict(about["config"])
     return model, load_data(source=source, skip_unreadable=True, **config.data_settings()), config
-
-
-def current_commit() -> str:
-    """Commit of the checkout, with ``+changes`` if it was not clean; ``unknown`` outside one."""
-    try:
-        git = ["git", "-C", str(repository_root())]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return commit + ("+changes" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
