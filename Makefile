@@ -5,8 +5,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, a module of tests (or a notebook) each at a time.
+PARALLEL := -n 2 --dist loadscope
 # One numeric thread a process: results then do not depend on how many cores there are.
-SMOKE := OMP_NUM_THREADS=1 TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
+ONE := OMP_NUM_THREADS=1
+SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
 .PHONY: course test figures notebooks lint badges unit test-notebooks test-long test-floors bench clean
 
@@ -38,7 +41,7 @@ badges: $(VENV)/.installed
 	$(BIN)/python tools/notebooks.py badges
 
 unit: $(VENV)/.installed
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests
+	$(ONE) $(BIN)/python -m pytest -q $(PARALLEL) tests
 
 # The same with 20 kills instead of 3 and longer runs of two processes: half an hour on two cores.
 test-long: $(VENV)/.installed
@@ -48,14 +51,14 @@ bench: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/agr bench
 
 test-notebooks: $(VENV)/.installed
-	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env -n 2 --dist loadscope notebooks
+	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(PARALLEL) notebooks
 
 # The lowest versions that pyproject allows, in an environment of their own.
 test-floors:
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python tools/floors.py > .venv-floors/constraints.txt
 	.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e ".[course,test,scale]"
-	OMP_NUM_THREADS=2 .venv-floors/bin/python -m pytest -q tests
+	$(ONE) .venv-floors/bin/python -m pytest -q $(PARALLEL) tests
 
 clean:
 	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache *.egg-info build dist

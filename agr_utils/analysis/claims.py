@@ -7,6 +7,7 @@ import pandas as pd
 
 from agr_utils.analysis.architectures import NEWER, OLDER, against, cost_table, front_table, pair_differences
 from agr_utils.analysis.comparisons import Evidence, count_calls
+from agr_utils.analysis.markdown import error_cell
 from agr_utils.analysis.metrics import METRICS
 from agr_utils.analysis.multitask import (
     COMPARISONS,
@@ -134,9 +135,8 @@ def lacking_seeds(found: dict[str, int]) -> str:
 
 def format_change(metric: str, row: pd.Series) -> str:
     """An improvement with its interval, in the metric's unit."""
-    scale, unit = (1, "years") if METRICS[metric][1] == "years" else (100, "points")
-    value, low, high = (scale * row[name] for name in ("value", "low", "high"))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] {unit}"
+    years = METRICS[metric][1] == "years"
+    return f"{error_cell(row, years, '+')} {'years' if years else 'points'}"
 
 
 def find_gaps(evidence: Evidence, comparison: str) -> Finding:

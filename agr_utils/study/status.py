@@ -6,11 +6,10 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from agr_utils.errors import InputError
 from agr_utils.study.grid import Study
 from agr_utils.training.files import ERROR_FILE, HISTORY_FILE, PREDICTIONS_FILE, STATE_FILE
 from agr_utils.training.guards import is_locked
-from agr_utils.training.predictions import read_predictions
+from agr_utils.training.predictions import predicted_splits
 
 
 def status_table(study: Study) -> pd.DataFrame:
@@ -47,12 +46,9 @@ def run_status(folder: Path, splits: tuple[str, ...]) -> str:
     """``waiting, running, stopped, failed`` or ``finished``: with the predictions of all these splits."""
     if is_locked(folder):
         return "running"
-    if (folder / PREDICTIONS_FILE).exists():
-        try:
-            if set(splits) <= set(read_predictions(folder / PREDICTIONS_FILE)["split"]):
-                return "finished"
-        except InputError:
-            pass  # damaged: to be made again
+    predicted = predicted_splits(folder / PREDICTIONS_FILE)
+    if predicted and set(splits) <= set(predicted):  # of a damaged table none: it is made again
+        return "finished"
     if (folder / ERROR_FILE).exists():
         return "failed"
     return "stopped" if (folder / STATE_FILE).exists() else "waiting"

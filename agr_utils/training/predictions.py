@@ -113,3 +113,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
         InputError: if the file is missing or no such table.
     """
     return read_table(path, ("run_id", "image_id"), "a predictions table", "agr train")
+
+
+def predicted_splits(path: Path) -> tuple[str, ...]:
+    """Splits in a predictions table; none where it is missing or damaged. Nothing else of it is read."""
+    try:
+        return tuple(pd.read_parquet(path, columns=["split"])["split"].unique())
+    except (OSError, ValueError, KeyError):  # missing or unreadable, no Parquet, no such column
+        return ()

@@ -21,8 +21,8 @@ from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import (
     conformal_widening,
     predict_rows,
+    predicted_splits,
     predictions_table,
-    read_predictions,
     write_predictions,
 )
 
@@ -80,7 +80,7 @@ def train_run(
         if trainer.resume() and there:
             about = continue_record(about, there, trainer)
         if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
-            splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir))))
+            splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir / PREDICTIONS_FILE))))
         if process.is_main_process:
             write_json(output_dir / CONFIG_FILE, about)
         trainer.run()
@@ -152,14 +152,6 @@ def planned_epochs(output_dir: Path, minutes: float) -> float | None:
     """Epochs that the run in a folder was planned for; None where there is none of so many minutes."""
     about = read_record(output_dir)
     return about["config"]["num_epochs"] if about.get("minutes") == minutes else None
-
-
-def predicted_splits(output_dir: Path) -> tuple[str, ...]:
-    """Splits that the run in a folder has predicted; none where its table is missing or damaged."""
-    try:
-        return tuple(read_predictions(output_dir / PREDICTIONS_FILE)["split"].unique())
-    except InputError:
-        return ()
 
 
 def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
