@@ -1,4 +1,4 @@
-"""The command line, ``agr``: each command calls one function that a notebook calls too."""
+"""The command line, ``agr``: each command calls one function of the package, which a notebook can call, too."""
 
 import contextlib
 import json
@@ -208,13 +208,13 @@ def predict(
     task: Annotated[
         list[TaskChoice] | None, typer.Option(help="age, gender, race or all; repeat it. Default: age and gender.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a face.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,
     no_detect: Annotated[
         bool, typer.Option("--no-detect", help="The images are face crops: take their centre.")
     ] = False,
     model: Annotated[Path | None, typer.Option(help="Another checkpoint than the shipped MobileNetV3.")] = None,
 ) -> None:
-    """Guess age and gender, and race only if asked, for each face; offline, with the shipped model.
+    """Guess age and gender, and race only if asked, of the largest face of each picture; offline.
 
     Exit status 1 if an image could not be read; the others are answered all the same.
 
@@ -347,7 +347,7 @@ def figures(
     results_dir: Annotated[Path | None, typer.Option(help="Committed results. Default: results/.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where the figures go. Default: figures/.")] = None,
 ) -> None:
-    """Redraw every figure and the README's tables from the committed results: no image, no weight, no GPU.
+    """Redraw every figure, and the tables of the README and the docs, from the committed results: no image, no GPU.
 
     Example: agr figures
     """

@@ -79,7 +79,9 @@ def draw_road(evidence: MapEvidence) -> plt.Figure:
 
 
 @FIGURES.add(
-    "map_shortcut", "Drawn faces: with the shortcut in the training data, the gender map moves to it", read_map_evidence
+    "map_shortcut",
+    "Drawn faces: the stronger the shortcut in training, the more of HiResCAM's gender map lies on it",
+    read_map_evidence,
 )
 def draw_shortcut(evidence: MapEvidence) -> plt.Figure:
     """Energy in earrings and collar against the dial, and the mean maps at both ends."""

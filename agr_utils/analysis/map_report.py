@@ -27,7 +27,7 @@ class MapReport:
     """Tables about the maps of one model.
 
     Attributes:
-        about: layer, number of faces, kinds of map.
+        about: layer, split and numbers of faces.
         tables: by name. ``scores``: a row a face, task and kind of map (or rival), a column a score. ``regions``: a row
             a face, task and kind, the share of energy in each region. ``mean_maps``: a row a task, kind and group,
             with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row a part that

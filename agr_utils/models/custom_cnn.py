@@ -2,8 +2,8 @@
 
 Three decisions, each against a habit of networks made for 224 px photographs on GPUs:
 
-- Dense 3x3 convolutions. They do more multiplications than depthwise ones and are still faster on a CPU, because a
-  matrix product uses its vector units fully; in bfloat16 twice so.
+- Dense 3x3 convolutions. They do far more multiplications than depthwise ones, and each of them far faster on a CPU:
+  a matrix product uses its vector units fully; in bfloat16 twice so.
 - The stem keeps half resolution (32x32 of 64x64). A stem that quarters it, as ResNet's, throws the wrinkles away.
 - Width where maps are large enough to be worth it: the last stage is 384 wide, not 512, so there are half as many
   parameters as in a ResNet-18.

@@ -23,7 +23,7 @@ CPU_SETTINGS = tuple(product(("fp32", "bf16"), (False, True)))  # precision, cha
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """How much is measured; the defaults take 9 minutes or so on two cores.
+    """How much is measured; the defaults take a quarter of an hour on two cores.
 
     Attributes:
         backbones: architectures whose steps are timed.

@@ -1,4 +1,4 @@
-"""The predictions table: one row an image and run. Metrics, fairness, calibration and figures read nothing else."""
+"""The predictions table: one row an image and run. Metrics, fairness, calibration and claims read nothing else."""
 
 import math
 from pathlib import Path
