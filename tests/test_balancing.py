@@ -39,6 +39,7 @@ def test_cosines_of_known_gradients():
     assert np.isnan(zero["age_gender"])
     summary = summarize_cosines([cosines, {"age_gender": 0.5, "age_race": 0.5, "gender_race": float("nan")}])
     assert summary["cosine_age_gender"] == pytest.approx(0.25) and summary["conflict_age_race"] == 0.5
+    assert summary["conflict_gender_race"] == 1  # of the one step at which there is an angle
     assert summarize_cosines([]) == {}
 
 

@@ -8,26 +8,40 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from agr_utils.analysis.architectures import against, cost_table, on_front, pair_differences
+from agr_utils.analysis.architectures import NEWER, OLDER, against, cost_table, on_front, pair_differences
 from agr_utils.analysis.bootstrap import GroupBootstrap, basic_interval, holm, interval
 from agr_utils.analysis.calibration import coverage_table, reliability, sample_ece
 from agr_utils.analysis.claims import (
+    OFF_FRONTS,
     all_findings,
+    find_accuracy,
+    find_efficiency,
     find_multitask,
     lacking_pairs,
+    verdict_accuracy,
+    verdict_efficiency,
     verdict_gaps,
     verdict_multitask,
     verdict_of_all,
 )
 from agr_utils.analysis.comparisons import Evidence, add_calls
 from agr_utils.analysis.evaluation import evaluate_table
-from agr_utils.analysis.fairness import GROUPINGS, error_rows, gaps, group_members, group_table
+from agr_utils.analysis.fairness import (
+    GROUPINGS,
+    error_rows,
+    gaps,
+    group_intervals,
+    group_members,
+    group_table,
+)
 from agr_utils.analysis.metrics import probability_columns, score_rows
-from agr_utils.analysis.multitask import gap_differences, multitask_differences, paired_seeds
+from agr_utils.analysis.multitask import MATTERS, gap_differences, multitask_differences, paired_seeds
 from agr_utils.analysis.results import Run
 from agr_utils.analysis.tables_claims import NOT_YET, gap_table, multitask_table
+from agr_utils.data.faces import age_band
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import read_names
+from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS, get_scheme
 
@@ -76,13 +90,20 @@ def make_run(faces: pd.DataFrame, backbone: str, tasks: tuple[str, ...], label: 
 
 
 def make_evidence(
-    faces: pd.DataFrame, multi: float, single: float, backbones=tuple(BACKBONES), long: float | None = None, **options
+    faces: pd.DataFrame,
+    multi: float,
+    single: float,
+    backbones=tuple(BACKBONES),
+    long: float | None = None,
+    long_single: float | None = None,
+    **options,
 ) -> Evidence:
     runs = []
     for name in backbones:
         errors = {"short": multi, "long": multi if long is None else long}
         runs += [make_run(faces, name, TASKS, label, error) for label, error in errors.items()]
         runs += [make_run(faces, name, (task,), "short", single, **options) for task in TASKS]
+        runs += [make_run(faces, name, (task,), "long", long_single) for task in TASKS if long_single is not None]
     rows = [{"backbone": name, "image_size": 64, "images_per_second": 100.0} for name in backbones]
     machine = {"cpu": "none", "cores": 1, "threads": 1}
     latency = [{"backbone": name, "batch_size": 1, "seconds": 0.01} | machine for name in backbones]
@@ -175,12 +196,50 @@ def test_an_effect_that_is_not_there_is_not_found(faces: pd.DataFrame):
 
 
 def test_each_comparison_has_its_own_runs(faces: pd.DataFrame):
-    evidence = make_evidence(faces, multi=9.0, single=6.5, long=4.0)
-    calls = {name: set(multitask_differences(evidence, name)["call"]) - {""} for name in ("a", "b")}
-    assert calls == {"a": {"worse"}, "b": {"better"}}
+    evidence = make_evidence(faces, multi=9.0, single=6.5, long=4.0, long_single=2.0)
+    calls = {name: set(multitask_differences(evidence, name)["call"]) - {""} for name in ("a", "b", "long")}
+    assert calls == {"a": {"worse"}, "b": {"better"}, "long": {"worse"}}
     changes = {name: gap_differences(evidence, name).set_index(["error", "grouping"])["overall"] for name in "ab"}
     assert (changes["a"]["age_mae"] < -0.8).all() and (changes["b"]["age_mae"] > 0.8).all()
     assert [find_multitask(evidence, name).verdict for name in "ab"] == ["not supported", "supported"]
+
+
+def test_what_is_the_same_on_every_face_is_beyond_doubt(faces: pd.DataFrame):
+    """Both sides on the same resamples: unpaired, the difficulty of the faces would make the intervals wide."""
+
+    def shift(run: Run, years: float) -> Run:
+        table = run.predictions.copy()
+        if "age_pred" in table:
+            table["age_pred"] = table["age"].astype(float) + hard + years
+        return replace(run, predictions=table)
+
+    hard = np.random.default_rng(0).exponential(5, len(faces))
+    plain = make_evidence(faces, multi=6.0, single=6.0)
+    runs = [shift(run, 1.0 if run.tasks == TASKS and run.length == "short" else 1.5) for run in plain.runs]
+    ages = multitask_differences(Evidence(tuple(runs), {}), "a").set_index("metric").loc["age_mae"]
+    assert ages[["value", "low", "high"]].to_numpy(dtype=float) == pytest.approx(0.5)
+    gap = gap_differences(Evidence(tuple(runs), {}), "a").set_index("error").loc["age_mae"]
+    assert gap[["overall", "overall_low", "overall_high"]].to_numpy(dtype=float) == pytest.approx(0.5)
+    long = [shift(run, list(BACKBONES).index(run.backbone)) for run in plain.runs if run.length == "long"]
+    pairs = pair_differences(Evidence(tuple(long), {})).set_index(["first", "second", "metric"])
+    first_two = pairs.loc[("custom_cnn", "mobilenet_v2", "age_mae"), ["value", "low", "high"]]
+    assert first_two.tolist() == pytest.approx([1.0] * 3)
+
+
+def test_families_and_what_matters_are_those_of_the_protocol(faces: pd.DataFrame):
+    assert MATTERS == {"age_mae": 0.1, "gender_accuracy": 0.005, "race_accuracy": 0.005}
+    evidence = make_evidence(faces, multi=6.0, single=6.1)
+    table = multitask_differences(evidence, "a")
+    counted = table[table["metric"] != "age_cs5"]
+    assert counted["p_holm"].to_numpy() == pytest.approx(holm(counted["p"])) and len(counted) == 15
+    assert set(table.loc[table["metric"] == "age_cs5", "call"]) == {""}
+    assert counted["matters"].to_numpy() == pytest.approx(counted["metric"].map(MATTERS).to_numpy())
+    gap = gap_differences(evidence, "a")
+    assert gap["p_holm"].to_numpy() == pytest.approx(holm(gap["p"])) and len(gap) == 16
+    assert gap["matters"].to_numpy() == pytest.approx(0.1 * gap["single"].to_numpy())
+    pairs = pair_differences(evidence)
+    assert pairs["p_holm"].to_numpy() == pytest.approx(holm(pairs["p"])) and len(pairs) == 30
+    assert counted["p"].max() > 0.05 and counted["p_holm"].max() > counted["p"].max()  # some are not at the floor
 
 
 def test_images_are_paired_by_name_and_not_by_place(faces: pd.DataFrame):
@@ -247,10 +306,17 @@ def test_what_cannot_be_resampled_is_not_significant():
 def test_missing_runs_are_said_to_be_missing(faces: pd.DataFrame):
     evidence = make_evidence(faces, multi=6.0, single=8.0, backbones=("custom_cnn", "mobilenet_v2"))
     verdicts = [finding.verdict for finding in all_findings(evidence)]
-    assert verdicts[:4] == ["not finished (2 of 5 architectures)"] * 4 and verdicts[4] == "not finished"
+    assert verdicts[:6] == ["not finished (2 of 5 architectures)"] * 6
     assert all_findings(Evidence((), {})) == []
     lonely = Evidence(tuple(run for run in evidence.runs if run.tasks != ("race",)), {})
     assert paired_seeds(lonely, "custom_cnn", "a") == {}
+
+
+def test_a_run_gives_the_split_that_it_is_asked_for(faces: pd.DataFrame):
+    run = make_run(faces, "custom_cnn", TASKS, "long", 6.0)
+    run.predictions.loc[:99, "split"] = "validation"
+    table, groups = run.split("validation")
+    assert len(table) == len(groups) == 100 and len(run.split("test")[0]) == len(faces) - 100
 
 
 def test_seeds_are_paired_and_averaged(faces: pd.DataFrame):
@@ -280,6 +346,60 @@ def test_architectures_and_fronts(faces: pd.DataFrame):
     found = {finding.claim.rsplit(", ", 1)[-1]: finding for finding in all_findings(evidence)}
     assert found["in accuracy"].verdict == "not supported" and found["in efficiency"].verdict == "not supported"
     assert cost_table(evidence).loc["custom_cnn", "epoch_seconds"] == 10
+
+
+@pytest.mark.parametrize(
+    ("against_first", "against_second", "verdict"),
+    [
+        (("better", "better", "cannot tell"), ("better", "better", "better"), "supported"),
+        (("better", "better", "worse"), ("better", "better", "better"), "cannot tell"),
+        (("better", "cannot tell", "cannot tell"), ("better", "better", "better"), "cannot tell"),
+        (("worse", "worse", "better"), ("better", "better", "better"), "not supported"),
+    ],
+)
+def test_the_accuracy_of_a_newer_architecture(against_first: tuple, against_second: tuple, verdict: str):
+    rows = [
+        {"first": NEWER[0], "second": other, "metric": metric, "call": call}
+        for other, calls in zip(OLDER, (against_first, against_second), strict=True)
+        for metric, call in zip(MATTERS, calls, strict=True)
+    ]
+    assert verdict_accuracy(pd.DataFrame(rows), NEWER[0]) == verdict
+    turned = pd.DataFrame(rows).rename(columns={"first": "second", "second": "first"})
+    turned["call"] = turned["call"].replace({"better": "worse", "worse": "better"})
+    assert verdict_accuracy(turned, NEWER[0]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("on", "verdict"), [(12, "supported"), (11, "cannot tell"), (7, "cannot tell"), (6, "not supported")]
+)
+def test_the_efficiency_of_a_newer_architecture(on: int, verdict: str):
+    assert OFF_FRONTS == 6  # of twelve, as the protocol has it
+    assert verdict_efficiency(pd.DataFrame({"a": [True] * on + [False] * (12 - on)}), "a") == verdict
+
+
+def test_every_training_of_one_architecture_against_every_one_of_the_other(faces: pd.DataFrame):
+    errors = {"custom_cnn": (5.0, 5.2, 7.0), "mobilenet_v2": (6.5, 6.6, 8.0), "mobilenet_v3": (9.0,)}
+    runs = [
+        make_run(faces, name, TASKS, "long", error, seed=seed)
+        for name, of_seeds in errors.items()
+        for seed, error in enumerate(of_seeds)
+    ]
+    evidence = Evidence(tuple(runs), {})
+    pairs = pair_differences(evidence).set_index(["first", "second", "metric"])
+    close, far = (pairs.loc[("custom_cnn", name, "age_mae")] for name in ("mobilenet_v2", "mobilenet_v3"))
+    assert len(close["seeds"]) == 9 and len(far["seeds"]) == 3
+    assert close["p_holm"] < 0.05 and close["call"] == "cannot tell"  # 7.0 of one lies above 6.5 of the other
+    assert far["call"] == "better"
+    twice = Evidence((*runs, make_run(faces, "custom_cnn", TASKS, "long", 5.0)), {})
+    with pytest.raises(InputError, match="two long runs of one seed"):
+        twice.select("long", "custom_cnn")
+
+
+def test_accuracy_has_a_verdict_without_timings(faces: pd.DataFrame):
+    runs = make_evidence(faces, 6, 6).runs
+    untimed = Evidence(runs, {})
+    assert find_accuracy(untimed).verdict in ("not supported", "cannot tell")
+    assert "agr bench" in find_efficiency(untimed).verdict
 
 
 def test_pareto_front_by_hand():
@@ -317,7 +437,11 @@ def test_ece_is_that_of_torchmetrics(faces: pd.DataFrame):
     codes = torch.from_numpy(table.loc[known, "race"].to_numpy(dtype=int))
     theirs = multiclass_calibration_error(torch.from_numpy(p[known]), codes, num_classes=5, n_bins=15)
     assert ours.shape == (51,) and ours[0] == pytest.approx(theirs.item(), rel=1e-5)
-    assert reliability(table, "race")["count"].sum() == known.sum()
+    bins = reliability(table, "race")
+    assert bins["count"].sum() == known.sum()
+    accuracy = (p[known].argmax(axis=1) == codes.numpy()).mean()
+    assert (bins["accuracy"] * bins["count"]).sum() / known.sum() == pytest.approx(accuracy)
+    assert (bins["confidence"] * bins["count"]).sum() / known.sum() == pytest.approx(p[known].max(axis=1).mean())
 
 
 def test_coverage_and_every_metric_of_a_run(faces: pd.DataFrame):
@@ -332,6 +456,18 @@ def test_coverage_and_every_metric_of_a_run(faces: pd.DataFrame):
     assert result.loc["age_mae", "value"] == pytest.approx(scores["age_mae"].mean())
     by_class = scores["race_accuracy"].groupby(table["race"]).mean()
     assert result.loc["race_balanced_accuracy", "value"] == pytest.approx(by_class.mean())
+    by_band = scores["age_mae"].groupby(age_band(table["age_min"]), observed=True).mean()
+    assert result.loc["age_macro_mae", "value"] == pytest.approx(by_band.mean())
+    inside = (table["age_lo"] <= table["age"]) & (table["age"] <= table["age_hi"])
+    assert result.loc["age_coverage", "value"] == pytest.approx(inside[table["age"].notna()].mean())
+    by_gender = scores["gender_accuracy"].groupby(table["gender"]).mean()
+    assert result.loc["gender_balanced_accuracy", "value"] == pytest.approx(by_gender.mean())
+    for grouping in ("race", "gender"):
+        means = group_table(table, SCHEME, grouping)
+        found = group_intervals(table, SCHEME, grouping, bootstrap)
+        for _, row in found.iterrows():
+            assert row["value"] == pytest.approx(means.loc[row["group"], row["error"]])
+            assert row["low"] <= row["value"] <= row["high"] and row["count"] == means.loc[row["group"], "count"]
     assert (result["low"] <= result["high"]).all()
     alone = evaluate_table(table.drop(columns=["age_pred", "age_lo", "age_hi", "gender_p"]), bootstrap)
     assert alone.index.tolist() == ["race_accuracy", "race_balanced_accuracy", "race_ece"]

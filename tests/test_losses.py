@@ -128,6 +128,35 @@ def test_the_ordinal_head_by_hand():
     assert loss.item() == pytest.approx(-(math.log(0.9) + math.log(0.5)) / 2, rel=1e-5)
 
 
+def test_the_ordinal_loss_of_known_ages_is_corns():
+    logits, ages = 6 * torch.randn(50, 116, generator=torch.Generator().manual_seed(0)), torch.arange(50.0)
+    asked = ages[:, None] >= torch.arange(116)
+    answers = (ages[:, None] > torch.arange(116)).float()
+    expected = F.binary_cross_entropy_with_logits(logits[asked], answers[asked])
+    assert age_loss(logits, ages, ages, "ordinal").item() == pytest.approx(expected.item(), rel=1e-5)
+    far = torch.full((1, 116), 60.0, requires_grad=True)  # as sure as can be, and wrong
+    age_loss(far, torch.tensor([3.0]), torch.tensor([3.0]), "ordinal").backward()
+    assert far.grad[0, 3].item() == pytest.approx(1 / 4) and far.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", AGE_HEADS)
+def test_bands_alone_teach_how_many_are_in_each(name: str):
+    low = torch.tensor([0.0, 10, 10, 10, 60, 60])
+    high = torch.tensor([9.0, 39, 39, 39, 116, 116])
+    outputs = torch.zeros(1, AGE_HEADS[name].num_outputs, requires_grad=True)  # one answer for everybody
+    optimizer = torch.optim.Adam([outputs], lr=0.1)
+    for _ in range(500):
+        optimizer.zero_grad()
+        age_loss(outputs.expand(6, -1), low, high, name).backward()
+        optimizer.step()
+    probabilities = AGE_HEADS[name].to_probabilities(outputs.detach())[0]
+    if name == "regression":  # one number: that of the many in the middle
+        assert 10 <= expected_age(probabilities[None]).item() <= 60
+    else:
+        shares = torch.stack([probabilities[int(a) : int(b) + 1].sum() for a, b in ((0, 9), (10, 39), (60, 116))])
+        assert shares.tolist() == pytest.approx([1 / 6, 3 / 6, 2 / 6], abs=0.06)
+
+
 def test_a_regressed_age_is_spread_over_the_two_years_around_it():
     outputs = torch.tensor([[(30.25 - AGE_CENTRE) / AGE_SPREAD], [50.0]])
     probabilities = AGE_HEADS["regression"].to_probabilities(outputs)

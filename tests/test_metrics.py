@@ -96,3 +96,14 @@ def test_predictions_table_keeps_missing_labels_missing(drawn_faces):
     table = predictions_table(probabilities, faces, "run", widening=3.0)
     assert table["race"].isna().sum() == 1 and "race_p0" not in table
     assert table["age_pred"].to_numpy() == pytest.approx(58, abs=1e-3)
+
+
+def test_the_age_interval_is_the_central_share_and_what_calibration_adds(drawn_faces):
+    belief = np.zeros((12, 117), dtype=np.float32)
+    belief[:, 30:50] = 1 / 20  # five in a hundred are the first year, and five the last
+    for widening, low, high in ((0.0, 30, 48), (3.0, 27, 51), (-2.0, 32, 46)):
+        table = predictions_table({"age": belief}, drawn_faces.faces, "run", widening)
+        assert table["age_lo"].unique() == pytest.approx([low], abs=1) and (table["age_lo"] % 1 == 0).all()
+        assert table["age_hi"].unique() == pytest.approx([high], abs=1) and (table["age_hi"] % 1 == 0).all()
+    ends = [predictions_table({"age": belief}, drawn_faces.faces, "run", years) for years in (0.0, 3.0)]
+    assert (ends[0]["age_lo"] - ends[1]["age_lo"]).unique() == (ends[1]["age_hi"] - ends[0]["age_hi"]).unique() == 3

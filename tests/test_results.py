@@ -10,12 +10,16 @@ import pandas as pd
 import pytest
 
 from agr_utils.analysis import gallery, tables
+from agr_utils.analysis.comparisons import read_evidence
 from agr_utils.analysis.markdown import fill_table
 from agr_utils.analysis.metrics import summarize
-from agr_utils.analysis.results import PUBLISHED_FILES, publish_run, read_labels_from_split, read_runs
+from agr_utils.analysis.multitask import COMPARISONS, paired_seeds
+from agr_utils.analysis.results import PUBLISHED_FILES, publish_run, read_folder, read_labels_from_split, read_runs
 from agr_utils.data.splits import read_split_file
 from agr_utils.errors import InputError
+from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import repository_root
+from agr_utils.study.grid import read_study
 from agr_utils.training.files import PREDICTIONS_FILE, SWEEP_FILE
 
 ROOT = repository_root()
@@ -100,3 +104,42 @@ def test_reading_results_does_not_wait_for_what_trains():
     code = f"import sys, {modules}; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+FOLDERS = {"claims": "claims claims_seeds claims_long", "equal_epochs": "equal_epochs", "cues": "cues"}
+FOLDERS |= {f"ablations/{name}": name for name in ("age_heads", "balancing", "augmentation")}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_run_is_one_that_a_grid_asks_for(folder: str):
+    asked = {}
+    for name in FOLDERS[folder].split():
+        asked |= read_study(ROOT / "docs" / "grids" / f"{name}.yaml").runs
+    listed = read_split_file().set_index("image_id")["split"].astype(str)
+    for run in read_folder(ROOT / "results" / folder):
+        assert run.config == asked[run.run_id] and run.about["run_id"] == run.run_id
+        assert run.predictions["image_id"].is_unique
+        assert run.history["epoch"].iloc[-1] == pytest.approx(run.config.num_epochs, abs=0.01)
+        if run.config.data == "utkface":
+            assert run.about["num_train"] == (listed == "train").sum()
+            splits = run.predictions["split"].astype(str)
+            assert (splits == run.predictions["image_id"].map(listed)).all()
+            assert splits.value_counts().to_dict().items() <= listed.value_counts().to_dict().items()
+
+
+def test_within_a_seed_both_sides_of_a_claim_have_one_precision():
+    evidence = read_evidence(ROOT / "results")
+    for comparison in COMPARISONS:
+        for backbone in BACKBONES:
+            for multi, single in paired_seeds(evidence, backbone, comparison).values():
+                assert {run.about["precision"] for run in single} == {multi.about["precision"]}, multi.run_id
+
+
+def test_only_multitask_runs_one_an_architecture_are_published_as_such(tmp_path: Path):
+    for name in ("utkface-custom_cnn-64px-s0", "claims/utkface-custom_cnn-age-64px-s0-short"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / Path(name).name)
+    assert [run.run_id for run in read_runs(tmp_path)] == ["utkface-custom_cnn-64px-s0"]
+    name = "utkface-custom_cnn-64px-s1-short"
+    shutil.copytree(ROOT / "results" / "claims" / name, tmp_path / name)
+    with pytest.raises(InputError, match="two published runs of one architecture"):
+        read_runs(tmp_path)

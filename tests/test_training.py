@@ -10,6 +10,7 @@ import torch
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
+from agr_utils.models.age_heads import AGE_HEADS
 from agr_utils.runtime import read_json, write_json
 from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
@@ -17,6 +18,8 @@ from agr_utils.training.checkpoints import save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE
 from agr_utils.training.loop import Trainer
+from agr_utils.training.losses import AGE_LOSSES
+from agr_utils.training.predictions import conformal_widening
 from agr_utils.training.run import check_run_folder, load_model, predict_split, train_run
 
 CONFIG = TrainConfig(
@@ -75,6 +78,33 @@ def test_a_run_folder_is_complete(finished_run: tuple[Path, pd.DataFrame], data:
     assert set(stored["split"]) == {"validation", "test"}
     assert stored.filter(like="race_p").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
     assert ((stored["age_lo"] <= stored["age_pred"]) & (stored["age_pred"] <= stored["age_hi"])).all()
+
+
+def test_the_age_interval_is_calibrated_on_the_validation_split(finished_run, data: FaceData):
+    folder, table = finished_run
+    model, about = load_model(folder / CHECKPOINT_FILE)
+    plain = {split: predict_split(model, data, split, "run") for split in ("validation", "test")}
+    assert about["age_widening"] == conformal_widening(plain["validation"]) != conformal_widening(plain["test"])
+    stored = table[table["split"] == "test"].reset_index(drop=True)
+    expected = np.minimum((plain["test"]["age_lo"] - about["age_widening"]).clip(0, 116), plain["test"]["age_pred"])
+    assert stored["age_lo"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", AGE_HEADS)
+def test_every_age_head_is_trained_by_its_own_loss_and_can_be_loaded(name: str, data: FaceData, tmp_path: Path):
+    config = replace(CONFIG, tasks=("age",), age_head=name, num_epochs=0.5, dropout=0.0)
+    trainer = Trainer(config, data)
+    images, labels = trainer.make_batch(trainer.train_rows[:32])
+    with torch.no_grad():
+        outputs = trainer.model(images)["age"]
+    expected = AGE_LOSSES[name](outputs, labels["age_min"], labels["age_max"]).item()
+    assert outputs.shape == (32, AGE_HEADS[name].num_outputs)
+    assert trainer.optimize(images, labels)["age"] == pytest.approx(expected, rel=1e-4)
+    table = train_run(config, data, tmp_path / "run")
+    model, _ = load_model(tmp_path / "run" / CHECKPOINT_FILE)
+    again = predict_split(model, data, "test", "run")
+    stored = table[table["split"] == "test"].reset_index(drop=True)
+    assert again["age_pred"].to_numpy() == pytest.approx(stored["age_pred"].to_numpy(), rel=1e-5)
 
 
 def test_a_checkpoint_gives_the_same_predictions(finished_run: tuple[Path, pd.DataFrame], data: FaceData):

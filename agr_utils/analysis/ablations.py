@@ -6,20 +6,40 @@ import pandas as pd
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
 from agr_utils.analysis.metrics import improvement_signs, score_rows
 from agr_utils.analysis.results import Run
+from agr_utils.errors import InputError
 
 USUAL = {"balancing": "equal weights", "age_heads": "distribution"}  # ablation -> setting of all other runs
+VARIED = {"balancing": ("balancing", "task_weights", "conflict_steps"), "age_heads": ("age_head",)}
 SPLIT = "validation"
 
 
 def setting_title(run: Run, ablation: str) -> str:
     """What sets a run of an ablation apart, in a few words."""
-    config = run.about["config"]
+    config = run.config
     if ablation == "age_heads":
-        return config["age_head"]
-    if config["balancing"] != "fixed":
-        return config["balancing"]
-    weights = [f"{task} × {weight:g}" for task, weight in config["task_weights"].items() if weight != 1]
+        return config.age_head
+    if config.balancing != "fixed":
+        return config.balancing
+    weights = [f"{task} × {weight:g}" for task, weight in config.task_weights.items() if weight != 1]
     return ", ".join(weights) or USUAL[ablation]
+
+
+def check_alike(runs: list[Run], ablation: str) -> None:
+    """Refuse runs that differ in anything but what the ablation varies, and two of one setting.
+
+    Raises:
+        InputError: naming the run and what is different.
+    """
+    titles: dict[str, str] = {}
+    for run in runs:
+        ours, theirs = (one.config.to_dict() | {"precision": one.about.get("precision")} for one in (run, runs[0]))
+        different = [key for key in ours if key not in VARIED[ablation] and ours[key] != theirs[key]]
+        if different:
+            raise InputError(f"{run.run_id}: has another {', '.join(different)} than {runs[0].run_id}. Keep one kind")
+        title = setting_title(run, ablation)
+        if title in titles:
+            raise InputError(f"two runs of one setting, {title}: {titles[title]}, {run.run_id}. Keep one")
+        titles[title] = run.run_id
 
 
 def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
@@ -32,7 +52,11 @@ def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
     Returns:
         Rows ``setting, metric, absolute, value, low, high``: ``absolute`` is the metric and ``value`` what the setting
         improves (above 0 is better), paired by face; NaN for the usual setting, which comes first, and without it.
+
+    Raises:
+        InputError: see ``check_alike``.
     """
+    check_alike(runs, ablation)
     titles = {setting_title(run, ablation): run for run in runs}
     usual = USUAL[ablation]
     parts = []
@@ -61,6 +85,8 @@ def gradient_agreement(history: pd.DataFrame) -> pd.DataFrame:
         intervals by drawing epochs again, which takes epochs for independent and so is too narrow rather than too wide.
     """
     steps = history["step"].diff().fillna(history["step"]).to_numpy()
+    measured = history.filter(regex="^(cosine|conflict)_").notna().all(axis=1)  # a last epoch may be too short for it
+    history, steps = history[measured], steps[measured]
     labels = [name.split("_", 1) for name in history if name.startswith(("cosine_", "conflict_"))]
     weighted = np.stack([steps * history["_".join(label)] for label in labels] + [steps], axis=1)
     sums = GroupBootstrap(np.arange(len(history))).sums(weighted)

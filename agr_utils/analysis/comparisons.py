@@ -11,6 +11,7 @@ import pandas as pd
 from agr_utils.analysis.bootstrap import GroupBootstrap, holm
 from agr_utils.analysis.results import Run, read_bench, read_folder, read_runs
 from agr_utils.data.splits import groups_of
+from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
 
 SIGNIFICANT = 0.05  # Holm-corrected
@@ -46,8 +47,19 @@ class Evidence:
             length: ``short``, ``long`` or ``equal``.
             backbone: name of the architecture.
             tasks: of the runs.
+
+        Raises:
+            InputError: if two of them have one seed.
         """
-        return [run for run in self.runs if (run.length, run.backbone, run.tasks) == (length, backbone, tuple(tasks))]
+        kind = (length, backbone, tuple(tasks))
+        chosen: dict[int, Run] = {}
+        for run in self.runs:
+            if (run.length, run.backbone, run.tasks) != kind:
+                continue
+            if run.seed in chosen:
+                raise InputError(f"two {length} runs of one seed: {chosen[run.seed].run_id}, {run.run_id}. Keep one")
+            chosen[run.seed] = run
+        return list(chosen.values())
 
     def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
         """Scores of each run, rows in the order of ``faces``."""

@@ -42,7 +42,7 @@ def evaluate_table(table: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFra
 
 
 def _mean_over(bootstrap: GroupBootstrap, scores: pd.Series, classes: pd.Series) -> np.ndarray:
-    """Mean over classes of the mean within each, (R + 1,): every class counts alike, however rare it is."""
+    """Mean over classes of the mean within each, (R + 1,): every class counts alike; NaN where a resample lost one."""
     names = classes.dropna().unique()
     members = np.stack([(classes == name).fillna(False).to_numpy(dtype=bool) for name in names], axis=1)
-    return np.nanmean(bootstrap.group_means(scores.to_numpy(dtype=float)[:, None], members)[:, 0], axis=1)
+    return np.mean(bootstrap.group_means(scores.to_numpy(dtype=float)[:, None], members)[:, 0], axis=1)

@@ -29,6 +29,10 @@ from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import get_scheme
 
 FIGURES = Register()
+ABLATION_NOTE = (
+    "One training each. Filled: the 95 % interval leaves out 0, uncorrected for the number of comparisons. "
+    "Grey: too small to matter."
+)
 
 NOTHING = "no finished runs yet"
 
@@ -181,13 +185,20 @@ def _draw_ablation(runs: list[Run], ablation: str, metrics: Sequence[str]) -> pl
     return drawn
 
 
-@FIGURES.add("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations)
+@FIGURES.add(
+    "balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations, ABLATION_NOTE
+)
 def draw_balancing(ablations: dict[str, list[Run]]) -> plt.Figure:
     """A sweep of weights and learned ones against equal ones."""
     return _draw_ablation(ablations.get("balancing", []), "balancing", tuple(MATTERS))
 
 
-@FIGURES.add("age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations)
+@FIGURES.add(
+    "age_heads",
+    "Ways to ask for an age: custom CNN, age alone, short runs, validation split",
+    read_ablations,
+    ABLATION_NOTE,
+)
 def draw_age_heads(ablations: dict[str, list[Run]]) -> plt.Figure:
     """Three formulations of the age against the distribution."""
     return _draw_ablation(ablations.get("age_heads", []), "age_heads", ("age_mae", "age_cs5"))

@@ -15,6 +15,8 @@ from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.runtime import atomic_path, read_json, repository_root
+from agr_utils.tasks import TASKS
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 from agr_utils.training.predictions import read_predictions
 
@@ -38,6 +40,11 @@ class Run:
     about: dict
     history: pd.DataFrame
     predictions: pd.DataFrame
+
+    @property
+    def config(self) -> TrainConfig:
+        """What was trained; a setting that is younger than the run has its default."""
+        return TrainConfig.from_dict(self.about["config"])
 
     @property
     def title(self) -> str:
@@ -130,11 +137,22 @@ def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Pa
 
 
 def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
-    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures."""
-    runs = read_folder(results_dir or repository_root() / "results")
-    order = list(BACKBONES)
-    chosen = [run for run in runs if run.about["config"]["data"] == data and run.backbone in order]
-    return sorted(chosen, key=lambda run: order.index(run.backbone))
+    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures.
+
+    Raises:
+        InputError: if there are two of one architecture.
+    """
+    chosen: dict[str, Run] = {}
+    for run in read_folder(results_dir or repository_root() / "results"):
+        if (run.config.data, run.config.protocol, run.tasks) != (data, "grouped", TASKS):
+            continue
+        if run.backbone in chosen:
+            raise InputError(
+                f"two published runs of one architecture: {chosen[run.backbone].run_id}, {run.run_id}. Move one to a "
+                "folder of its own, as agr publish --results-dir does"
+            )
+        chosen[run.backbone] = run
+    return [chosen[name] for name in BACKBONES if name in chosen]
 
 
 def read_ablations(results_dir: Path) -> dict[str, list[Run]]:

@@ -59,5 +59,5 @@ def gradient_cosines(losses: dict[str, Tensor], parameters: Sequence[nn.Paramete
 def summarize_cosines(measured: Sequence[dict[str, float]]) -> dict[str, float]:
     """Of each two tasks the mean ``cosine_…`` and the share of steps at which they pulled apart, ``conflict_…``."""
     table = pd.DataFrame(measured)
-    means, shares = table.mean(), (table < 0).mean()
+    means, shares = table.mean(), (table < 0).where(table.notna()).mean()  # where a gradient is 0 there is no angle
     return {f"cosine_{pair}": means[pair] for pair in table} | {f"conflict_{pair}": shares[pair] for pair in table}

@@ -72,12 +72,18 @@ def regression_loss(outputs: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor
 
 
 def ordinal_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
-    """Cross-entropy of each question "older than k?", asked of those known to be older than k - 1 (CORN, eq. 6)."""
+    """Cross-entropy of each question "older than k?", asked of those known to be older than k - 1 (CORN, eq. 6).
+
+    Of a band, the questions within it become one: "older than its last year?", whose yes is the product of theirs.
+    """
     years = torch.arange(NUM_AGES - 1, device=logits.device)
     older = age_min[:, None] > years  # (B, 116)
-    asked = (age_min[:, None] >= years) & (older | (age_max[:, None] <= years))  # of a band the answer may be unknown
-    losses = F.binary_cross_entropy_with_logits(logits, older.float(), reduction="none")
-    return losses[asked].sum() / asked.sum().clamp(min=1)
+    within = ~older & (age_max[:, None] >= years)
+    log_yes = F.logsigmoid(logits)
+    log_beyond = (log_yes * within).sum(dim=1).clamp(max=-torch.finfo(logits.dtype).tiny)  # (B,)
+    is_asked = age_max < NUM_AGES - 1  # nobody is older than the last year
+    no = torch.where(is_asked, -torch.log(-torch.expm1(log_beyond)), 0.0)
+    return (no - (log_yes * older).sum(dim=1)).sum() / (older.sum() + is_asked.sum()).clamp(min=1)
 
 
 AGE_LOSSES = {
