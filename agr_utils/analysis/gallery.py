@@ -75,7 +75,6 @@ def _draw_module(module: str, results_dir: Path, figures_dir: Path) -> tuple[lis
         drawn = figure.draw(given[figure.read])
         # Once: bbox_inches="tight" lays out again for each format. Widths of text depend on the resolution.
         drawn.set_dpi(plt.rcParams["savefig.dpi"])
-        drawn.draw_without_rendering()
         box = drawn.get_tightbbox().padded(PADDING)
         for kind, metadata in FORMATS.items():
             path = figures_dir / f"{name}.{kind}"
