@@ -100,7 +100,7 @@ def test_publishing_again_keeps_a_sweep_of_the_same_predictions_only(tmp_path: P
 
 def test_reading_results_does_not_wait_for_what_trains():
     modules = ", ".join(f"agr_utils.analysis.{name}" for name in ("tables", *gallery.MODULES))
-    slow = "{'timm', 'torchvision', 'accelerate', 'torchmetrics', 'pytorch_grad_cam'}"
+    slow = "{'timm', 'torchvision', 'accelerate', 'torchmetrics', 'pytorch_grad_cam', 'sklearn', 'fairlearn'}"
     code = f"import sys, {modules}; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +63,17 @@ class Evidence:
 
     def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
         """Scores of each run, rows in the order of ``faces``."""
-        scores = []
-        for run in runs:
-            table = run.split("test")[0].set_index("image_id").loc[self.faces["image_id"]]
-            scores.append(measure(table.reset_index()))
-        return scores
+        return [_scores(self, run, measure) for run in runs]
 
     def mean_scores(self, runs: Sequence[Run], measure: Measure) -> pd.DataFrame:
         """Scores of an image on average over the seeds, rows in the order of ``faces``."""
         return mean_frame(self.scores(runs, measure))
+
+
+@lru_cache(maxsize=256)  # of every run two measures, which several tables and figures ask for
+def _scores(evidence: Evidence, run: Run, measure: Measure) -> pd.DataFrame:
+    table = run.split("test")[0].set_index("image_id").loc[evidence.faces["image_id"]]
+    return measure(table.reset_index())
 
 
 def read_evidence(results_dir: Path) -> Evidence:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame, count
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
 from agr_utils.analysis.metrics import score_rows, signed_age_error
@@ -67,6 +66,8 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
     errors = error_rows(table)
     groups = label_groups(table, scheme)[group_columns(grouping)]
     known = groups.notna().all(axis=1)
+    from fairlearn.metrics import MetricFrame, count  # takes a second, and most of what is here does not need it
+
     metrics = {"count": count} | {name: _mean_of(errors[name]) for name in errors}
     positions = np.flatnonzero(known)  # a metric is given positions and looks the errors up: NaN may not pass through
     frame = MetricFrame(

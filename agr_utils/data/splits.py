@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from agr_utils.data.faces import age_band
 from agr_utils.errors import InputError
@@ -44,6 +43,8 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     Raises:
         InputError: if there are fewer than ten groups.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second, and reading a split needs none of it
+
     if (num_groups := faces["group"].nunique()) < 10:
         raise InputError(f"{num_groups} groups of images cannot be split 70/10/20; at least 10 are needed. Add images")
     stratum = age_band(faces["age"]).astype("string").fillna("?")
@@ -112,6 +113,8 @@ def _apply_groups(faces: pd.DataFrame) -> pd.DataFrame:
 
 def _random_fold(faces: pd.DataFrame, fold: int) -> pd.Series:
     """60/20/20 without regard to groups: fold K is tested, the next one validates."""
+    from sklearn.model_selection import KFold
+
     number = np.zeros(len(faces), dtype=int)
     for index, (_, rows) in enumerate(KFold(5, shuffle=True, random_state=0).split(faces)):
         number[rows] = (index - fold) % 5
