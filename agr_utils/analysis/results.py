@@ -4,7 +4,7 @@ import filecmp
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,9 +108,13 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
 
 def read_run(folder: Path) -> Run:
     """Read one published run, or a run folder that is finished."""
-    folder = Path(folder)
-    about = read_json(folder / CONFIG_FILE)
-    return Run(folder.name, about, pd.read_csv(folder / HISTORY_FILE), read_predictions(folder / PREDICTIONS_FILE))
+    files = [Path(folder) / name for name in PUBLISHED_FILES]
+    return _read_once(*files, tuple(file.stat().st_mtime_ns for file in files if file.exists()))
+
+
+@lru_cache(maxsize=128)  # a page of tables asks for the same runs again and again; the times tell when one is new
+def _read_once(config: Path, history: Path, predictions: Path, times: tuple[int, ...]) -> Run:
+    return Run(config.parent.name, read_json(config), pd.read_csv(history), read_predictions(predictions))
 
 
 def read_folder(folder: Path) -> list[Run]:
