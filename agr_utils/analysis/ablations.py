@@ -24,13 +24,13 @@ def setting_title(run: Run, ablation: str) -> str:
     return ", ".join(weights) or USUAL[ablation]
 
 
-def check_alike(runs: list[Run], ablation: str) -> None:
-    """Refuse runs that differ in anything but what the ablation varies, and two of one setting.
+def runs_by_setting(runs: list[Run], ablation: str) -> dict[str, Run]:
+    """Runs by title of their setting.
 
     Raises:
-        InputError: naming the run and what is different.
+        InputError: if one differs in more than the ablation varies, or two have one setting.
     """
-    titles: dict[str, str] = {}
+    titles: dict[str, Run] = {}
     for run in runs:
         ours, theirs = (one.config.to_dict() | {"precision": one.about.get("precision")} for one in (run, runs[0]))
         different = [key for key in ours if key not in VARIED[ablation] and ours[key] != theirs[key]]
@@ -38,8 +38,9 @@ def check_alike(runs: list[Run], ablation: str) -> None:
             raise InputError(f"{run.run_id}: has another {', '.join(different)} than {runs[0].run_id}. Keep one kind")
         title = setting_title(run, ablation)
         if title in titles:
-            raise InputError(f"two runs of one setting, {title}: {titles[title]}, {run.run_id}. Keep one")
-        titles[title] = run.run_id
+            raise InputError(f"two runs of one setting, {title}: {titles[title].run_id}, {run.run_id}. Keep one")
+        titles[title] = run
+    return titles
 
 
 def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
@@ -54,10 +55,9 @@ def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
         improves (above 0 is better), paired by face; NaN for the usual setting, which comes first, and without it.
 
     Raises:
-        InputError: see ``check_alike``.
+        InputError: see ``runs_by_setting``.
     """
-    check_alike(runs, ablation)
-    titles = {setting_title(run, ablation): run for run in runs}
+    titles = runs_by_setting(runs, ablation)
     usual = USUAL[ablation]
     parts = []
     for title in sorted(titles, key=lambda title: (title != usual, title)):

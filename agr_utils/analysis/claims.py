@@ -159,9 +159,10 @@ def find_gaps(evidence: Evidence, comparison: str) -> Finding:
 
 def find_accuracy(evidence: Evidence) -> Finding:
     """C3 in accuracy: the newer architectures against the older ones, pair by pair."""
-    claim, pairs = f"{C3}, in accuracy", pair_differences(evidence)
+    claim = f"{C3}, in accuracy"
     if not_all := _architectures_missing(evidence):
         return Finding(claim, C3_TEST, not_all, "–", "pairs")
+    pairs = pair_differences(evidence)
     verdicts = {name: verdict_accuracy(pairs, name) for name in NEWER}
     found = "; ".join(
         f"{get_backbone(name).title} against "
