@@ -349,13 +349,17 @@ def figures(
 ) -> None:
     """Redraw every figure, and the tables of the README and the docs, from the committed results: no image, no GPU.
 
+    With folders of one's own the README and the docs stay as they are.
+
     Example: agr figures
     """
     from agr_utils.analysis.gallery import draw_all
     from agr_utils.runtime import repository_root
 
     root = repository_root()
-    for path in draw_all(results_dir or root / "results", output_dir or root / "figures", root):
+    results_dir, output_dir = results_dir or root / "results", output_dir or root / "figures"
+    is_own = (results_dir.resolve(), output_dir.resolve()) == (root / "results", root / "figures")
+    for path in draw_all(results_dir, output_dir, root if is_own else None):
         typer.echo(path)
 
 

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -175,13 +177,13 @@ def test_a_full_disk_leaves_no_half_cache(face_folder, folder, cache_dir, monkey
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
 def test_a_full_disk_keeps_the_previous_cache(face_folder, folder, cache_dir, monkeypatch, one_clear_line):
     build_cache(face_folder, SIZE, folder)
+    truncate(folder / "cache.json")
     before = contents_below(cache_dir)
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", fill_the_disk)
         with one_clear_line("No space left"):
             build_cache(face_folder, SIZE, folder)
     assert contents_below(cache_dir) == before
-    assert open_cache(folder)[0].shape == (12, SIZE, SIZE, 3)
 
 
 def test_space_is_reserved_before_the_first_image_is_decoded(face_folder, folder, monkeypatch):
@@ -219,6 +221,23 @@ def test_an_interruption_leaves_no_half_cache(face_folder, folder, cache_dir, mo
     with pytest.raises(KeyboardInterrupt):
         build_cache(face_folder, SIZE, folder)
     assert list(cache_dir.iterdir()) == []
+
+
+def test_processes_that_build_one_cache_at_a_time_all_get_it_and_one_decodes(face_folder, folder, cache_dir):
+    code = (
+        "import sys; from pathlib import Path; from agr_utils.data import pixels\n"
+        "decode = pixels.decode_image\n"
+        "pixels.decode_image = lambda *arguments: print('decoded') or decode(*arguments)\n"
+        "folder = Path(sys.argv[2]); pixels.build_cache(Path(sys.argv[1]), 16, folder)\n"
+        "print(len(pixels.open_cache(folder)[0]))"
+    )
+    command = [sys.executable, "-c", code, str(face_folder), str(folder)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    lines = [line for out, _ in outputs for line in out.split()]
+    assert lines.count("12") == 4 and lines.count("decoded") == 12
+    assert list(cache_dir.iterdir()) == [folder]
 
 
 # A torn cache

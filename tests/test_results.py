@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from agr_utils import cli
 from agr_utils.analysis import gallery, tables
 from agr_utils.analysis.comparisons import read_evidence
 from agr_utils.analysis.markdown import fill_table
@@ -20,7 +21,7 @@ from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import repository_root
 from agr_utils.study.grid import read_study
-from agr_utils.training.files import PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.training.files import CONFIG_FILE, PREDICTIONS_FILE, SWEEP_FILE
 
 ROOT = repository_root()
 RUNS = read_runs()
@@ -66,8 +67,32 @@ def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):
         assert (ROOT / "figures" / f"{name}.png").exists(), f"{name} is not in figures/. Run: make figures"
 
 
-def test_figures_can_be_drawn_before_there_is_a_result(tmp_path: Path):
-    assert gallery.draw_all(tmp_path / "nothing", tmp_path / "figures")
+@pytest.mark.parametrize("name", ["missing", "empty", "checkout"])
+def test_figures_of_no_result_are_refused_before_anything_is_touched(tmp_path: Path, name: str, one_clear_line):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "checkout" / "results" / "run").mkdir(parents=True)
+    (tmp_path / "checkout" / "results" / "run" / CONFIG_FILE).write_text("{}")  # one folder too high
+    before = sorted(tmp_path.rglob("*"))
+    with one_clear_line(name, "no published run there", "--results-dir"):
+        gallery.draw_all(tmp_path / name, tmp_path / "figures", tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_pages_are_only_filled_from_the_committed_results_and_with_the_committed_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(gallery, "draw_all", lambda *arguments: asked.append(arguments) or [])
+    for options in (
+        [],
+        ["--results-dir", str(ROOT / "results")],
+        ["--results-dir", str(tmp_path)],
+        ["--output-dir", "x"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["agr", "figures", *options])
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert [root for _, _, root in asked] == [ROOT, ROOT, None, None]
 
 
 def test_a_page_without_markers_is_refused(tmp_path: Path):
@@ -85,17 +110,65 @@ def test_labels_can_be_read_from_the_split_file_alone():
     assert isinstance(faces["age"], pd.Series)
 
 
+def write_run(folder: Path, *names: str) -> Path:
+    """A folder with the files of a finished run, each with its own name for a content."""
+    folder.mkdir(parents=True)
+    for name in (*PUBLISHED_FILES, *names):
+        (folder / name).write_text(name)
+    return folder
+
+
 def test_publishing_again_keeps_a_sweep_of_the_same_predictions_only(tmp_path: Path):
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in (*PUBLISHED_FILES, SWEEP_FILE):
-        (run / name).write_text(name)
+    run = write_run(tmp_path / "run", SWEEP_FILE)
     target = publish_run(run, tmp_path / "results")
     (run / SWEEP_FILE).unlink()
     assert (publish_run(run, tmp_path / "results") / SWEEP_FILE).read_text() == SWEEP_FILE
     (run / PREDICTIONS_FILE).write_text("trained again")
     publish_run(run, tmp_path / "results")
     assert (target / PREDICTIONS_FILE).read_text() == "trained again" and not (target / SWEEP_FILE).exists()
+
+
+@pytest.mark.parametrize(("place", "given"), [("", "."), ("maps", ".."), ("", "../run"), ("", "../run/maps/..")])
+def test_a_run_is_published_by_its_own_name_however_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, given: str
+):
+    run, other = write_run(tmp_path / "runs" / "run"), write_run(tmp_path / "results" / "other")
+    (run / "maps").mkdir()
+    monkeypatch.chdir(run / place)
+    assert publish_run(Path(given), tmp_path / "results") == tmp_path / "results" / "run"
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["other", "run"]
+    assert sorted(path.name for path in other.iterdir()) == sorted(PUBLISHED_FILES)
+
+
+@pytest.mark.parametrize("given", [".", "..", "../..", "/"])
+def test_what_is_no_finished_run_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str):
+    write_run(tmp_path / "results" / "run")
+    (tmp_path / "runs" / "begun").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs" / "begun")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=f"no {CONFIG_FILE}, so the run is not finished"):
+        publish_run(Path(given), tmp_path / "results")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_publishing_removes_nothing_but_a_published_run(tmp_path: Path, one_clear_line):
+    run = write_run(tmp_path / "runs" / "results", "checkpoint.safetensors")
+    write_run(tmp_path / "results" / "claims" / "run")
+    before = sorted(tmp_path.rglob("*"))
+    with one_clear_line("holds claims/run", "Move it away"):
+        publish_run(run, tmp_path)  # its name is that of the folder of all results
+    with one_clear_line("cannot be published", "--results-dir"):
+        publish_run(run, tmp_path / "runs")  # onto itself
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    with one_clear_line("cannot be published", "--results-dir"):
+        publish_run(run, tmp_path / "link")
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "link") == before
+
+
+def test_a_run_that_is_still_being_written_is_not_read(tmp_path: Path):
+    shutil.copytree(ROOT / "results" / "utkface-custom_cnn-64px-s0", tmp_path / "utkface-custom_cnn-64px-s0")
+    write_run(tmp_path / ".utkface-custom_cnn-64px-s0.partial")
+    assert [run.run_id for run in read_folder(tmp_path)] == ["utkface-custom_cnn-64px-s0"]
 
 
 def test_reading_results_does_not_wait_for_what_trains():

@@ -18,6 +18,7 @@ import torch
 
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
+from agr_utils.study.status import run_status
 from agr_utils.training.checkpoints import load_state, load_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
@@ -114,6 +115,36 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert second.resume() and second.step == 10
     second.run()
     assert_same_end(second, whole)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3])
+def test_a_death_between_the_last_state_and_the_history_loses_no_epoch(
+    data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_epochs: int
+):
+    config = replace(CONFIG, num_epochs=num_epochs)
+    write = Trainer._write_history
+
+    def write_or_die(trainer: Trainer) -> None:
+        if len(trainer.history) == num_epochs:
+            die()
+        write(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Trainer, "_write_history", write_or_die)
+        train_run(config, data, tmp_path / "run")
+    train_run(config, data, tmp_path / "run")
+    assert pd.read_csv(tmp_path / "run" / HISTORY_FILE)["epoch"].tolist() == list(range(1, num_epochs + 1))
+
+
+def test_a_finished_run_without_a_history_gets_it_by_the_same_command(data: FaceData, tmp_path: Path):
+    train_run(CONFIG, data, tmp_path / "run")
+    file = tmp_path / "run" / HISTORY_FILE
+    before = file.read_text()
+    file.unlink()
+    assert run_status(tmp_path / "run", ("validation", "test")) == "stopped"  # so a study goes on with it, too
+    train_run(CONFIG, data, tmp_path / "run")
+    assert file.read_text() == before
+    assert run_status(tmp_path / "run", ("validation", "test")) == "finished"
 
 
 def damage_one_bit(path: Path) -> None:

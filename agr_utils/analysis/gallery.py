@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import joblib
 
+from agr_utils.analysis.results import check_results
 from agr_utils.runtime import atomic_path
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
 
     Returns:
         The files written.
+
+    Raises:
+        InputError: if there is no result, before anything is written.
     """
+    check_results(results_dir)
     figures_dir.mkdir(parents=True, exist_ok=True)
     calls = [joblib.delayed(_fill_tables)(results_dir, root)] if root else []
     calls += [joblib.delayed(_draw_module)(module, results_dir, figures_dir) for module in MODULES]

@@ -14,7 +14,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import atomic_path, current_commit, read_json, write_json
+from agr_utils.runtime import current_commit, list_visible, read_json, replace_folder, write_json
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, MAPS_FOLDER
 
@@ -150,8 +150,7 @@ def summarize_report(report: MapReport) -> pd.DataFrame:
 
 def write_report(report: MapReport, folder: Path) -> None:
     """Write a report into a folder that appears only when all of it is written."""
-    with atomic_path(folder) as partial:
-        partial.mkdir()
+    with replace_folder(folder, ("*.parquet", ABOUT_FILE, MEAN_FACE_FILE)) as partial:
         write_json(partial / ABOUT_FILE, report.about)
         for name, table in report.tables.items():
             floats = table.select_dtypes("float").columns
@@ -171,7 +170,7 @@ def read_report(folder: Path) -> MapReport:
     if not folder.exists():
         raise InputError(f"{folder}: no maps. Make them with: agr explain {folder.parent}")
     try:
-        tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+        tables = {path.stem: pd.read_parquet(path) for path in list_visible(folder, "*.parquet")}
         face = np.asarray(Image.open(folder / MEAN_FACE_FILE)) if (folder / MEAN_FACE_FILE).exists() else None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: damaged ({error}). Make it again with: agr explain") from error

@@ -14,15 +14,16 @@ from agr_utils.data.splits import groups_of, read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES, get_backbone
-from agr_utils.runtime import atomic_path, read_json, repository_root
+from agr_utils.runtime import list_visible, read_json, replace_folder, repository_root
 from agr_utils.tasks import TASKS
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 from agr_utils.training.predictions import read_predictions
 
 PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
-T = TypeVar("T")
 FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
+PUBLISHED_CONTENTS = (*PUBLISHED_FILES, *FURTHER_FILES, f"{MAPS_FOLDER}/*")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +85,18 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
     Maps and sweeps that were published with the same predictions stay, if the run folder has none.
 
     Raises:
-        InputError: if the run is not finished.
+        InputError: if the run is not finished, or the folder to be replaced holds more than a published run.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(run_dir).resolve()  # the name of "." is empty
     for name in PUBLISHED_FILES:
-        if not (run_dir / name).exists():
+        if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: no {name}, so the run is not finished. Go on with the same agr train command")
-    target = (results_dir or repository_root() / "results") / run_dir.name
-    published = target / PREDICTIONS_FILE
-    same = published.exists() and filecmp.cmp(published, run_dir / PREDICTIONS_FILE, shallow=False)
-    with atomic_path(target) as partial:
-        partial.mkdir()
+    target = Path(results_dir or repository_root() / "results").resolve() / run_dir.name
+    if not run_dir.name or target.resolve() == run_dir:
+        raise InputError(f"{run_dir}: cannot be published to {target.parent}. Choose another --results-dir")
+    with replace_folder(target, PUBLISHED_CONTENTS) as partial:
+        published = target / PREDICTIONS_FILE
+        same = published.exists() and filecmp.cmp(published, run_dir / PREDICTIONS_FILE, shallow=False)
         for name in PUBLISHED_FILES:
             shutil.copyfile(run_dir / name, partial / name)
         for name in FURTHER_FILES:
@@ -119,7 +121,18 @@ def _read_once(config: Path, history: Path, predictions: Path, times: tuple[int,
 
 def read_folder(folder: Path) -> list[Run]:
     """Every run that a folder holds, by name."""
-    return [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+    return [read_run(path.parent) for path in list_visible(folder, f"*/{CONFIG_FILE}")]
+
+
+def check_results(results_dir: Path) -> None:
+    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
+    if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
+        raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")
 
 
 def read_short_runs(results_dir: Path) -> list[Run]:
@@ -161,7 +174,7 @@ def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Ru
 
 def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
     """Runs of each ablation, by its name."""
-    folders = sorted((results_dir / "ablations").glob("*/"))
+    folders = list_visible(results_dir / "ablations", "*/")
     return {folder.name: read_folder(folder) for folder in folders}
 
 
@@ -179,7 +192,7 @@ def describe_machine(table: pd.DataFrame) -> str:
 
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
-    return {path.stem: pd.read_csv(path) for path in sorted((results_dir / "bench").glob("*.csv"))}
+    return {path.stem: pd.read_csv(path) for path in list_visible(results_dir / "bench", "*.csv")}
 
 
 def read_labels_from_split() -> pd.DataFrame:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from agr_utils.data.images import decode_image, list_images, read_images, resize_square
 from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path, read_json, write_json
+from agr_utils.runtime import read_json, replace_folder, write_json
 
 FORMAT = 1  # raise it when the layout or the decoding changes: older caches are then made again
+PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"
 
 
 def fingerprint(source: Path) -> str:
@@ -38,6 +39,8 @@ def cache_folder(source: Path, image_size: int, cache_dir: Path) -> Path:
 def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bool = False) -> None:
     """Decode every image of ``source`` into ``folder``; the folder appears only when all of it is written.
 
+    A whole cache that is there already, from another process say, is left as it is.
+
     Args:
         source: folder or archive.
         image_size: side in pixels.
@@ -53,9 +56,10 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
     position = {path: index for index, path in enumerate(paths)}
     decoded = np.zeros(len(paths), dtype=bool)
     errors = []
-    with atomic_path(folder) as partial:
-        partial.mkdir()
-        pixels = _allocate(partial / "pixels.npy", (len(paths), image_size, image_size, 3))
+    with replace_folder(folder, (PIXELS_FILE, ABOUT_FILE)) as partial:
+        if _is_whole(folder):  # another process was faster
+            return
+        pixels = _allocate(partial / PIXELS_FILE, (len(paths), image_size, image_size, 3))
         for path, result in tqdm(_decode_all(source, image_size), total=len(paths), desc="decode", unit="image"):
             if isinstance(result, InputError):
                 if not skip_unreadable:
@@ -68,9 +72,17 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
         del pixels  # closes it: Windows renames no folder that holds an open file
         if not decoded.any():
             raise InputError(f"{source}: none of its {len(paths)} images can be read. See: agr data audit {source}")
-        about = {"format": FORMAT, "bytes": (partial / "pixels.npy").stat().st_size}
+        about = {"format": FORMAT, "bytes": (partial / PIXELS_FILE).stat().st_size}
         about |= {"paths": paths, "decoded": decoded.tolist(), "errors": errors}
-        write_json(partial / "cache.json", about)
+        write_json(partial / ABOUT_FILE, about)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        open_cache(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -108,10 +120,10 @@ def open_cache(folder: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[st
     Raises:
         InputError: if the folder is no whole cache.
     """
-    file = Path(folder) / "pixels.npy"
+    file = Path(folder) / PIXELS_FILE
     not_whole = InputError(f"{folder}: not a whole pixel cache of this version. Delete the folder; it is made again")
     try:
-        about = read_json(Path(folder) / "cache.json")
+        about = read_json(Path(folder) / ABOUT_FILE)
     except InputError:
         raise not_whole from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:

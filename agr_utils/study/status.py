@@ -43,11 +43,12 @@ def _read_history(folder: Path) -> pd.DataFrame:
 
 
 def run_status(folder: Path, splits: tuple[str, ...]) -> str:
-    """``waiting, running, stopped, failed`` or ``finished``: with the predictions of all these splits."""
+    """``waiting, running, stopped, failed`` or ``finished``: with a history and the predictions of all these splits."""
     if is_locked(folder):
         return "running"
     predicted = predicted_splits(folder / PREDICTIONS_FILE)
-    if predicted and set(splits) <= set(predicted):  # of a damaged table none: it is made again
+    whole = (folder / HISTORY_FILE).exists() and bool(predicted)  # of a damaged table no split: it is made again
+    if whole and set(splits) <= set(predicted):
         return "finished"
     if (folder / ERROR_FILE).exists():
         return "failed"

@@ -319,6 +319,9 @@ class Trainer:
         if self.accelerator.scaler is not None:
             about["scaler"] = self.accelerator.scaler.state_dict()
         save_state(self.output_dir, tensors, about)
+        self._write_history()
+
+    def _write_history(self) -> None:
         with atomic_path(self.output_dir / HISTORY_FILE) as partial:
             self.history_table().to_csv(partial, index=False, float_format="%.6g")
 
@@ -346,6 +349,8 @@ class Trainer:
         self.scheduler.step_update(self.step)
         if self.accelerator.scaler is not None and "scaler" in about:
             self.accelerator.scaler.load_state_dict(about["scaler"])
+        if self.accelerator.is_main_process:
+            self._write_history()  # a kill may have come between the state and the history
         return True
 
 
