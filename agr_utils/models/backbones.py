@@ -9,6 +9,7 @@ from torch import nn
 
 from agr_utils.errors import InputError, name_hint
 from agr_utils.models.custom_cnn import CustomCNN
+from agr_utils.models.face_resnet import FaceResNet
 
 Pretrained = bool | Literal["if-available"]
 
@@ -50,6 +51,10 @@ BACKBONES = {
 }
 
 
+# Not one of the five that the claims are about: it carries the shipped model, from weights learned from faces.
+FACE_RESNET = Backbone("face_resnet", "FaceResNet", 2017, "", "bf16", "blocks.conv32_3")
+
+
 def get_backbone(name: str) -> Backbone:
     """Look a backbone up: one of the five, or any name that timm knows.
 
@@ -58,6 +63,8 @@ def get_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if name == FACE_RESNET.name:
+        return FACE_RESNET
     import timm  # takes seconds, and the five need it only when they are built
 
     if timm.is_model(name):
@@ -85,7 +92,7 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
     if not backbone.timm_name:
         if pretrained is True:
             raise InputError(f"{name} has no pretrained weights. Train it from scratch: leave out --pretrained")
-        model = CustomCNN()
+        model = FaceResNet() if name == FACE_RESNET.name else CustomCNN()
         return model, model.num_features, "from scratch"
     import timm
 

@@ -1,0 +1,70 @@
+"""A data set small enough to travel: faces as WebP in one file, their labels beside them.
+
+A machine with an accelerator is often lent for minutes and reached over a narrow line. 21,000 faces of 144 pixels take
+about 45 MiB and are decoded in seconds.
+"""
+
+import argparse
+import io
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from agr_utils.data.load import load_data
+
+OFFSETS_FILE, BYTES_FILE, FACES_FILE = "offsets.npy", "faces.webp", "faces.parquet"
+COLUMNS = ["image_id", "split", "age", "age_min", "age_max", "gender", "race"]
+
+
+def pack_faces(data: str, image_size: int, quality: int, folder: Path) -> None:
+    """Write a data set's faces and labels to a folder.
+
+    Args:
+        data: name of a real data set; it lies where ``AGR_DATA_DIR`` says.
+        image_size: side of the square images, in pixels.
+        quality: of the WebP images, 1 to 100.
+        folder: gets the encoded images one after the other, where each begins, and the faces table.
+    """
+    loaded = load_data(data, image_size, skip_unreadable=True)
+    faces = loaded.faces[loaded.faces["split"].isin(["train", "validation", "test"])]
+    encoded = [_encode(loaded.pixels[row], quality) for row in faces.index]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BYTES_FILE).write_bytes(b"".join(encoded))
+    np.save(folder / OFFSETS_FILE, np.cumsum([0, *map(len, encoded)]))
+    faces[COLUMNS].reset_index(drop=True).to_parquet(folder / FACES_FILE)
+
+
+def unpack_faces(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
+    """Decode a packed data set on every core.
+
+    Returns:
+        (N, S, S, 3) uint8, and the faces table with the same N rows.
+    """
+    content, offsets = (folder / BYTES_FILE).read_bytes(), np.load(folder / OFFSETS_FILE)
+    images = [content[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    with ProcessPoolExecutor() as pool:
+        pixels = np.stack(list(pool.map(_decode, images, chunksize=256)))
+    return pixels, pd.read_parquet(folder / FACES_FILE)
+
+
+def _encode(pixels: np.ndarray, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def _decode(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", default="utkface")
+    parser.add_argument("--image-size", type=int, default=144)
+    parser.add_argument("--quality", type=int, default=80)
+    options = parser.parse_args()
+    pack_faces(options.data, options.image_size, options.quality, options.folder)
