@@ -46,6 +46,7 @@ class Job:
         name: of its folder.
         backbone: name of the architecture.
         initial: file of the backbone's weights; None for none.
+        start: finished job whose averaged weights, heads included, the training begins with.
         image_size: side in pixels.
         epochs: passes over the training split.
         batch_size: images a step.
@@ -67,6 +68,7 @@ class Job:
     name: str
     backbone: str
     initial: str | None = None
+    start: str | None = None
     image_size: int = 112
     epochs: float = 12
     batch_size: int = 128
@@ -122,9 +124,10 @@ class Training:
     def __init__(self, job: Job, faces: Faces, work: Path, device: torch.device):
         self.job, self.faces, self.device = job, faces, device
         torch.manual_seed(job.seed)
-        self.model = build(job).to(device, memory_format=torch.channels_last)
+        model = load_finished(work, job.start, device) if job.start else build(job)
+        self.model = model.requires_grad_(True).to(device, memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.teachers = [load_teacher(work, name, device) for name in job.teachers]
+        self.teachers = [load_finished(work, name, device) for name in job.teachers]
         self.generator = torch.Generator(device).manual_seed(job.seed)
         self.cpu_generator = torch.Generator().manual_seed(job.seed)
         self.changes = Changes(self.generator, job.changes)
@@ -241,10 +244,10 @@ def build(job: Job) -> MultiTaskNet:
     return model
 
 
-def load_teacher(work: Path, name: str, device: torch.device) -> nn.Module:
-    """The averaged weights of a finished job."""
+def load_finished(work: Path, name: str, device: torch.device) -> nn.Module:
+    """The network of a finished job with its averaged weights, in evaluation mode."""
     job = job_from(json.loads((work / name / SUMMARY_FILE).read_text())["job"])
-    model = MultiTaskNet(job.backbone, "utkface")
+    model = MultiTaskNet(job.backbone, "utkface", dropout=job.dropout)
     model.load_state_dict({k: v.float() for k, v in load_file(work / name / WEIGHTS_FILE).items()}, strict=False)
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
@@ -323,7 +326,11 @@ def work_off(jobs: list[Job], work: Path, deadline: float, device: torch.device)
     faces = Faces(work, device)
     while True:
         waiting = [job for job in jobs if not (work / job.name / "claimed").exists()]
-        ready = [job for job in waiting if all((work / t / SUMMARY_FILE).exists() for t in job.teachers)]
+        ready = [
+            job
+            for job in waiting
+            if all((work / name / SUMMARY_FILE).exists() for name in (*job.teachers, *filter(None, [job.start])))
+        ]
         ready = [job for job in ready if time.time() + job.seconds < deadline]
         if not ready:
             if not waiting or time.time() + min(job.seconds for job in waiting) > deadline:
