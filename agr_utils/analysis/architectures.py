@@ -105,5 +105,5 @@ def front_table(costs: pd.DataFrame) -> pd.DataFrame:
     for cost in COSTS:
         for metric in MATTERS:
             if costs[cost].notna().all():
-                rows[(cost, metric)] = on_front(costs[cost], costs[metric], METRICS[metric][2])
+                rows[(cost, metric)] = on_front(costs[cost], costs[metric], METRICS[metric].higher_is_better)
     return pd.DataFrame(rows).T

@@ -94,8 +94,8 @@ def summarize_sweep(table: pd.DataFrame) -> pd.DataFrame:
     swept = Sweep(table)
     clean = np.nanmean(swept.values[:, 0], axis=0)
     means = clean + np.nanmean(swept.increases(), axis=0)  # (corruptions, errors)
-    scale = [1 if error == "age_mae" else 100 for error in swept.errors]
-    columns = ["MAE (years)" if error == "age_mae" else f"{ERRORS[error][0]} (%)" for error in swept.errors]
+    scale = [ERRORS[error].scale for error in swept.errors]
+    columns = [ERRORS[error].title for error in swept.errors]
     index = [CLEAN, *(CORRUPTIONS[name].title for name in swept.corruptions)]
     return pd.DataFrame(np.vstack([clean, means]) * scale, index, columns).round(2)
 
