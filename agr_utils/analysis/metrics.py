@@ -51,6 +51,11 @@ class Metric:
         return "years" if self.in_years else "points"
 
     @property
+    def change_title(self) -> str:
+        """Label with the unit of a difference."""
+        return f"{self.label} ({self.change_unit})"
+
+    @property
     def direction(self) -> str:
         """Which way is better, in words."""
         return "more is better" if self.higher_is_better else "less is better"
@@ -125,9 +130,10 @@ def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
 def class_probabilities(table: pd.DataFrame, task: str) -> np.ndarray:
     """Probability of each class of ``gender`` or ``race``, (n, C) float, position = code."""
     if task == "gender":
-        female = table["gender_p"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        return np.stack([1 - female, female], axis=1)
-    return table[probability_columns(table)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        table = pd.DataFrame({"male": 1 - table["gender_p"], "female": table["gender_p"]})
+    else:
+        table = table[probability_columns(table)]
+    return table.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
@@ -147,6 +153,18 @@ def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
     """The tasks that a predictions table answers."""
     answered = {"age": "age_pred" in table, "gender": "gender_p" in table, "race": bool(probability_columns(table))}
     return tuple(task for task in TASKS if answered[task])
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
+    """In words, which images count for no metric of a task: those without a label, and those without an answer."""
+    scores, lines = score_rows(table), []
+    for task in tasks_of(table):
+        labelled = int(table[task].notna().sum())
+        scored = max((int(scores[name].notna().sum()) for name in scores if name.startswith(task)), default=0)
+        reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
+        words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
+        lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
+    return lines
 
 
 def check_predictions(table: pd.DataFrame) -> None:
@@ -172,9 +190,10 @@ def check_predictions(table: pd.DataFrame) -> None:
                 raise InputError(f"the predictions hold probabilities of {task} outside 0 to 1")
     key = [column for column in ("run_id", "image_id") if column in table]
     if "image_id" in key and (repeated := table.duplicated(key)).any():
+        first = table["image_id"][repeated].iloc[0]
         raise InputError(
-            f"{int(repeated.sum())} rows of the predictions repeat an image, first: {table['image_id'][repeated].iloc[0]}."
-            " Keep one of each: copies would make intervals too narrow"
+            f"{repeated.sum()} rows of the predictions repeat an image, first: {first}. Keep one of each: copies would "
+            "make intervals too narrow"
         )
 
 

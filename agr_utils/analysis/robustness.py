@@ -1,7 +1,6 @@
 """Errors of a model on changed faces: one sweep of a model, and what sweeps say side by side."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
-from agr_utils.analysis.comparisons import add_calls
+from agr_utils.analysis.comparisons import add_calls, cache_copies
 from agr_utils.analysis.fairness import ERRORS, error_rows, group_members
 from agr_utils.analysis.multitask import MATTERS
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -164,7 +163,7 @@ class Sweep:
         return GroupBootstrap(groups_of(self.image_ids))
 
 
-@lru_cache(maxsize=16)
+@cache_copies(maxsize=16)
 def curve_table(swept: Sweep) -> pd.DataFrame:
     """Errors against severity: rows ``corruption, severity, error, value, low, high``; severity 0 is clean."""
     count = len(swept.values)

@@ -77,9 +77,7 @@ def groups_table(evidence: RobustnessEvidence) -> str:
     table = group_increases(evidence)
     if table.empty:
         return NOT_YET
-    lines = header_lines(
-        ["Group", "Faces", *(f"{ERRORS[error].label} ({ERRORS[error].change_unit})" for error in SWEPT_ERRORS)]
-    )
+    lines = header_lines(["Group", "Faces", *(ERRORS[error].change_title for error in SWEPT_ERRORS)])
     for group, rows in table.groupby("group", sort=False):
         own = rows.set_index("error")
         cells = [
@@ -120,11 +118,7 @@ def augmentation_table(evidence: RobustnessEvidence) -> str:
             for table in tables.values():
                 row = table[(table["corruption"] == corruption) & (table["error"] == error)].iloc[0]
                 cells.append(_cell(row, error, "+"))
-            lines.append(
-                table_line(
-                    [CORRUPTIONS[corruption].title, f"{ERRORS[error].label} ({ERRORS[error].change_unit})", *cells]
-                )
-            )
+            lines.append(table_line([CORRUPTIONS[corruption].title, ERRORS[error].change_title, *cells]))
     return "\n".join(lines)
 
 
