@@ -75,7 +75,6 @@ def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000, seed: int =
 
 def covered(table: pd.DataFrame) -> pd.Series:
     """Whether the age interval holds the labelled age, (n,) float 0 or 1; NaN without a label or an interval."""
-    check_predictions(table)
     age, low, high = (table[name].astype("Float64").astype(float) for name in ("age", "age_lo", "age_hi"))
     return ((low <= age) & (age <= high)).astype(float).where(age.notna() & low.notna() & high.notna())
 
@@ -93,6 +92,7 @@ def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boot
         One row a group of enough images: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years),
         ``count``.
     """
+    check_predictions(table)
     members = group_members(table, scheme, grouping)
     inside = covered(table).to_numpy()
     samples = bootstrap.group_means(inside[:, None], members.to_numpy(dtype=bool))[:, 0]

@@ -133,7 +133,7 @@ def class_probabilities(table: pd.DataFrame, task: str) -> np.ndarray:
         table = pd.DataFrame({"male": 1 - table["gender_p"], "female": table["gender_p"]})
     else:
         table = table[probability_columns(table)]
-    return table.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    return table.to_numpy(dtype=float, na_value=np.nan)
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
@@ -182,12 +182,13 @@ def check_predictions(table: pd.DataFrame) -> None:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise InputError(f"the column '{column}' of the predictions holds {table[column].dtype}, and not numbers")
     for task in columns.keys() - {"age"}:
-        labels, num_classes = table[task].dropna(), class_probabilities(table, task).shape[1]
+        labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
+        num_classes = probabilities.shape[1]
         if not labels.isin(range(num_classes)).all():
             raise InputError(f"the predictions give {num_classes} classes of {task}; labels are {sorted(set(labels))}")
-        with np.errstate(invalid="ignore"):
-            if (np.abs(class_probabilities(table, task) - 0.5) > 0.5 + 1e-4).any():
-                raise InputError(f"the predictions hold probabilities of {task} outside 0 to 1")
+        finite = probabilities[np.isfinite(probabilities)]
+        if (np.abs(finite - 0.5) > 0.5 + 1e-4).any():
+            raise InputError(f"the predictions hold probabilities of {task} outside 0 to 1")
     key = [column for column in ("run_id", "image_id") if column in table]
     if "image_id" in key and (repeated := table.duplicated(key)).any():
         first = table["image_id"][repeated].iloc[0]
