@@ -234,6 +234,7 @@ def group_differences(swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, co
             found = interval(samples[:, :, 1] - samples[:, :, 0])
             found.insert(0, "error", swept.errors)
             parts.append(found.assign(grouping=grouping, group=name, count=int(inside.sum())))
-    table = pd.concat(parts, ignore_index=True)
+    columns = ["error", "value", "low", "high", "p", "grouping", "group", "count"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     labels_only = table[["grouping", "group", "count", "error"]]
     return add_calls(_with_matters(labels_only, table.drop(columns=labels_only.columns)))
