@@ -189,7 +189,7 @@ def evaluate(
 
     Example: agr evaluate runs/first --split validation
     """
-    from agr_utils.analysis.metrics import summarize
+    from agr_utils.analysis.metrics import left_out, summarize
     from agr_utils.data.splits import groups_of
     from agr_utils.training.files import PREDICTIONS_FILE
     from agr_utils.training.predictions import read_predictions
@@ -200,6 +200,8 @@ def evaluate(
         known = ", ".join(table["split"].unique())
         raise InputError(f"{run}: no predictions of the split '{split}' (there are: {known}). Choose one of them")
     echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
+    for line in left_out(chosen):
+        typer.echo(f"left out: {line}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from agr_utils.analysis.architectures import NEWER, OLDER, against, cost_table, on_front, pair_differences
 from agr_utils.analysis.bootstrap import GroupBootstrap, basic_interval, holm, interval
-from agr_utils.analysis.calibration import coverage_table, reliability, sample_ece
+from agr_utils.analysis.calibration import coverage_table, null_ece, reliability, sample_ece
 from agr_utils.analysis.claims import (
     OFF_FRONTS,
     all_findings,
@@ -33,6 +33,8 @@ from agr_utils.analysis.fairness import (
     group_intervals,
     group_members,
     group_table,
+    sample_groups,
+    worst,
 )
 from agr_utils.analysis.metrics import probability_columns, score_rows
 from agr_utils.analysis.multitask import MATTERS, gap_differences, multitask_differences, paired_seeds
@@ -471,3 +473,105 @@ def test_coverage_and_every_metric_of_a_run(faces: pd.DataFrame):
     assert (result["low"] <= result["high"]).all()
     alone = evaluate_table(table.drop(columns=["age_pred", "age_lo", "age_hi", "gender_p"]), bootstrap)
     assert alone.index.tolist() == ["race_accuracy", "race_balanced_accuracy", "race_ece"]
+
+
+def test_faces_without_a_label_are_in_no_group(faces: pd.DataFrame):
+    whole = make_run(faces, "custom_cnn", TASKS, "long", 6.0).predictions
+    bootstrap = GroupBootstrap(range(len(whole)), 50)
+    for column, grouping in (("race", "race"), ("gender", "gender x race"), ("age_min", "age band")):
+        table = whole.copy()
+        table.loc[::3, column] = pd.NA
+        kept = table[table[column].notna()]
+        expected = group_members(kept, SCHEME, grouping).sum()
+        members = group_members(table, SCHEME, grouping)
+        pd.testing.assert_series_equal(members.sum(), expected)
+        assert not members[table[column].isna()].any(axis=None)
+        found = group_intervals(table, SCHEME, grouping, bootstrap)
+        expected = group_intervals(kept, SCHEME, grouping, GroupBootstrap(range(len(kept)), 50))
+        assert found["value"].to_numpy() == pytest.approx(expected["value"].to_numpy())
+        assert coverage_table(table, SCHEME, grouping, bootstrap)["count"].tolist() == members.sum().tolist()
+
+
+def test_without_a_group_of_enough_faces_there_are_no_rows(faces: pd.DataFrame):
+    few = make_run(faces, "custom_cnn", TASKS, "long", 6.0).predictions.iloc[:12]
+    none = few.assign(race=pd.array([pd.NA] * 12, dtype="Int8"), gender=pd.array([pd.NA] * 12, dtype="Int8"))
+    bootstrap = GroupBootstrap(range(12), 20)
+    for table in (few, none):
+        for grouping in GROUPINGS:
+            assert group_members(table, SCHEME, grouping).shape == (12, 0)
+            assert group_intervals(table, SCHEME, grouping, bootstrap).empty
+            assert coverage_table(table, SCHEME, grouping, bootstrap).empty
+            samples, names = sample_groups(bootstrap, [error_rows(table)], table, SCHEME, grouping)
+            assert names == [] and np.isnan(gaps(samples)).all() and np.isnan(worst(samples)).all()
+    assert group_table(none, SCHEME, "gender x race").empty
+    assert group_table(few, SCHEME, "race").drop(columns="count").isna().all(axis=None)
+
+
+def test_a_gap_is_one_between_groups_that_have_a_value():
+    by_group = np.array([[1.0, 4.0, np.nan], [2.0, 7.0, 3.0], [np.nan, 5.0, np.nan]])
+    assert gaps(by_group)[:2].tolist() == [3.0, 5.0] and np.isnan(gaps(by_group)[2])  # a resample lost a whole group
+    assert np.isnan(gaps(by_group[:, 1:])).all()  # one group has no gap
+    assert worst(-by_group)[:2].tolist() == [4.0, 7.0]
+
+
+def test_a_class_that_some_resamples_lose_does_not_cost_the_interval(faces: pd.DataFrame, caplog):
+    table = make_run(faces, "custom_cnn", TASKS, "long", 6.0).predictions.iloc[:200].reset_index(drop=True)
+    table["race"] = pd.array([0] * 198 + [1, 1], dtype="Int8")
+    bootstrap = GroupBootstrap(range(200), 400)
+    row = evaluate_table(table, bootstrap).loc["race_balanced_accuracy"]
+    right = score_rows(table)["race_accuracy"].to_numpy()
+    both = np.stack([bootstrap.means(right[part, None], part)[:, 0] for part in (np.arange(198), np.arange(198, 200))])
+    values = both.mean(axis=0)[1:]
+    lost = np.isnan(values)
+    assert 0.05 < lost.mean() < 0.25  # about exp(-2)
+    assert row["resamples"] == (~lost).sum() and f"of 400 resamples only {(~lost).sum()}" in caplog.text
+    assert row[["low", "high"]].tolist() == pytest.approx(np.quantile(values[~lost], [0.025, 0.975]))
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_no_finding(faces: pd.DataFrame):
+    table = make_run(faces, "custom_cnn", TASKS, "long", 6.0).predictions
+    rng, ours, null = np.random.default_rng(0), [], []
+    for _ in range(20):
+        certainty = rng.uniform(0.5, 1, len(table))
+        table["gender_p"] = np.where(
+            (rng.random(len(table)) < certainty) == table["gender"].astype(bool), certainty, 1 - certainty
+        )
+        ours.append(sample_ece(table, "gender", GroupBootstrap(range(len(table)), 5))[0])
+        null.append(null_ece(table, "gender", 100))
+    assert np.mean(ours) == pytest.approx(np.mean(null), rel=0.1)
+    inside = [
+        np.quantile(draws[1:], 0.025) <= value <= np.quantile(draws[1:], 0.975)
+        for value, draws in zip(ours, null, strict=True)
+    ]
+    assert np.mean(inside) >= 0.8
+    table["gender_p"] = 0.1 + 0.8 * table["gender"].astype(float)  # right always, and only 90 % sure
+    row = evaluate_table(table, GroupBootstrap(range(len(table)), 200)).loc["gender_ece"]
+    assert row["value"] == pytest.approx(0.1) and np.quantile(null_ece(table, "gender"), 0.975) < 0.02
+
+
+def test_an_ece_lies_inside_its_interval_and_not_at_its_end(faces: pd.DataFrame):
+    table = make_run(faces, "custom_cnn", TASKS, "long", 6.0).predictions
+    certainty = np.random.default_rng(1).uniform(0.5, 1, len(table))
+    right = np.random.default_rng(2).random(len(table)) < certainty - 0.02
+    table["gender_p"] = np.where(right == table["gender"].astype(bool), certainty, 1 - certainty)
+    bootstrap = GroupBootstrap(range(len(table)), 500)
+    row, samples = evaluate_table(table, bootstrap).loc["gender_ece"], sample_ece(table, "gender", bootstrap)
+    low, high = np.quantile(samples[1:], [0.025, 0.975])
+    assert row["value"] == samples[0] < np.median(samples[1:])  # noise only ever adds
+    assert row[["low", "high"]].tolist() == pytest.approx([max(0, 2 * samples[0] - high), 2 * samples[0] - low])
+
+
+def test_what_is_kept_cannot_be_changed_by_who_is_given_it(faces: pd.DataFrame):
+    evidence = make_evidence(faces, 6.0, 6.5, list(BACKBONES)[:2])
+    for give in (
+        lambda: multitask_differences(evidence, "a"),
+        lambda: gap_differences(evidence, "a"),
+        lambda: pair_differences(evidence),
+        lambda: evidence.faces,
+        lambda: evidence.scores(evidence.runs[:1], score_rows)[0],
+    ):
+        given, before = give(), give()
+        given[given.columns[0]] = None
+        pd.testing.assert_frame_equal(give(), before)
+    with pytest.raises(ValueError, match="read-only"):
+        evidence.bootstrap._weights[1][:] = 0

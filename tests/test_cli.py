@@ -64,6 +64,13 @@ def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
     assert status == 0 and "age_mae" in out and "n=10" in out
     status, out, err = agr("evaluate", str(run_folder), "--split", "unlisted")
     assert status == 1 and "there are: validation, test" in err
+    table = pd.read_parquet(run_folder / "predictions.parquet").astype({"race": "Int8"})
+    table.loc[table["split"] == "test", "race"] = pd.NA
+    table.to_parquet(tmp_path / "unlabelled.parquet")
+    status, out, _ = agr("evaluate", str(tmp_path / "unlabelled.parquet"))
+    count = (table["split"] == "test").sum()
+    assert status == 0 and "race_accuracy" not in out and "gender_accuracy" in out
+    assert f"left out: race: {count} without a label of {count} images" in out
     status, out, _ = agr("publish", str(run_folder), "--results-dir", str(tmp_path))
     assert status == 0
     published = {path.name for path in (tmp_path / "first").iterdir()}

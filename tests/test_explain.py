@@ -159,6 +159,27 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
     assert torch.equal(explain(model, list(images), "age"), explain(model, images, "age"))
 
 
+@pytest.mark.parametrize(
+    "dtype, name", [(torch.float16, "float16"), (torch.bfloat16, "bfloat16"), (torch.float64, "float64")]
+)
+def test_a_model_of_another_precision_is_named(images: Tensor, dtype: torch.dtype, name: str):
+    model = MultiTaskNet("custom_cnn", "synthetic").to(dtype)
+    with pytest.raises(InputError, match=f"backbone.* is {name}. Maps need float32: model.float()"):
+        explain(model, images, "age")
+    mixed = MultiTaskNet("custom_cnn", "synthetic")
+    mixed.heads["age"].to(dtype)
+    with pytest.raises(InputError, match=f"the model's heads.age.weight is {name}"):
+        explain(mixed, images, "age")
+
+
+def test_what_breaks_in_the_network_is_not_blamed_on_the_layer(model: MultiTaskNet, images: Tensor):
+    def fail(module: nn.Module, inputs: tuple) -> None:
+        raise RuntimeError("out of order")
+
+    with model.backbone.stem.register_forward_pre_hook(fail), pytest.raises(RuntimeError, match="out of order"):
+        explain(model, images, "age")
+
+
 def test_layers_within_a_block_can_be_explained_too(model: MultiTaskNet, images: Tensor):
     for layer in ("stem.0.1", "stages.1.1.second"):  # an activation that works in place follows
         maps = explain(model, images, "age", layer=layer)

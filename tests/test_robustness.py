@@ -172,6 +172,13 @@ def test_two_models_are_compared_by_what_a_corruption_adds():
         increase_differences([Sweep(multi)], [Sweep(made_up({"blur": 1.0, "jpeg": 0.1}, count=300))])
 
 
+def test_without_a_group_of_enough_faces_nobody_is_compared():
+    swept = Sweep(made_up({"blur": 1.0}, count=20))
+    faces = pd.DataFrame({"image_id": swept.image_ids, "age_min": 30.0, "race": pd.array([0] * 20, dtype="Int8")})
+    faces["gender"] = pd.array([pd.NA] * 20, dtype="Int8")
+    assert group_differences(swept, faces, get_scheme("utkface"), "blur", 3).empty
+
+
 def test_a_group_that_is_hurt_more_is_found():
     table = made_up({"low_light": 1.0}, group_growth=2.0)
     numbers = np.arange(400)

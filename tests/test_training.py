@@ -12,6 +12,7 @@ from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.models.age_heads import AGE_HEADS
 from agr_utils.runtime import read_json, write_json
+from agr_utils.tasks import TASKS
 from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
 from agr_utils.training.checkpoints import save_tensors
@@ -21,6 +22,7 @@ from agr_utils.training.loop import Trainer
 from agr_utils.training.losses import AGE_LOSSES
 from agr_utils.training.predictions import conformal_widening
 from agr_utils.training.run import check_run_folder, load_model, predict_split, train_run
+from agr_utils.training.validation import validate
 
 CONFIG = TrainConfig(
     backbone="custom_cnn", num_epochs=2, image_size=32, batch_size=32, num_images=160, precision="fp32"
@@ -217,6 +219,45 @@ def test_missing_labels_are_trained_around(data: FaceData):
     faces.loc[faces["split"] == "validation", "race"] = pd.NA
     history = Trainer(replace(CONFIG, num_epochs=1), FaceData(faces, data.pixels, data.scheme)).run()
     assert np.isfinite(history[["train_age", "train_race", "validation_age_mae"]].to_numpy()).all()
+    assert "validation_gender_accuracy" in history and "validation_race_accuracy" not in history  # not 0
+
+
+@pytest.mark.parametrize(
+    "task, columns", [("age", ["age", "age_min", "age_max"]), ("gender", ["gender"]), ("race", ["race"])]
+)
+def test_a_task_without_a_training_label_is_refused(task: str, columns: list[str], data: FaceData, tmp_path: Path):
+    faces = data.faces.copy()
+    faces.loc[faces["split"] == "train", columns] = pd.NA
+    unlabelled = FaceData(faces, data.pixels, data.scheme)
+    with pytest.raises(
+        InputError, match=f"none of the {len(data.rows('train'))} training images has a label of {task}. "
+    ):
+        train_run(CONFIG, unlabelled, tmp_path / "run")
+    assert not (tmp_path / "run" / CONFIG_FILE).exists()
+    others = tuple(name for name in TASKS if name != task)
+    assert Trainer(replace(CONFIG, tasks=others), unlabelled).total_steps > 0
+    faces.loc[faces["split"] == "train", ["age_min", "age_max", "gender", "race"]] = pd.NA
+    with pytest.raises(InputError, match=r"a label of age or gender or race. Label some of them"):
+        Trainer(CONFIG, FaceData(faces, data.pixels, data.scheme))
+
+
+def test_a_class_without_a_training_image_is_named(data: FaceData, caplog):
+    faces = data.faces.copy()
+    faces.loc[(faces["split"] == "train") & (faces["race"] == 3).fillna(False), "race"] = pd.NA
+    Trainer(CONFIG, FaceData(faces, data.pixels, data.scheme))
+    assert "race: no training image is labelled diamond" in caplog.text and "gender" not in caplog.text
+
+
+def test_validation_of_bands_alone_has_no_age_error(data: FaceData):
+    faces = data.faces.copy()
+    faces["age_max"] = faces["age_max"] + 9
+    model = Trainer(CONFIG, data).ema.module
+    metrics = validate(model, FaceData(faces, data.pixels, data.scheme), data.rows("validation"), 7)
+    assert list(metrics) == ["validation_gender_accuracy", "validation_race_accuracy"]
+    table = predict_split(model, data, "validation", "")
+    assert metrics["validation_gender_accuracy"] == pytest.approx(
+        ((table["gender_p"] >= 0.5) == table["gender"]).mean(), abs=0.1
+    )
 
 
 @pytest.mark.parametrize(

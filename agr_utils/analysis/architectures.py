@@ -1,13 +1,12 @@
 """C3: five architectures against each other, in accuracy and in what they cost (docs/protocol.md)."""
 
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import interval
-from agr_utils.analysis.comparisons import Evidence, add_calls, mean_frame, mean_of_columns
+from agr_utils.analysis.comparisons import Evidence, add_calls, cache_copies, mean_frame, mean_of_columns
 from agr_utils.analysis.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.analysis.multitask import MATTERS
 from agr_utils.analysis.results import Run
@@ -30,7 +29,7 @@ def runs_of(evidence: Evidence, length: str) -> dict[str, list[Run]]:
     return {name: chosen for name, chosen in runs.items() if chosen}
 
 
-@lru_cache(maxsize=4)
+@cache_copies(maxsize=4)
 def pair_differences(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     """Every two architectures: rows ``first, second, metric, value, low, high, p, matters, seeds, p_holm, call``.
 
@@ -105,5 +104,5 @@ def front_table(costs: pd.DataFrame) -> pd.DataFrame:
     for cost in COSTS:
         for metric in MATTERS:
             if costs[cost].notna().all():
-                rows[(cost, metric)] = on_front(costs[cost], costs[metric], METRICS[metric][2])
+                rows[(cost, metric)] = on_front(costs[cost], costs[metric], METRICS[metric].higher_is_better)
     return pd.DataFrame(rows).T

@@ -1,10 +1,15 @@
 """Intervals by drawing faces again. Whole near-duplicate groups are drawn: their images are not independent."""
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+
+from agr_utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 COVERAGE = 0.95  # of every interval shown, unless it says otherwise
 _BLOCK = 100  # resamples at a time: few enough for a processor's cache once they are float64
@@ -24,9 +29,15 @@ class GroupBootstrap:
     """
 
     def __init__(self, groups: pd.Series | Sequence, num_resamples: int = 10_000, seed: int = 0):
-        self.codes, names = pd.factorize(pd.Series(groups))
+        self.codes, names = pd.factorize(pd.Series(groups), sort=True)  # what is drawn depends on no order of rows
+        if (self.codes < 0).any():
+            raise InputError(f"{(self.codes < 0).sum()} images have no near-duplicate group. Give each one of its own")
         self.num_groups = len(names)
         self._weights = _draw_weights(self.num_groups, num_resamples, seed)
+
+    def __len__(self) -> int:
+        """Rows of every result: the images as they are, and R resamples."""
+        return sum(map(len, self._weights))
 
     def sums(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Sums of columns: (n, c), or (k, c) for k of the images, to (R + 1, c) float64."""
@@ -39,7 +50,7 @@ class GroupBootstrap:
     def means(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Means of columns over what is not NaN, shaped as ``sums``; NaN where nothing is left."""
         values = np.asarray(values, dtype=float)
-        if not len(values):
+        if not values.size:
             return np.full_like(self.sums(values, rows), np.nan)
         counted = ~np.isnan(values)
         # Many columns lack the same labels. Compared as bytes, which is far faster than np.unique along an axis.
@@ -59,22 +70,27 @@ class GroupBootstrap:
         Returns:
             (R + 1, c, g).
         """
-        rows = [np.flatnonzero(member) for member in members.T]
-        return np.stack([self.means(values[chosen], chosen) for chosen in rows], axis=2)
+        result = np.empty((len(self), values.shape[1], members.shape[1]))
+        for number, member in enumerate(members.T):
+            chosen = np.flatnonzero(member)
+            result[:, :, number] = self.means(values[chosen], chosen)
+        return result
 
 
 @lru_cache(maxsize=4)
-def _draw_weights(num_groups: int, num_resamples: int, seed: int) -> list[np.ndarray]:
+def _draw_weights(num_groups: int, num_resamples: int, seed: int) -> tuple[np.ndarray, ...]:
     """How often each group is in each resample, uint8 blocks of rows; the first block is the groups as they are."""
     rng = np.random.default_rng(seed)
     weights = [np.ones((1, num_groups), dtype=np.uint8)]
     for start in range(0, num_resamples, _BLOCK):
         size = (min(_BLOCK, num_resamples - start), num_groups)
-        drawn = rng.integers(0, num_groups, size)
+        drawn = rng.integers(0, max(1, num_groups), size)
         offsets = np.arange(size[0])[:, None] * num_groups
         counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(size)
         weights.append(counts.astype(np.uint8))
-    return weights
+    for block in weights:
+        block.flags.writeable = False  # everything that is drawn alike shares them
+    return tuple(weights)
 
 
 def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
@@ -85,17 +101,24 @@ def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
         coverage: of the interval, in (0, 1).
 
     Returns:
-        c rows of ``value, low, high, p``: two-sided, of the value being 0 (twice the smaller share of resamples on
-        either side of it); it is never below 2 / (R + 1), which is all that R resamples can tell, and 1 where a
-        resample has no value.
+        c rows of ``value, low, high, p, resamples``. Resamples without a value, as of a class that was not drawn, are
+        left out of the interval: ``resamples`` is the number of the others, and a warning is logged. ``p`` is
+        two-sided, of the value being 0 (twice the smaller share of resamples on either side of it); it is never below
+        2 / (R + 1), which is all that R resamples can tell, and 1 where a resample has no value.
     """
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(samples[1:], [tail, 1 - tail], axis=0)
-    num_resamples = len(samples) - 1
+    tail, num_resamples = (1 - coverage) / 2, len(samples) - 1
+    used = [column[~np.isnan(column)] for column in samples[1:].T]
+    ends = [np.quantile(column, [tail, 1 - tail]) if len(column) else (np.nan, np.nan) for column in used]
+    low, high = np.reshape(ends, (-1, 2)).T
+    counts = np.array([len(column) for column in used], dtype=int)
+    if len(partial := counts[(counts > 0) & (counts < num_resamples)]):
+        logger.warning(
+            "of %d resamples only %d have a value: the others lack a whole class or group", num_resamples, partial.min()
+        )
     sides = [(1 + (samples[1:] <= 0).sum(axis=0)), (1 + (samples[1:] >= 0).sum(axis=0))]
     p = np.minimum(1.0, 2 * np.minimum(*sides) / (num_resamples + 1))
     p[np.isnan(samples).any(axis=0)] = 1.0  # NaN lies on neither side
-    return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p})
+    return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p, "resamples": counts})
 
 
 def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
@@ -109,11 +132,14 @@ def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFr
         coverage: of the interval, in (0, 1).
 
     Returns:
-        c rows of ``value, low, high``; the value is 2 times the value minus the mean of its resamples.
+        c rows of ``value, low, high, resamples``; the value is 2 times the value minus the mean of its resamples.
     """
     plain = interval(samples, coverage)
-    mirrored = {"value": samples[1:].mean(axis=0), "low": plain["high"], "high": plain["low"]}
-    return pd.DataFrame({name: 2 * samples[0] - values for name, values in mirrored.items()})
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(samples[1:], axis=0) / plain["resamples"]  # of those that have a value
+    mirrored = {"value": means, "low": plain["high"], "high": plain["low"]}
+    result = pd.DataFrame({name: 2 * samples[0] - values for name, values in mirrored.items()})
+    return result.assign(resamples=plain["resamples"])
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -116,7 +116,7 @@ def find_multitask(evidence: Evidence, comparison: str) -> Finding:
     for metric in MATTERS:
         counts = count_calls(calls[metric])
         parts.append(
-            f"{METRICS[metric][0]} {format_change(metric, means.loc[metric])} "
+            f"{METRICS[metric].label} {format_change(metric, means.loc[metric])} "
             f"({counts['better']} better, {counts['worse']} worse of 5): {verdicts[metric]}"
         )
     verdict, lacking = verdict_of_all(list(verdicts.values())), lacking_pairs(evidence, comparison)
@@ -136,8 +136,7 @@ def lacking_seeds(found: dict[str, int]) -> str:
 
 def format_change(metric: str, row: pd.Series) -> str:
     """An improvement with its interval, in the metric's unit."""
-    years = METRICS[metric][1] == "years"
-    return f"{error_cell(row, years, '+')} {'years' if years else 'points'}"
+    return f"{error_cell(row, METRICS[metric].in_years, '+')} {METRICS[metric].change_unit}"
 
 
 def find_gaps(evidence: Evidence, comparison: str) -> Finding:

@@ -1,9 +1,11 @@
 """Published runs against each other, on the same faces: differences with intervals, and what they are called."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,22 @@ from agr_utils.tasks import TASKS
 
 SIGNIFICANT = 0.05  # Holm-corrected
 Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def cache_copies(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """``lru_cache`` for what gives tables: every caller has one of its own, and may change it."""
+
+    def decorate(compute: Callable[P, T]) -> Callable[P, T]:
+        compute_once = lru_cache(maxsize)(compute)
+
+        @wraps(compute)
+        def get_copy(*args: P.args, **kwargs: P.kwargs) -> T:
+            return copy.deepcopy(compute_once(*args, **kwargs))
+
+        return get_copy
+
+    return decorate
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
@@ -30,9 +48,13 @@ class Evidence:
     runs: tuple[Run, ...]
     bench: dict[str, pd.DataFrame]
 
-    @cached_property
+    @property
     def faces(self) -> pd.DataFrame:
         """A predictions table, for its images and labels."""
+        return self._faces.copy()
+
+    @cached_property
+    def _faces(self) -> pd.DataFrame:
         return self.runs[0].split("test")[0]
 
     @cached_property
@@ -70,7 +92,7 @@ class Evidence:
         return mean_frame(self.scores(runs, measure))
 
 
-@lru_cache(maxsize=256)  # of every run two measures, which several tables and figures ask for
+@cache_copies(maxsize=256)  # of every run two measures, which several tables and figures ask for
 def _scores(evidence: Evidence, run: Run, measure: Measure) -> pd.DataFrame:
     table = run.split("test")[0].set_index("image_id").loc[evidence.faces["image_id"]]
     return measure(table.reset_index())

@@ -46,17 +46,22 @@ def explain(
     Returns:
         (B, H, W) float32 in [0, 1] on the CPU. The grad-cam package stretches each map so that its smallest value
         is 0 and its largest 1; a map that is the same everywhere, as where nothing spoke for the answer, is all 0.
-        A constant image has a zero map, and a warning says so.
+        A constant image has a zero map, and a warning says so. Elsewhere nothing is masked: a part without content
+        may be marked, most of all by a barely trained network.
 
     Raises:
-        InputError: for a task the model lacks, an unknown method or layer, a layer without a map, or images of
-            different sizes.
+        InputError: for a task the model lacks, an unknown method or layer, a layer without a map, images of different
+            sizes, or a model that is not float32.
     """
     if task not in model.tasks:
         raise InputError(f"the model has no head for {task}. It answers: {', '.join(model.tasks)}")
     if method not in METHODS:
         raise InputError(f"unknown kind of map '{method}'. Choose one of: {', '.join(METHODS)}")
     images = check_images(images)
+    tensors = {name: value.dtype for name, value in model.state_dict().items() if value.is_floating_point()}
+    if other := {name: dtype for name, dtype in tensors.items() if dtype != torch.float32}:
+        name, dtype = next(iter(other.items()))
+        raise InputError(f"the model's {name} is {str(dtype).removeprefix('torch.')}. Maps need float32: model.float()")
     constant = (images.flatten(2).amax(2) == images.flatten(2).amin(2)).all(1)  # (B,)
     if constant.any():
         warnings.warn(f"{int(constant.sum())} of {len(images)} images are constant: their maps are 0", stacklevel=2)
@@ -129,15 +134,15 @@ def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
             )
         return output.detach().requires_grad_()
 
+    def check_ran(model: nn.Module, inputs: tuple, output: dict[str, Tensor]) -> None:
+        if not ran:
+            raise InputError(f"layer '{name}' takes no part in the forward pass. Choose another one")
+
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     model.requires_grad_(False)
     try:
-        with module.register_forward_hook(make_leaf):
+        with module.register_forward_hook(make_leaf), model.register_forward_hook(check_ran):
             yield
-    except Exception as error:
-        if ran:
-            raise
-        raise InputError(f"layer '{name}' takes no part in the forward pass. Choose another one") from error
     finally:
         for parameter, needs_gradient, gradient in before:
             parameter.requires_grad_(needs_gradient)

@@ -10,20 +10,19 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
-from agr_utils.analysis.metrics import score_rows, signed_age_error
+from agr_utils.analysis.metrics import Metric, by_name, score_rows, signed_age_error
 from agr_utils.data.faces import age_band
 from agr_utils.tasks import LabelScheme
 
 MIN_IMAGES = 30  # a smaller group is named and not given a number
 GROUPINGS = ("gender", "race", "age band", "gender x race")
 
-# name -> (title, unit)
-ERRORS = {
-    "age_mae": ("MAE", "years"),
-    "age_signed": ("signed age error", "years"),
-    "gender_error": ("gender error", "%"),
-    "race_error": ("race error", "%"),
-}
+ERRORS = by_name(
+    Metric("age_mae", "MAE", "years", higher_is_better=False),
+    Metric("age_signed", "signed age error", "years"),
+    Metric("gender_error", "gender error", "%", higher_is_better=False),
+    Metric("race_error", "race error", "%", higher_is_better=False),
+)
 
 
 def error_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,10 +61,13 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
 
     Returns:
         One row a group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
+        Images without a label of the grouping are in no group.
     """
     errors = error_rows(table)
     groups = label_groups(table, scheme)[group_columns(grouping)]
     known = groups.notna().all(axis=1)
+    if not known.any():
+        return pd.DataFrame(columns=["count", *errors]).astype({"count": int})
     from fairlearn.metrics import MetricFrame, count  # takes a second, and most of what is here does not need it
 
     metrics = {"count": count} | {name: _mean_of(errors[name]) for name in errors}
@@ -86,14 +88,15 @@ def _mean_of(errors: pd.Series):
 
 
 def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
-    """Which images belong to which group: (n, g) bool, a column for each group of at least MIN_IMAGES images."""
+    """Which images belong to which group: (n, g) bool, a column for each group of at least MIN_IMAGES images.
+
+    Groups are in the order of the labels; an image that lacks one of the labels belongs to none.
+    """
     columns = group_columns(grouping)
     groups = label_groups(table, scheme)[columns]
-    number = (
-        groups.groupby(columns, observed=True).ngroup().to_numpy()
-    )  # in the order of the labels; -1: one is missing
+    number = groups.groupby(columns, observed=True).ngroup().fillna(-1).to_numpy(dtype=int)  # -1 or NaN: one is missing
     members = {}
-    for code in range(number.max() + 1):
+    for code in range(number.max(initial=-1) + 1):
         inside = number == code
         if inside.sum() >= MIN_IMAGES:
             members[", ".join(groups.iloc[inside.argmax()].astype(str))] = inside
@@ -108,13 +111,24 @@ def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> lis
 
 
 def gaps(by_group: np.ndarray) -> np.ndarray:
-    """Largest minus smallest group value, along the last axis; NaN where a resample lost a whole group."""
-    return by_group.max(axis=-1) - by_group.min(axis=-1)
+    """Largest minus smallest group value, along the last axis; NaN where a resample lost a whole group.
+
+    Args:
+        by_group: (R + 1, …, g) as ``sample_groups`` gives them. A group without a value in row 0, of which nobody has
+            the label, takes no part; of fewer than two groups there is no gap.
+    """
+    measured = ~np.isnan(by_group[:1])  # (1, …, g)
+    largest = np.where(measured, by_group, -np.inf).max(axis=-1, initial=-np.inf)
+    smallest = np.where(measured, by_group, np.inf).min(axis=-1, initial=np.inf)
+    with np.errstate(invalid="ignore"):
+        return np.where(measured.sum(axis=-1) >= 2, largest - smallest, np.nan)
 
 
 def worst(by_group: np.ndarray) -> np.ndarray:
-    """Group value furthest from 0, in absolute terms, along the last axis."""
-    return np.abs(by_group).max(axis=-1)
+    """Group value furthest from 0, in absolute terms, along the last axis; groups as of ``gaps``, at least one."""
+    measured = ~np.isnan(by_group[:1])
+    furthest = np.where(measured, np.abs(by_group), 0.0).max(axis=-1, initial=0.0)
+    return np.where(measured.any(axis=-1), furthest, np.nan)
 
 
 def sample_groups(
@@ -135,7 +149,7 @@ def sample_groups(
     members = group_members(table, scheme, grouping)
     values = np.concatenate([frame.to_numpy(dtype=float) for frame in errors], axis=1)
     samples = bootstrap.group_means(values, members.to_numpy(dtype=bool))
-    return samples.reshape(len(samples), len(errors), -1, members.shape[1]), list(members)
+    return samples.reshape(len(samples), len(errors), errors[0].shape[1], members.shape[1]), list(members)
 
 
 def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
@@ -148,12 +162,11 @@ def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boo
         bootstrap: of the images.
 
     Returns:
-        Rows ``error, group, value, low, high, count``; groups of fewer than MIN_IMAGES images are left out.
+        Rows ``error, group, value, low, high, resamples, count``; groups of fewer than MIN_IMAGES images are left out,
+        and errors of which no image has the label.
     """
     errors, members = error_rows(table), group_members(table, scheme, grouping)
     samples, names = sample_groups(bootstrap, [errors], table, scheme, grouping)
-    parts = []
-    for number, error in enumerate(errors):
-        part = interval(samples[:, 0, number]).drop(columns="p")
-        parts.append(part.assign(error=error, group=names, count=members.sum().to_numpy()))
-    return pd.concat(parts, ignore_index=True)
+    result = interval(samples.reshape(len(samples), -1)).drop(columns="p")  # columns: each error, in it each group
+    labels = {"error": np.repeat(list(errors), len(names)), "group": names * len(errors.columns)}
+    return result.assign(**labels, count=np.tile(members.sum(), len(errors.columns)))

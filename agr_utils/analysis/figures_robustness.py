@@ -54,9 +54,8 @@ def _draw_severities(evidence: RobustnessEvidence, error: str) -> plt.Figure:
     draw_panels(axes.flat[:-1], CORRUPTIONS, partial(plots_robustness.plot_severity, curves, error) if curves else None)
     axes[-1, -1].set_axis_off()
     axes[0, 0].set_ylim(bottom=0)
-    _, unit = plots_robustness.error_unit(error)
     drawn.supxlabel("severity (0: clean)", fontsize=12)
-    drawn.supylabel(f"{ERRORS[error][0]} ({unit}), less is better", fontsize=12)
+    drawn.supylabel(f"{ERRORS[error].title}, less is better", fontsize=12)
     drawn.tight_layout()
     if curves:
         axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center", frameon=False)

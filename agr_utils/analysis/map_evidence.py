@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, holm, interval
-from agr_utils.analysis.comparisons import SIGNIFICANT
+from agr_utils.analysis.comparisons import SIGNIFICANT, cache_copies
 from agr_utils.analysis.explain import METHODS
 from agr_utils.analysis.face_regions import REGIONS
 from agr_utils.analysis.map_measures import RIVALS
@@ -63,13 +62,17 @@ def read_map_evidence(results_dir: Path) -> MapEvidence:
     )
 
 
-@lru_cache(maxsize=64)
 def spread(report: MapReport, score: str) -> tuple[pd.DataFrame, GroupBootstrap]:
     """One score of each face: columns (task, kind); and resamples of the faces."""
+    wide = _spread(report, score)
+    return wide, _bootstrap_of(wide)
+
+
+@cache_copies(maxsize=64)
+def _spread(report: MapReport, score: str) -> pd.DataFrame:
     scores = report.tables["scores"]
     kept = scores.astype({"task": str, "kind": str}).dropna(subset=[score])
-    wide = kept.pivot(index="image_id", columns=["task", "kind"], values=score)
-    return wide, _bootstrap_of(wide)
+    return kept.pivot(index="image_id", columns=["task", "kind"], values=score)
 
 
 def _bootstrap_of(wide: pd.DataFrame) -> GroupBootstrap:
@@ -134,7 +137,7 @@ def sanity(reports: dict[str, MapReport], kind: str) -> pd.DataFrame:
     return pd.concat([t3.assign(test="T3"), t4.assign(test="T4")], ignore_index=True)
 
 
-@lru_cache(maxsize=16)
+@cache_copies(maxsize=16)
 def measured_tests(evidence: MapEvidence, kind: str) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """The four tests of one kind of map on the architectures with both reports.
 

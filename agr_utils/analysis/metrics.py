@@ -1,74 +1,206 @@
 """Metrics of a predictions table, with intervals. Nothing here needs an image or a model."""
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import COVERAGE, GroupBootstrap, interval
+from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
 
 CS_YEARS = 5  # cumulative score: share of ages within so many years
 
-# name -> (title, unit, whether more is better)
-METRICS = {
-    "age_mae": ("MAE", "years", False),
-    "age_cs5": ("CS@5", "%", True),
-    "gender_accuracy": ("Gender", "%", True),
-    "race_accuracy": ("Race", "%", True),
-}
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric or an error, and how it is shown.
+
+    Attributes:
+        name: of its column.
+        label: for readers.
+        unit: ``years``, or ``%`` of what is kept as a share in 0 to 1.
+        higher_is_better: None where neither is.
+    """
+
+    name: str
+    label: str
+    unit: str
+    higher_is_better: bool | None = None
+
+    @property
+    def in_years(self) -> bool:
+        """Whether it is shown as it is kept."""
+        return self.unit == "years"
+
+    @property
+    def scale(self) -> float:
+        """Factor from what is kept to what is shown."""
+        return 1.0 if self.in_years else 100.0
+
+    @property
+    def title(self) -> str:
+        """Label with the unit."""
+        return f"{self.label} ({self.unit})"
+
+    @property
+    def change_unit(self) -> str:
+        """Unit of a difference."""
+        return "years" if self.in_years else "points"
+
+    @property
+    def change_title(self) -> str:
+        """Label with the unit of a difference."""
+        return f"{self.label} ({self.change_unit})"
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, in words."""
+        return "more is better" if self.higher_is_better else "less is better"
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """Metrics by their names, in the order given."""
+    return {metric.name: metric for metric in metrics}
+
+
+METRICS = by_name(
+    Metric("age_mae", "MAE", "years", higher_is_better=False),
+    Metric("age_cs5", "CS@5", "%", higher_is_better=True),
+    Metric("gender_accuracy", "Gender", "%", higher_is_better=True),
+    Metric("race_accuracy", "Race", "%", higher_is_better=True),
+)
 
 
 def improvement_signs(metrics: Iterable[str]) -> np.ndarray:
     """1 for each metric of which more is better, else -1: times a difference, above 0 is better."""
-    return np.array([1 if METRICS[name][2] else -1 for name in metrics])
+    return np.array([1 if METRICS[name].higher_is_better else -1 for name in metrics])
 
 
 def score_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """What each image adds to each metric; NaN where its label is missing or the model lacks the task.
+    """What each image adds to each metric; NaN where its label is missing or the model gave no answer.
 
     Args:
         table: a predictions table.
 
     Returns:
         Columns ``age_mae`` (absolute error, years), ``age_cs5``, ``gender_accuracy``, ``race_accuracy`` (0 or 1),
-        those that the table allows; a metric is the mean of its column.
+        those to which an image adds something; a metric is the mean of its column.
+
+    Raises:
+        InputError: see ``check_predictions``.
     """
-    scores = pd.DataFrame(index=table.index)
-    if "age_pred" in table and table["age"].notna().any():
+    check_predictions(table)
+    scores, tasks = pd.DataFrame(index=table.index), tasks_of(table)
+    if "age" in tasks:
         error = signed_age_error(table).abs()
         scores["age_mae"] = error
         scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
     for task in ("gender", "race"):
-        predicted = predicted_class(table, task)
-        if predicted is not None:
-            label = table[task].astype("Float64").astype(float)
-            scores[f"{task}_accuracy"] = (predicted == label).astype(float).where(label.notna())
-    return scores
+        if task in tasks:
+            predicted, label = predicted_class(table, task), table[task].astype("Float64").astype(float)
+            known = predicted.notna() & label.notna()
+            scores[f"{task}_accuracy"] = (predicted == label).astype(float).where(known)
+    return scores.dropna(axis=1, how="all")
 
 
 def signed_age_error(table: pd.DataFrame) -> pd.Series:
-    """Predicted minus labelled age in years, (n,) float; above 0 for those predicted too old, NaN without a label."""
-    return table["age_pred"].astype(float) - table["age"].astype(float)
+    """Predicted minus labelled age in years, (n,) float; above 0 for those predicted too old.
+
+    NaN without a label, and where the prediction is not finite.
+    """
+    predicted = table["age_pred"].astype("Float64").astype(float)
+    return predicted.where(np.isfinite(predicted)) - table["age"].astype("Float64").astype(float)
 
 
 def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
-    """Most probable code of ``gender`` or ``race``, (n,) int; None where the table lacks the task."""
+    """Most probable code of ``gender`` or ``race``, (n,) int; None where the table lacks the task.
+
+    A probability that is not a number is no answer: those rows are NaN, and the whole is float.
+    """
+    if task not in tasks_of(table):
+        return None
+    probabilities = class_probabilities(table, task)  # (n, C)
+    codes = (probabilities[:, 1] >= 0.5).astype(int) if task == "gender" else probabilities.argmax(axis=1)
+    return pd.Series(codes, index=table.index).where(np.isfinite(probabilities).all(axis=1))
+
+
+def class_probabilities(table: pd.DataFrame, task: str) -> np.ndarray:
+    """Probability of each class of ``gender`` or ``race``, (n, C) float, position = code."""
     if task == "gender":
-        return (table["gender_p"] >= 0.5).astype(int) if "gender_p" in table else None
-    columns = probability_columns(table)
-    return pd.Series(table[columns].to_numpy().argmax(axis=1), index=table.index) if columns else None
+        table = pd.DataFrame({"male": 1 - table["gender_p"], "female": table["gender_p"]})
+    else:
+        table = table[probability_columns(table)]
+    return table.to_numpy(dtype=float, na_value=np.nan)
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
-    """Names of the columns with the race probabilities, in the order of the codes."""
-    return sorted(column for column in table if column.startswith("race_p"))
+    """Names of the columns with the race probabilities, in the order of the codes.
+
+    Raises:
+        InputError: if a code below the largest one has none.
+    """
+    codes = [int(column.removeprefix("race_p")) for column in table if re.fullmatch(r"race_p\d+", str(column))]
+    columns = [f"race_p{code}" for code in range(max(codes, default=-1) + 1)]
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    return columns
 
 
 def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
     """The tasks that a predictions table answers."""
-    column = {"age": "age_pred", "gender": "gender_p", "race": "race_p0"}
-    return tuple(task for task in TASKS if column[task] in table)
+    answered = {"age": "age_pred" in table, "gender": "gender_p" in table, "race": bool(probability_columns(table))}
+    return tuple(task for task in TASKS if answered[task])
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
+    """In words, which images count for no metric of a task: those without a label, and those without an answer."""
+    scores, lines = score_rows(table), []
+    for task in tasks_of(table):
+        labelled = int(table[task].notna().sum())
+        scored = max((int(scores[name].notna().sum()) for name in scores if name.startswith(task)), default=0)
+        reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
+        words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
+        lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
+    return lines
+
+
+def check_predictions(table: pd.DataFrame) -> None:
+    """Refuse a predictions table that cannot be scored.
+
+    Raises:
+        InputError: if a row occurs twice, a column that is needed is missing or holds no numbers, a probability lies
+            outside [0, 1], or a label is the code of no class. Missing values are none of these.
+    """
+    columns = {task: task_columns(table, task) for task in tasks_of(table)}
+    needed = [column for names in columns.values() for column in names]
+    if missing := [column for column in needed if column not in table]:
+        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    for column in needed:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise InputError(f"the column '{column}' of the predictions holds {table[column].dtype}, and not numbers")
+    for task in columns.keys() - {"age"}:
+        labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
+        num_classes = probabilities.shape[1]
+        if not labels.isin(range(num_classes)).all():
+            raise InputError(f"the predictions give {num_classes} classes of {task}; labels are {sorted(set(labels))}")
+        finite = probabilities[np.isfinite(probabilities)]
+        if (np.abs(finite - 0.5) > 0.5 + 1e-4).any():
+            raise InputError(f"the predictions hold probabilities of {task} outside 0 to 1")
+    key = [column for column in ("run_id", "image_id") if column in table]
+    if "image_id" in key and (repeated := table.duplicated(key)).any():
+        first = table["image_id"][repeated].iloc[0]
+        raise InputError(
+            f"{repeated.sum()} rows of the predictions repeat an image, first: {first}. Keep one of each: copies would "
+            "make intervals too narrow"
+        )
+
+
+def task_columns(table: pd.DataFrame, task: str) -> list[str]:
+    """Columns with the labels and the answers of one task."""
+    return [task, *({"age": ["age_pred"], "gender": ["gender_p"]}.get(task) or probability_columns(table))]
 
 
 def bootstrap(
@@ -91,8 +223,8 @@ def bootstrap(
         One row a metric: ``value, low, high, count`` (images that count).
     """
     samples = GroupBootstrap(groups, num_resamples, seed).means(scores.to_numpy(dtype=float))
-    result = interval(samples, coverage).set_index(scores.columns)
-    return result.drop(columns="p").assign(count=scores.notna().sum())
+    result = interval(samples, coverage)[["value", "low", "high"]].set_index(scores.columns)
+    return result.assign(count=scores.notna().sum())
 
 
 def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:
@@ -103,5 +235,5 @@ def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resample
         groups: near-duplicate cluster of each row; every image its own where it is None.
         num_resamples: bootstrap samples.
     """
-    groups = pd.Series(np.arange(len(table))) if groups is None else groups
+    groups = table["image_id"] if groups is None else groups
     return bootstrap(score_rows(table), groups.reset_index(drop=True), num_resamples)

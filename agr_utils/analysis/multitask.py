@@ -1,13 +1,13 @@
 """C1 and C2: one model with three heads against three models with one, of the same backbone (docs/protocol.md)."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import basic_interval, interval
-from agr_utils.analysis.comparisons import Evidence, Measure, add_calls, mean_frame, mean_of_columns
+from agr_utils.analysis.comparisons import Evidence, Measure, add_calls, cache_copies, mean_frame, mean_of_columns
 from agr_utils.analysis.fairness import ERRORS, GROUPINGS, error_rows, gaps, sample_groups, worst
 from agr_utils.analysis.metrics import improvement_signs, score_rows
 from agr_utils.analysis.results import Run
@@ -22,6 +22,7 @@ COMPARISONS = {
 }
 # The smallest difference that matters, of the metrics that the claim is decided on.
 MATTERS = {"age_mae": 0.1, "gender_accuracy": 0.005, "race_accuracy": 0.005}
+SIDES = {"multi": 0, "single": 1}  # positions along the axis of the two sides
 GAP_MATTERS = 0.1  # share of the single-task models' gap
 
 
@@ -44,7 +45,7 @@ def paired_scores(
     return multi, [frame[multi[0].columns] for frame in single]
 
 
-@lru_cache(maxsize=8)
+@cache_copies(maxsize=8)
 def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C1: what multi-task learning changes, by architecture and metric.
 
@@ -64,7 +65,7 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     return _call_counted(parts)
 
 
-@lru_cache(maxsize=8)
+@cache_copies(maxsize=8)
 def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """The same on average over the architectures: rows ``metric, value, low, high``."""
     differences, names = [], []
@@ -94,7 +95,7 @@ def _finished(evidence: Evidence, comparison: str) -> Iterator[str]:
     return (name for name in BACKBONES if paired_seeds(evidence, name, comparison))
 
 
-@lru_cache(maxsize=8)
+@cache_copies(maxsize=8)
 def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """C2: what multi-task learning does to gaps between groups, on average over the architectures.
 
@@ -125,32 +126,37 @@ def gap_changes(evidence: Evidence, comparison: str, groupings: Sequence[str]) -
     backbones = list(_finished(evidence, comparison))
     if not backbones:
         return pd.DataFrame()
-    sides = [paired_scores(evidence, name, comparison, error_rows) for name in backbones]
-    flat = [frame for multi, single in sides for pair in zip(multi, single, strict=True) for frame in pair]
-    owners = np.repeat(np.arange(len(backbones)), [len(multi) for multi, _ in sides])  # of each pair
+    paired = [paired_scores(evidence, name, comparison, error_rows) for name in backbones]
+    frames = [frame for side in SIDES.values() for both in paired for frame in both[side]]
+    owners = np.repeat(np.arange(len(backbones)), [len(multi) for multi, _ in paired])  # of each pair
     shares = (owners == np.arange(len(backbones))[:, None]).astype(float)
     shares /= shares.sum(axis=1, keepdims=True)  # (b, pairs): a mean over the pairs of an architecture
 
-    def by_backbone(values: np.ndarray) -> np.ndarray:
-        """(R + 1, 2 · pairs, errors) to single minus multi: (R + 1, b, errors)."""
-        return np.einsum("bp,rpe->rbe", shares, values[:, 1::2] - values[:, ::2])
+    def by_side(values: np.ndarray) -> np.ndarray:
+        """(R + 1, frames, errors) to (R + 1, sides, pairs, errors)."""
+        return values.reshape(len(values), 2, len(owners), -1)
 
-    overall = by_backbone(np.abs(mean_of_columns(evidence.bootstrap, flat)))
+    def by_backbone(values: np.ndarray) -> np.ndarray:
+        """(R + 1, sides, pairs, errors) to single minus multi: (R + 1, b, errors)."""
+        return np.einsum("bp,rpe->rbe", shares, values[:, SIDES["single"]] - values[:, SIDES["multi"]])
+
+    overall = by_backbone(by_side(np.abs(mean_of_columns(evidence.bootstrap, frames))))
     scheme, rows = get_scheme("utkface"), []
     for grouping in groupings:
-        samples, _ = sample_groups(evidence.bootstrap, flat, evidence.faces, scheme, grouping)
-        gap = gaps(samples)  # (R + 1, 2 · pairs, errors)
-        changes = {"": by_backbone(gap), "worst": by_backbone(worst(samples)), "overall": overall}
+        samples, _ = sample_groups(evidence.bootstrap, frames, evidence.faces, scheme, grouping)
+        gap = by_side(gaps(samples))
+        changes = {"": by_backbone(gap), "worst": by_backbone(by_side(worst(samples))), "overall": overall}
         means = {name: change.mean(axis=1) for name, change in changes.items()}  # (R + 1, errors)
         tables = {name: interval(mean) for name, mean in means.items()} | {"basic": basic_interval(means[""])}
-        for number, error in enumerate(flat[0]):
+        for number, error in enumerate(frames[0]):
             row = {"error": error, "grouping": grouping} | tables[""].iloc[number].to_dict()
             for name in ("basic", "worst", "overall"):
                 value, low, high = tables[name].loc[number, ["value", "low", "high"]]
                 row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-            row["multi"], row["single"] = ((shares @ gap[0, side::2, number]).mean() for side in (0, 1))
+            row |= {name: (shares @ gap[0, side, :, number]).mean() for name, side in SIDES.items()}
             row["matters"] = GAP_MATTERS * row["single"]
-            rows.append(row | {"backbones": dict(zip(backbones, changes[""][0, :, number], strict=True))})
+            row["backbones"] = MappingProxyType(dict(zip(backbones, changes[""][0, :, number], strict=True)))
+            rows.append(row)
     order = {name: number for number, name in enumerate(ERRORS)}
     table = pd.DataFrame(rows).sort_values("error", key=lambda names: names.map(order), kind="stable")
     return table.reset_index(drop=True)

@@ -82,8 +82,8 @@ def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) ->
         metric: a key of METRICS.
         ax: to draw on.
     """
-    title, unit, more_is_better = METRICS[metric]
-    scale = 100 if unit == "%" else 1
+    record = METRICS[metric]
+    scale = record.scale
     for position, (name, summary) in enumerate(summaries.items()):
         row = summary.loc[metric] * scale
         colour = COLOURS.get(name, NEUTRAL)
@@ -93,8 +93,7 @@ def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) ->
                     xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.set_yticks(range(len(summaries)), list(summaries))
     ax.set_ylim(len(summaries) - 0.5, -0.7)
-    arrow = "more is better" if more_is_better else "less is better"
-    ax.set_xlabel(f"{title} ({unit}), {arrow}")
+    ax.set_xlabel(f"{record.title}, {record.direction}")
     return ax
 
 

@@ -20,11 +20,6 @@ PAIR_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))  # of two t
 FILL = "#e8e8e8"  # of what does not matter
 
 
-def metric_scale(unit: str) -> tuple[float, str]:
-    """Factor and name of the unit of a difference."""
-    return (1.0, "years") if unit == "years" else (100.0, "points")
-
-
 def draw_nothing(ax: Axes, what: str) -> Axes:
     """Say that there is nothing to draw yet."""
     ax.text(0.5, 0.5, what, ha="center", va="center", transform=ax.transAxes, color=NEUTRAL)
@@ -59,7 +54,7 @@ def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFram
         metric: a key of METRICS.
         ax: to draw on.
     """
-    scale, unit = metric_scale(METRICS[metric][1])
+    scale, unit = METRICS[metric].scale, METRICS[metric].change_unit
     names = list(dict.fromkeys(name for table in tables.values() for name in table["backbone"]))
     for comparison, table in tables.items():
         colour, marker, shift = COMPARISON_STYLE[comparison]
@@ -77,7 +72,7 @@ def plot_multitask(tables: dict[str, pd.DataFrame], means: dict[str, pd.DataFram
     ax.axhline(len(names) - 0.5, color=NEUTRAL, lw=0.5)
     ax.set_yticks(range(len(names) + 1), [*(get_backbone(name).title for name in names), "mean of all"])
     ax.set_ylim(len(names) + 0.6, -0.6)
-    ax.set_title(METRICS[metric][0])
+    ax.set_title(METRICS[metric].label)
     ax.set_xlabel(f"change ({unit})\n← worse      better →")
     return ax
 
@@ -90,8 +85,7 @@ def plot_gaps(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
         error: a key of ERRORS.
         ax: to draw on.
     """
-    title, unit = ERRORS[error]
-    scale, unit_name = metric_scale(unit)
+    scale = ERRORS[error].scale
     for comparison, table in tables.items():
         colour, marker, shift = COMPARISON_STYLE[comparison]
         rows = table[table["error"] == error].reset_index(drop=True)
@@ -103,8 +97,8 @@ def plot_gaps(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
     ax.axvline(0, color=NEUTRAL, lw=1)
     ax.set_yticks(range(len(rows)), rows["grouping"].str.replace(" x ", " × "))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_title(f"gap in {title}")
-    ax.set_xlabel(f"narrower by ({unit_name})\n← larger gap      smaller gap →")
+    ax.set_title(f"gap in {ERRORS[error].label}")
+    ax.set_xlabel(f"narrower by ({ERRORS[error].change_unit})\n← larger gap      smaller gap →")
     return ax
 
 
@@ -116,8 +110,7 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
         error: a key of ERRORS.
         ax: to draw on.
     """
-    title, unit = ERRORS[error]
-    scale = 1 if unit == "years" else 100
+    title, scale = ERRORS[error].title, ERRORS[error].scale
     shifts = np.linspace(-0.3, 0.3, len(tables)) if len(tables) > 1 else [0.0]
     for shift, (name, table) in zip(shifts, tables.items(), strict=True):
         rows = table[table["error"] == error]
@@ -129,10 +122,10 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
     ax.set_ylim(len(rows) - 0.5, -0.5)
     if error == "age_signed":
         ax.axvline(0, color=NEUTRAL, lw=1)
-        ax.set_xlabel(f"{title} ({unit})\n← too young      too old →")
+        ax.set_xlabel(f"{title}\n← too young      too old →")
     else:
         ax.set_xlim(left=0)
-        ax.set_xlabel(f"{title} ({unit}), less is better")
+        ax.set_xlabel(f"{title}, less is better")
     return ax
 
 
@@ -146,10 +139,9 @@ def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: Axes) -> Axes:
         ax: to draw on.
     """
     title, unit, divisor = COSTS[cost]
-    metric_title, metric_unit, more_is_better = METRICS[metric]
-    scale = 100 if metric_unit == "%" else 1
-    x, y = costs[cost] / divisor, scale * costs[metric]
-    best = on_front(x, y, more_is_better)
+    record = METRICS[metric]
+    x, y = costs[cost] / divisor, record.scale * costs[metric]
+    best = on_front(x, y, record.higher_is_better)
     order = x[best].sort_values().index
     ax.step(x[order], y[order], where="post", color=NEUTRAL, lw=1.5, zorder=1)
     for name in costs.index:
@@ -162,7 +154,7 @@ def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: Axes) -> Axes:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(f"{title} ({unit})")
-    ax.set_ylabel(f"{metric_title} ({metric_unit})")
+    ax.set_ylabel(record.title)
     return ax
 
 
@@ -174,14 +166,14 @@ def plot_pairs(pairs: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         metric: a key of METRICS.
         ax: to draw on.
     """
-    scale, unit = metric_scale(METRICS[metric][1])
+    scale, unit = METRICS[metric].scale, METRICS[metric].change_unit
     rows = pairs[pairs["metric"] == metric].reset_index(drop=True)
     for number, row in rows.iterrows():
         title = get_backbone(row["first" if row["value"] > 0 else "second"]).title
         draw_interval(ax, row, number, COLOURS[title], "o", row["call"] in ("better", "worse"), scale)
     names = [f"{get_backbone(row.first).title} – {get_backbone(row.second).title}" for row in rows.itertuples()]
     _frame_rows(ax, names, scale * rows["matters"].iloc[0])
-    ax.set_title(METRICS[metric][0])
+    ax.set_title(METRICS[metric].label)
     ax.set_xlabel(f"difference ({unit})\n← second better      first better →")
     return ax
 
@@ -232,14 +224,14 @@ def plot_settings(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         metric: a key of METRICS.
         ax: to draw on.
     """
-    scale, unit = metric_scale(METRICS[metric][1])
+    scale, unit = METRICS[metric].scale, METRICS[metric].change_unit
     rows = table[table["metric"] == metric].reset_index(drop=True)
     usual, others = rows.iloc[0], rows.iloc[1:]
     for number, row in others.iterrows():
         draw_interval(ax, row, number - 1, NEUTRAL, "o", not row["low"] < 0 < row["high"], scale)
     _frame_rows(ax, others["setting"], scale * MATTERS.get(metric, 0.0))
-    digits = 2 if unit == "years" else 1
-    ax.set_title(f"{METRICS[metric][0]} ({usual['setting']}: {scale * usual['absolute']:.{digits}f})")
+    digits = 2 if METRICS[metric].in_years else 1
+    ax.set_title(f"{METRICS[metric].label} ({usual['setting']}: {scale * usual['absolute']:.{digits}f})")
     ax.set_xlabel(f"change ({unit})\n← worse      better →")
     return ax
 
@@ -279,17 +271,16 @@ def plot_seeds(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         metric: a key of METRICS.
         ax: to draw on.
     """
-    title, unit, more_is_better = METRICS[metric]
-    scale = 100 if unit == "%" else 1
+    record = METRICS[metric]
     kinds = table.groupby(["title", "length"], sort=False)
     for number, ((name, length), rows) in enumerate(kinds):
-        values = scale * rows[metric]
+        values = record.scale * rows[metric]
         ax.plot([values.min(), values.max()], [number] * 2, color=COLOURS[name], lw=1.5)
         face = COLOURS[name] if length == "long" else "white"
         ax.plot(values, [number] * len(values), MARKERS[name], color=COLOURS[name], mfc=face, mew=1.8, ms=7)
     ax.set_yticks(range(len(kinds)), [f"{name}, {length}" for name, length in kinds.groups])
     ax.set_ylim(len(kinds) - 0.5, -0.5)
-    ax.set_xlabel(f"{title} ({unit}), {'more' if more_is_better else 'less'} is better")
+    ax.set_xlabel(f"{record.title}, {record.direction}")
     return ax
 
 

@@ -6,16 +6,11 @@ from matplotlib.axes import Axes
 
 from agr_utils.analysis.fairness import ERRORS
 from agr_utils.analysis.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.analysis.plots_claims import FILL, draw_interval, metric_scale
+from agr_utils.analysis.plots_claims import FILL, draw_interval
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
 SETTING_STYLE = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))
-
-
-def error_unit(error: str) -> tuple[float, str]:
-    """Factor and unit of an error."""
-    return (1.0, "years") if ERRORS[error][1] == "years" else (100.0, "%")
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:
@@ -27,7 +22,7 @@ def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, 
         corruption: key of CORRUPTIONS.
         ax: to draw on.
     """
-    scale, _ = error_unit(error)
+    scale = ERRORS[error].scale
     for name, table in curves.items():
         title = get_backbone(name).title if name in BACKBONES else name
         rows = table[(table["error"] == error) & table["corruption"].isin([corruption, "clean"])].sort_values(
@@ -51,7 +46,7 @@ def plot_increase_differences(tables: dict[str, pd.DataFrame], sides: tuple[str,
         error: key of ERRORS.
         ax: to draw on.
     """
-    scale, unit = metric_scale(ERRORS[error][1])
+    scale, unit = ERRORS[error].scale, ERRORS[error].change_unit
     names = list(dict.fromkeys(name for table in tables.values() for name in table["corruption"]))
     shifts = np.linspace(-0.22, 0.22, len(tables)) if len(tables) > 1 else [0.0]
     for (title, table), shift, (colour, marker) in zip(tables.items(), shifts, SETTING_STYLE, strict=False):
@@ -64,7 +59,7 @@ def plot_increase_differences(tables: dict[str, pd.DataFrame], sides: tuple[str,
     ax.axvline(0, color=NEUTRAL, lw=1)
     ax.set_yticks(range(len(names)), [CORRUPTIONS[name].title for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_title(ERRORS[error][0])
+    ax.set_title(ERRORS[error].label)
     ax.set_xlabel(f"difference of the increase ({unit})\nhurt less: ← {sides[0]}   {sides[1]} →")
     return ax
 
@@ -77,7 +72,7 @@ def plot_group_increases(table: pd.DataFrame, error: str, ax: Axes) -> Axes:
         error: key of ERRORS.
         ax: to draw on.
     """
-    scale, unit = metric_scale(ERRORS[error][1])
+    scale, unit = ERRORS[error].scale, ERRORS[error].change_unit
     rows = table[table["error"] == error].reset_index(drop=True)
     for number, row in rows.iterrows():
         draw_interval(ax, row, number, "#0072B2", "o", row["call"] in ("better", "worse"), scale)
@@ -86,7 +81,7 @@ def plot_group_increases(table: pd.DataFrame, error: str, ax: Axes) -> Axes:
     ax.axvline(0, color=NEUTRAL, lw=1)
     ax.set_yticks(range(len(rows)), rows["group"] + rows["count"].map(" ({:,})".format))
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_title(ERRORS[error][0])
+    ax.set_title(ERRORS[error].label)
     ax.set_xlabel(f"against all others ({unit})\n← hurt more      hurt less →")
     return ax
 
@@ -101,7 +96,7 @@ def plot_nuisance(tables: dict[str, pd.DataFrame], nuisance: str, error: str, ax
         ax: to draw on.
         title: of the horizontal axis.
     """
-    scale, unit = error_unit(error)
+    scale = ERRORS[error].scale
     shifts = np.linspace(-0.05, 0.05, len(tables)) if len(tables) > 1 else [0.0]
     for (name, table), shift in zip(tables.items(), shifts, strict=True):
         rows = table[(table["error"] == error) & (table["nuisance"] == nuisance)]
@@ -115,5 +110,5 @@ def plot_nuisance(tables: dict[str, pd.DataFrame], nuisance: str, error: str, ax
             ax.set_xlim(-0.4, 1.4)
     ax.set_ylim(bottom=0)
     ax.set_xlabel(title)
-    ax.set_ylabel(f"{ERRORS[error][0]} ({unit})")
+    ax.set_ylabel(ERRORS[error].title)
     return ax

@@ -1,7 +1,6 @@
 """Errors of a model on changed faces: one sweep of a model, and what sweeps say side by side."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
-from agr_utils.analysis.comparisons import add_calls
+from agr_utils.analysis.comparisons import add_calls, cache_copies
 from agr_utils.analysis.fairness import ERRORS, error_rows, group_members
 from agr_utils.analysis.multitask import MATTERS
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -94,8 +93,8 @@ def summarize_sweep(table: pd.DataFrame) -> pd.DataFrame:
     swept = Sweep(table)
     clean = np.nanmean(swept.values[:, 0], axis=0)
     means = clean + np.nanmean(swept.increases(), axis=0)  # (corruptions, errors)
-    scale = [1 if error == "age_mae" else 100 for error in swept.errors]
-    columns = ["MAE (years)" if error == "age_mae" else f"{ERRORS[error][0]} (%)" for error in swept.errors]
+    scale = [ERRORS[error].scale for error in swept.errors]
+    columns = [ERRORS[error].title for error in swept.errors]
     index = [CLEAN, *(CORRUPTIONS[name].title for name in swept.corruptions)]
     return pd.DataFrame(np.vstack([clean, means]) * scale, index, columns).round(2)
 
@@ -164,7 +163,7 @@ class Sweep:
         return GroupBootstrap(groups_of(self.image_ids))
 
 
-@lru_cache(maxsize=16)
+@cache_copies(maxsize=16)
 def curve_table(swept: Sweep) -> pd.DataFrame:
     """Errors against severity: rows ``corruption, severity, error, value, low, high``; severity 0 is clean."""
     count = len(swept.values)
@@ -235,6 +234,7 @@ def group_differences(swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, co
             found = interval(samples[:, :, 1] - samples[:, :, 0])
             found.insert(0, "error", swept.errors)
             parts.append(found.assign(grouping=grouping, group=name, count=int(inside.sum())))
-    table = pd.concat(parts, ignore_index=True)
+    columns = ["error", "value", "low", "high", "p", "grouping", "group", "count"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     labels_only = table[["grouping", "group", "count", "error"]]
     return add_calls(_with_matters(labels_only, table.drop(columns=labels_only.columns)))

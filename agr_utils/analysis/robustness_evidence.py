@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.bootstrap import GroupBootstrap, interval
-from agr_utils.analysis.comparisons import add_calls
+from agr_utils.analysis.comparisons import add_calls, cache_copies
 from agr_utils.analysis.fairness import error_rows
 from agr_utils.analysis.results import Run, read_beside, read_folder, read_labels_from_split, read_runs, read_short_runs
 from agr_utils.analysis.robustness import SWEPT_ERRORS, Sweep, group_differences, increase_differences, read_sweep
@@ -130,7 +130,7 @@ def answers_in_the_dark(evidence: RobustnessEvidence) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("severity")
 
 
-@lru_cache(maxsize=16)
+@cache_copies(maxsize=16)
 def mean_errors(swept: Sweep) -> pd.DataFrame:
     """Errors averaged over the severities: rows ``corruption, error, value, low, high``, the first ones clean."""
     clean = swept.values[:, :1]

@@ -93,14 +93,14 @@ def groups_table(runs: list[Run]) -> str:
     """Errors of a run by labelled group, and how many ages its interval holds: test split, 95 % intervals."""
     if not runs:
         return NOT_YET
-    titles = [f"{title} ({unit})" for title, unit in ERRORS.values()]
+    titles = [error.title for error in ERRORS.values()]
     lines = header_lines(["Labelled", "Faces", *titles, "Ages inside the 90 % interval (%)"])
     scheme, (table, clusters) = get_scheme("utkface"), runs[0].split("test")
     bootstrap = GroupBootstrap(clusters)
     for grouping in ("gender", "race", "age band"):
         errors = group_intervals(table, scheme, grouping, bootstrap).set_index(["group", "error"])
         for group, row in coverage_table(table, scheme, grouping, bootstrap).iterrows():
-            cells = [error_cell(errors.loc[(group, name)], unit == "years") for name, (_, unit) in ERRORS.items()]
+            cells = [error_cell(errors.loc[(group, name)], error.in_years) for name, error in ERRORS.items()]
             lines.append(table_line([group, f"{row['count']:,.0f}", *cells, error_cell(row, years=False)]))
     return "\n".join(lines)
 
@@ -120,16 +120,13 @@ def early_size_table(folder: Path) -> str:
 
 
 def _metric_titles() -> list[str]:
-    return [title + (" (years)" if unit == "years" else " (%)") for title, unit, _ in METRICS.values()]
+    return [metric.title for metric in METRICS.values()]
 
 
 def _metric_cells(run: Run, split: str) -> list[str]:
     """Each metric of a run with its interval."""
     summary = summarize(*run.split(split))
-    cells = []
-    for name, (_, unit, _) in METRICS.items():
-        cells.append(error_cell(summary.loc[name], unit == "years"))
-    return cells
+    return [error_cell(summary.loc[name], metric.in_years) for name, metric in METRICS.items()]
 
 
 BENCH_COLUMNS = {

@@ -16,14 +16,14 @@ FURTHER_GROUPINGS = ("gender x age band", "race x age band")  # reported beside 
 
 def multitask_table(evidence: Evidence) -> str:
     """C1: a row an architecture and comparison, by how much each metric is better with three heads, and the call."""
-    titles = [f"{title} ({unit})" for title, unit, _ in METRICS.values()]
+    titles = [metric.title for metric in METRICS.values()]
     lines = header_lines(["Compared at", "Architecture", "Seeds", *titles])
     empty = len(lines)
     for comparison, (title, *_) in COMPARISONS.items():
         for backbone, rows in multitask_differences(evidence, comparison).groupby("backbone", sort=False):
             rows = rows.set_index("metric")
             cells = [
-                " ".join([error_cell(rows.loc[name], METRICS[name][1] == "years", "+"), rows.loc[name, "call"]]).strip()
+                " ".join([error_cell(rows.loc[name], METRICS[name].in_years, "+"), rows.loc[name, "call"]]).strip()
                 for name in METRICS
             ]
             where = f"({comparison}) {title}" if comparison in ("a", "b") else title
@@ -44,10 +44,10 @@ def gap_table(evidence: Evidence, comparison: str) -> str:
     table = pd.concat([counted, gap_changes(evidence, comparison, FURTHER_GROUPINGS).assign(call="not counted")])
     titles = ["Error", "Groups", "Gap", "Narrower by", "Call", "Bias taken out", "Worst group", "All faces"]
     lines = header_lines([*titles, *(get_backbone(name).title for name in counted["backbones"].iloc[0])])
-    for error, (title, unit) in ERRORS.items():
-        years = unit == "years"
+    for error, metric in ERRORS.items():
+        years = metric.in_years
         for _, row in table[table["error"] == error].iterrows():
-            cells = [f"{title} ({unit})", row["grouping"].replace(" x ", " × "), error_number(row["single"], years)]
+            cells = [metric.title, row["grouping"].replace(" x ", " × "), error_number(row["single"], years)]
             cells += [error_cell(row, years, "+"), row["call"]]
             cells += [_change(row, name, years) for name in ("basic", "worst", "overall")]
             lines.append(

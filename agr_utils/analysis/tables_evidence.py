@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.analysis.ablations import gradient_agreement, setting_table, watched_history
-from agr_utils.analysis.bootstrap import GroupBootstrap
+from agr_utils.analysis.bootstrap import GroupBootstrap, interval
+from agr_utils.analysis.calibration import null_ece
 from agr_utils.analysis.comparisons import Evidence
 from agr_utils.analysis.evaluation import ALL_METRICS, MORE_METRICS, evaluate_table
 from agr_utils.analysis.markdown import error_cell, error_number, header_lines, interval_cell, table_line
@@ -48,21 +49,26 @@ def _in_order(runs: Iterable[Run]) -> list[Run]:
 
 def format_value(metric: str, row: pd.Series) -> str:
     """A metric with its interval, in its unit."""
-    return error_cell(row, ALL_METRICS[metric][1] == "years")
+    return error_cell(row, ALL_METRICS[metric].in_years)
 
 
 def _titles(metrics: Iterable[str]) -> list[str]:
-    return [f"{ALL_METRICS[name][0]} ({ALL_METRICS[name][1]})" for name in metrics]
+    return [ALL_METRICS[name].title for name in metrics]
 
 
 def every_metric_table(runs: list[Run]) -> str:
     """A row a metric, a column a run."""
     if not runs:
         return NOT_YET
-    results = [evaluate_table(table, GroupBootstrap(groups)) for table, groups in (run.split("test") for run in runs)]
+    splits = [run.split("test") for run in runs]
+    results = [evaluate_table(table, GroupBootstrap(groups)) for table, groups in splits]
     lines = header_lines(["Metric", *(run.title for run in runs)])
     for metric, title in zip(MORE_METRICS, _titles(MORE_METRICS), strict=True):
         lines.append(table_line([title, *(format_value(metric, result.loc[metric]) for result in results)]))
+    for task in ("gender", "race"):
+        ranges = [interval(null_ece(table, task)[:, None]).iloc[0] for table, _ in splits]
+        title = f"{task.title()} ECE of a perfectly calibrated model (%)"
+        lines.append(table_line([title, *(format_value(f"{task}_ece", row) for row in ranges)]))
     return "\n".join(lines)
 
 
@@ -96,7 +102,7 @@ def ablation_table(ablations: dict[str, list[Run]], name: str, title: str) -> st
     for setting, rows in table.groupby("setting", sort=False):
         cells = []
         for _, row in rows.iterrows():
-            years = ALL_METRICS[row["metric"]][1] == "years"
+            years = ALL_METRICS[row["metric"]].in_years
             value = error_number(row["absolute"], years)
             cells.append(value if np.isnan(row["value"]) else f"{value} ({error_cell(row, years, '+')})")
         lines.append(table_line([setting, *cells]))

@@ -49,7 +49,7 @@ def mean_errors_table(evidence: RobustnessEvidence, error: str) -> str:
 
 
 def _cell(row: pd.Series, error: str, sign: str = "") -> str:
-    return error_cell(row, ERRORS[error][1] == "years", sign)
+    return error_cell(row, ERRORS[error].in_years, sign)
 
 
 def multitask_table(evidence: RobustnessEvidence) -> str:
@@ -62,11 +62,11 @@ def multitask_table(evidence: RobustnessEvidence) -> str:
         for error in SWEPT_ERRORS if len(table) else ():
             own = table[table["error"] == error]
             calls = count_calls(own["call"])
-            years = ERRORS[error][1] == "years"
+            years = ERRORS[error].in_years
             mean = f"{own['value'].mean():+.2f} years" if years else f"{100 * own['value'].mean():+.1f} points"
             lines.append(
                 table_line(
-                    [get_backbone(name).title, ERRORS[error][0], *(str(count) for count in calls.values()), mean]
+                    [get_backbone(name).title, ERRORS[error].label, *(str(count) for count in calls.values()), mean]
                 )
             )
     return "\n".join(lines) if len(lines) > 2 else NOT_YET
@@ -77,7 +77,7 @@ def groups_table(evidence: RobustnessEvidence) -> str:
     table = group_increases(evidence)
     if table.empty:
         return NOT_YET
-    lines = header_lines(["Group", "Faces", *(f"{ERRORS[error][0]} ({_unit(error)})" for error in SWEPT_ERRORS)])
+    lines = header_lines(["Group", "Faces", *(ERRORS[error].change_title for error in SWEPT_ERRORS)])
     for group, rows in table.groupby("group", sort=False):
         own = rows.set_index("error")
         cells = [
@@ -89,10 +89,6 @@ def groups_table(evidence: RobustnessEvidence) -> str:
 
 def _mark(call: str) -> str:
     return {"worse": "**hurt more**", "better": "**hurt less**"}.get(call, "")
-
-
-def _unit(error: str) -> str:
-    return "years" if ERRORS[error][1] == "years" else "points"
 
 
 def darkness_table(evidence: RobustnessEvidence) -> str:
@@ -122,7 +118,7 @@ def augmentation_table(evidence: RobustnessEvidence) -> str:
             for table in tables.values():
                 row = table[(table["corruption"] == corruption) & (table["error"] == error)].iloc[0]
                 cells.append(_cell(row, error, "+"))
-            lines.append(table_line([CORRUPTIONS[corruption].title, f"{ERRORS[error][0]} ({_unit(error)})", *cells]))
+            lines.append(table_line([CORRUPTIONS[corruption].title, ERRORS[error].change_title, *cells]))
     return "\n".join(lines)
 
 

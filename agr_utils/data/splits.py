@@ -161,5 +161,6 @@ def stable_numbers(image_ids: pd.Series) -> np.ndarray:
 def groups_of(image_ids: pd.Series) -> pd.Series:
     """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
     groups = image_ids.reset_index(drop=True).map(_listed_groups())
-    alone = pd.Series(-1 - np.arange(len(groups)), index=groups.index, dtype="Int64")
+    codes, names = pd.factorize(image_ids, sort=True)  # by name: whatever the order of the rows
+    alone = pd.Series(codes - len(names), index=groups.index, dtype="Int64")
     return groups.astype("Int64").fillna(alone)

@@ -32,7 +32,7 @@ from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import BAD_BATCH_FILE, HISTORY_FILE, STATE_FILE
 from agr_utils.training.guards import StopRequest, explain_out_of_memory
 from agr_utils.training.losses import task_losses, weighted_sum
-from agr_utils.training.validation import validate
+from agr_utils.training.validation import check_training_labels, validate
 
 
 class Trainer:
@@ -47,8 +47,8 @@ class Trainer:
         begun: precision that the run was begun in, see ``choose_precision``.
 
     Raises:
-        InputError: if the data is not the config's, there are fewer images than a batch holds, or TensorBoard is asked
-            for and not installed.
+        InputError: if the data is not the config's, no training image has the label of a task, there are fewer images
+            than a batch holds, or TensorBoard is asked for and not installed.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Trainer:
                 f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
                 "Load it with load_data(**config.data_settings())"
             )
+        check_training_labels(self.labels, self.train_rows, config.tasks, data.scheme)
         self.images_digest = hashlib.sha256(
             "\n".join(data.faces["image_id"].iloc[self.train_rows]).encode()
         ).hexdigest()[:16]

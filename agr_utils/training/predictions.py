@@ -1,5 +1,6 @@
 """The predictions table: one row an image and run. Metrics, fairness, calibration and claims read nothing else."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -9,12 +10,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from agr_utils.analysis.metrics import check_predictions
 from agr_utils.data.load import FaceData
+from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
 from agr_utils.runtime import atomic_path, read_table
+from agr_utils.tasks import NUM_AGES
 from agr_utils.training.batches import load_pixels, split_batches
 
 COVERAGE = 0.9  # asked of the age interval
+LABELS = ("age", "age_min", "age_max", "gender", "race")
+
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -64,8 +71,7 @@ def predictions_table(
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
         ``race, race_p0…``; columns of a task that the model lacks are absent, but for the labels.
     """
-    columns = ["image_id", "split", "age", "age_min", "age_max", "gender", "race"]
-    table = faces[columns].reset_index(drop=True)
+    table = faces[["image_id", "split", *LABELS]].reset_index(drop=True)
     table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
     if "age" in probabilities:
         age = torch.from_numpy(probabilities["age"])
@@ -85,18 +91,29 @@ def predictions_table(
 def conformal_widening(table: pd.DataFrame, coverage: float = COVERAGE) -> float:
     """Years by which age intervals must grow (or shrink) to cover as promised (Romano et al. 2019, eq. 6).
 
+    With few faces nothing but the whole range of ages keeps the promise (below 9 for a coverage of 90 %): then the
+    widening is that range, and a warning is logged.
+
     Args:
-        table: predictions of a validation split with unwidened intervals; only rows with a known age count.
-        coverage: share of faces whose age should lie inside.
+        table: predictions of a validation split with unwidened intervals; only rows with a known age and an interval
+            count.
+        coverage: share of faces whose age should lie inside, in (0, 1).
 
     Returns:
-        Years, 0 where no age is known.
+        Years; 0 where no age is known, and a warning: the interval is then the model's own, and promises nothing.
     """
-    known = table.dropna(subset=["age"])
-    outside = np.maximum(known["age_lo"] - known["age"], known["age"] - known["age_hi"]).to_numpy(dtype=float)
+    known = table.dropna(subset=["age", "age_lo", "age_hi"]).astype({"age": float, "age_lo": float, "age_hi": float})
+    outside = np.maximum(known["age_lo"] - known["age"], known["age"] - known["age_hi"]).to_numpy()
+    rank = math.ceil(round((len(outside) + 1) * coverage, 9))  # 10 * 0.9 may be a hair above 9
     if len(outside) == 0:
+        logger.warning("no validation face has a known age: the age interval is the model's own, and not calibrated")
         return 0.0
-    rank = min(math.ceil((len(outside) + 1) * coverage), len(outside))
+    if rank > len(outside):
+        logger.warning(
+            "%d validation faces with a known age are too few for an interval that holds %.0f %% of ages: it is the "
+            "whole range, 0 to %d years", len(outside), 100 * coverage, NUM_AGES - 1,
+        )  # fmt: skip
+        return float(NUM_AGES - 1)
     return float(np.sort(outside)[rank - 1])
 
 
@@ -110,14 +127,19 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read a predictions table.
 
     Raises:
-        InputError: if the file is missing or no such table.
+        InputError: if the file is missing, no such table, or one that cannot be scored (see ``check_predictions``).
     """
-    return read_table(path, ("run_id", "image_id"), "a predictions table", "agr train")
+    table = read_table(path, ("run_id", "image_id", "split", *LABELS), "a predictions table", "agr train")
+    try:
+        check_predictions(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return table
 
 
 def predicted_splits(path: Path) -> tuple[str, ...]:
     """Splits in a predictions table; none where it is missing or damaged. Nothing else of it is read."""
     try:
         return tuple(pd.read_parquet(path, columns=["split"])["split"].unique())
-    except (OSError, ValueError, KeyError):  # missing or unreadable, no Parquet, no such column
+    except (OSError, ValueError, KeyError, TypeError):  # missing or unreadable, no Parquet, no or an odd column
         return ()

@@ -1,39 +1,75 @@
-"""Metrics of the validation split while a model trains."""
+"""Labels and metrics while a model trains."""
+
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import MeanAbsoluteError
 
 from agr_utils.data.load import FaceData
+from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
+from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import Labels, load_pixels, split_batches
+
+METRIC_NAMES = {"age": "age_mae", "gender": "gender_accuracy", "race": "race_accuracy"}
+
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
 def validate(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int) -> dict[str, float]:
     """MAE in years and accuracies of the labelled images among ``rows``, in float32, without augmentation.
 
-    Where several processes train, each hands in its own rows; torchmetrics adds up their sums and counts.
+    A metric of a task of which no image has the label is left out. Where several processes train, each hands in its own
+    rows; torchmetrics adds up their sums and counts.
     """
     model.eval()
     labels, device = Labels(data), next(model.parameters()).device
-    metrics: dict[str, MeanAbsoluteError | MulticlassAccuracy] = {}
+    metrics: dict[str, Metric] = {}
     for task in model.tasks:
-        if task == "age":
-            metrics["validation_age_mae"] = MeanAbsoluteError().to(device)
-        else:
-            metric = MulticlassAccuracy(data.scheme.num_outputs(task), average="micro", ignore_index=-1)
-            metrics[f"validation_{task}_accuracy"] = metric.to(device)
+        classes = data.scheme.num_outputs(task)
+        metric = MeanAbsoluteError() if task == "age" else MulticlassAccuracy(classes, average="micro")
+        metrics[task] = metric.to(device)
+    counts = {task: SumMetric().to(device) for task in model.tasks}
     for batch_rows in split_batches(rows, batch_size):
         probabilities = model.probabilities(model(normalize(load_pixels(data, batch_rows, device))))
         targets = labels.batch(batch_rows, device)
         for task in model.tasks:
             if task == "age":
-                exact = targets["age_min"] == targets["age_max"]  # False for a band and for a missing label (NaN)
-                if exact.any():
-                    predicted = expected_age(probabilities["age"])
-                    metrics["validation_age_mae"].update(predicted[exact], targets["age_min"][exact])
+                known = targets["age_min"] == targets["age_max"]  # False for a band and for a missing label (NaN)
+                answers, target = expected_age(probabilities["age"]), targets["age_min"]
             else:
-                metrics[f"validation_{task}_accuracy"].update(probabilities[task], targets[task])
-    return {name: metric.compute().item() for name, metric in metrics.items()}
+                known, answers, target = targets[task] >= 0, probabilities[task], targets[task]
+            counts[task].update(known.sum())
+            if known.any():
+                metrics[task].update(answers[known], target[known])
+    labelled = [task for task in model.tasks if counts[task].compute() > 0]  # in any process: all leave out the same
+    return {f"validation_{METRIC_NAMES[task]}": metrics[task].compute().item() for task in labelled}
+
+
+def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str], scheme: LabelScheme) -> None:
+    """Refuse to train what nothing could be learned about.
+
+    Args:
+        labels: of the data set.
+        rows: that are trained on.
+        tasks: of the model.
+        scheme: of the labels. A warning is logged for each of its classes that no image is labelled as.
+
+    Raises:
+        InputError: if none of the images has the label of one of the tasks.
+    """
+    known = {task: labels.columns["age_min" if task == "age" else task][rows] for task in tasks}
+    empty = [task for task, values in known.items() if not (values >= 0).any()]  # missing: NaN or -1
+    if empty:
+        others = [task for task in tasks if task not in empty]
+        hint = f"Train without it: {' '.join(f'--task {task}' for task in others)}" if others else "Label some of them"
+        raise InputError(f"none of the {len(rows)} training images has a label of {' or '.join(empty)}. {hint}")
+    for task in known.keys() - {"age"}:
+        absent = [name for code, name in enumerate(scheme.classes(task)) if not (known[task] == code).any()]
+        if absent:
+            logger.warning("%s: no training image is labelled %s; the model cannot learn it", task, ", ".join(absent))
