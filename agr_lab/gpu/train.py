@@ -317,7 +317,7 @@ def prepare(pack: Path, work: Path) -> None:
     faces.to_parquet(work / FACES_FILE)
     validation = pixels[np.flatnonzero(faces["split"] == "validation")]
     with ProcessPoolExecutor() as pool:
-        harsh = np.concatenate(list(pool.map(make_harsh, np.array_split(validation, 32))))
+        harsh = np.concatenate(list(pool.map(make_harsh, np.array_split(validation, min(32, len(validation))))))
     np.save(work / HARSH_FILE, harsh)
 
 

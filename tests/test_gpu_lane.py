@@ -1,0 +1,139 @@
+"""The accelerator lane runs on a CPU as well: packing, changes on the device, jobs that finish or wait."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from agr_lab.gpu import recipe
+from agr_lab.gpu.augment import Changes
+from agr_lab.gpu.initial_weights import read_manifest
+from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
+from agr_lab.gpu.train import Faces, Job, age_weights, bundle, job_from, main, make_harsh, score, soft_losses
+from agr_utils.data.synthetic import draw_faces
+from agr_utils.models.face_resnet import FaceResNet
+from agr_utils.training.losses import age_target, distribution_loss
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pack")
+    drawn = draw_faces(60, 48, 0)
+    faces = drawn.faces[["image_id", "split", "age", "age_min", "age_max", "gender", "race"]].copy()
+    faces["split"] = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    faces.loc[0, "race"] = pd.NA
+    encoded = [_encode(image, 95) for image in drawn.pixels]
+    (folder / BYTES_FILE).write_bytes(b"".join(encoded))
+    np.save(folder / OFFSETS_FILE, np.cumsum([0, *map(len, encoded)]))
+    faces.to_parquet(folder / FACES_FILE)
+    return folder, drawn.pixels
+
+
+def test_a_pack_gives_back_nearly_the_same_pixels(pack):
+    folder, pixels = pack
+    unpacked, faces = unpack_faces(folder)
+    assert unpacked.shape == pixels.shape and len(faces) == len(pixels)
+    assert np.abs(unpacked.astype(int) - pixels).mean() < 8
+
+
+def test_changes_keep_shape_and_range_and_follow_the_seed(pack):
+    images = torch.from_numpy(pack[1][:9].copy()).permute(0, 3, 1, 2).float() / 255
+    first, again, other = (Changes(torch.Generator().manual_seed(seed))(images, 32) for seed in (1, 1, 2))
+    assert first.shape == (9, 3, 32, 32) and first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_compression_and_blur_without_strength_change_nothing(pack):
+    changes = Changes(torch.Generator().manual_seed(0), strength=0)
+    images = torch.from_numpy(pack[1][:3].copy()).permute(0, 3, 1, 2).float() / 255
+    changes.chosen = lambda batch, probability: torch.zeros(len(batch), 1, 1, 1)
+    assert torch.allclose(changes.blur(images), images, atol=1e-5)
+    assert torch.allclose(changes.jpeg(images), images, atol=1e-5)
+
+
+def test_coarse_compression_is_worse_than_fine_compression(pack):
+    images = torch.from_numpy(pack[1][:4].copy()).permute(0, 3, 1, 2).float() / 255
+    errors = []
+    for quality in (15.0, 90.0):
+        changes = Changes(torch.Generator().manual_seed(0))
+        changes.chosen = lambda batch, probability: torch.ones(len(batch), 1, 1, 1)
+        changes.uniform = lambda low, high, *shape, quality=quality: torch.full(shape, quality)
+        errors.append((changes.jpeg(images) - images).abs().mean())
+    assert 0 < errors[1] < errors[0] / 2
+
+
+def test_soft_losses_of_certain_labels_are_the_losses_of_the_course():
+    logits, ages = torch.randn(3, 117), torch.tensor([20.0, 41, 66])
+    target = age_target(ages, ages)
+    ours = soft_losses({"age": logits}, {"age": target})["age"]
+    assert ours == pytest.approx(distribution_loss(logits, ages, ages), rel=1e-4)
+
+
+def test_rare_ages_are_drawn_more_often():
+    ages = np.array([30.0] * 90 + [80.0] * 10)
+    weights = age_weights(ages, 1.0)
+    assert weights.sum() == pytest.approx(1) and weights[-1] == pytest.approx(9 * weights[0])
+    assert age_weights(ages, 0) is None
+
+
+def test_a_missing_race_is_asked_for_nothing_and_counts_for_nothing(pack, tmp_path):
+    folder, pixels = pack
+    np.save(tmp_path / "pixels.npy", pixels)
+    np.save(tmp_path / "harsh.npy", pixels[40:50])
+    faces = pd.read_parquet(folder / FACES_FILE)
+    faces.to_parquet(tmp_path / "faces.parquet")
+    targets = Faces(tmp_path, torch.device("cpu")).targets
+    assert targets["race"][0].sum() == 0 and targets["race"][1].sum() == pytest.approx(1)
+    width = targets["race"].shape[1]
+    perfect = {"age": np.eye(117)[faces["age"].astype(int)], "gender": np.eye(2)[faces["gender"].astype(int)]}
+    perfect["race"] = np.eye(width)[faces["race"].astype("Int64").fillna(0).astype(int)]
+    assert score(perfect, faces) == {"mae": 0.0, "gender": 1.0, "race": 1.0}
+
+
+def test_harsh_faces_are_the_same_every_time(pack):
+    threads = torch.get_num_threads()
+    first, again = make_harsh(pack[1][:12]), make_harsh(pack[1][:12])
+    torch.set_num_threads(threads)
+    assert np.array_equal(first, again) and not np.array_equal(first, pack[1][:12])
+
+
+def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, monkeypatch):
+    tiny = {"backbone": "custom_cnn", "image_size": 32, "epochs": 0.5, "batch_size": 10, "seconds": 1, "keep": True}
+    jobs = [tiny | {"name": "pupil", "teachers": ["teacher"], "mixup": 1.0}, tiny | {"name": "teacher", "changes": 0}]
+    path, work, out = tmp_path / "jobs.json", tmp_path / "work", tmp_path / "out"
+    path.write_text(json.dumps(jobs))
+    out.mkdir()
+    arguments = ["train", str(path), "--pack", str(pack[0]), "--work", str(work), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--workers", "1", "--seconds", "300"])
+    main()
+    assert {file.name for file in (work / "pupil").iterdir()} >= {"job.json", "weights.safetensors", "p.npz"}
+    table = tmp_path / "recipe.csv"
+    monkeypatch.setattr("sys.argv", ["recipe", str(table), str(work)])
+    recipe.main()
+    recipe.main()
+    rows = pd.read_csv(table).set_index("trial")
+    assert list(rows.index) == ["pupil", "teacher"] and rows.loc["pupil", "teachers"] == "teacher"
+    assert (out / "part.00").stat().st_size > 1000
+    bundle([job_from(jobs[0])], work, out)
+
+
+def test_an_unknown_setting_of_a_job_is_refused():
+    with pytest.raises(SystemExit, match="epoch"):
+        job_from({"name": "x", "backbone": "custom_cnn", "epoch": 3})
+    assert job_from({"name": "x", "backbone": "custom_cnn"}) == Job("x", "custom_cnn")
+
+
+def test_the_dense_face_network_has_the_published_size():
+    model = FaceResNet().eval()
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(5.58e6, rel=0.01)
+    assert model(torch.zeros(2, 3, 150, 150)).shape == (2, 256)
+
+
+def test_eight_bit_weights_of_a_manifest_are_widened(tmp_path):
+    entry = {"name": "w", "shape": [2, 2], "dtype": "float32"}
+    entry["quantization"] = {"dtype": "uint8", "scale": 0.5, "min": -1.0}
+    (tmp_path / "m.bin").write_bytes(bytes([0, 1, 2, 4]))
+    (tmp_path / "m.json").write_text(json.dumps([{"weights": [entry], "paths": ["m.bin"]}]))
+    assert read_manifest(tmp_path / "m.json")["w"].tolist() == [[-1.0, -0.5], [0.0, 1.0]]
