@@ -9,7 +9,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u2
 
 
 def printable(text: str) -> str:
-    """``text`` on one line without anything that could steer a terminal: such characters become ``\\x1b`` and the like."""
+    """``text`` on one line, without what could steer a terminal: such characters become ``\\x1b`` and the like."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
