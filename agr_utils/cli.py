@@ -517,7 +517,7 @@ def main() -> None:
             raise
         typer.echo(f"agr: error: {error}", err=True)
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # the last stop: whatever it is, the user gets one line
         if debug:
             raise
         reason = printable(" ".join(str(error).split()))

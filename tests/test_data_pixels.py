@@ -227,8 +227,8 @@ def test_an_interruption_leaves_no_half_cache(face_folder, folder, cache_dir, mo
 def test_processes_that_build_one_cache_at_a_time_all_get_it_and_one_decodes(face_folder, folder, cache_dir):
     code = (
         "import sys; from pathlib import Path; from agr_utils.data import pixels\n"
-        "decode = pixels.decode_image\n"
-        "pixels.decode_image = lambda *arguments: print('decoded') or decode(*arguments)\n"
+        "decode = pixels.decode_square\n"
+        "pixels.decode_square = lambda *arguments: print('decoded') or decode(*arguments)\n"
         "folder = Path(sys.argv[2]); pixels.build_cache(Path(sys.argv[1]), 16, folder)\n"
         "print(len(pixels.open_cache(folder)[0]))"
     )
