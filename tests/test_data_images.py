@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agr_utils.data import images
 from agr_utils.data.images import decode_image, decode_square, resize_square
 from agr_utils.data.sources import list_images, read_images, read_member
 from agr_utils.errors import InputError
@@ -350,6 +351,15 @@ def test_a_turned_picture_with_an_odd_exif_tag_is_still_turned():
     decoded = decode_image(encode(picture, "JPEG", exif=block))
     assert decoded.size == (16, 32)
     assert_colour(decoded, (8, 8), (254, 0, 0))
+
+
+def test_too_little_memory_is_not_called_damage(monkeypatch, one_clear_line):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_to_rgb", fail)
+    with one_clear_line("large.png", "too little memory", "Free some"):
+        decode_image(encode(textured()), "large.png")
 
 
 # Decoding: what works

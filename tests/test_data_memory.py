@@ -157,7 +157,8 @@ def test_an_archive_that_expands_without_a_bound(tmp_path, name, command):
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="needs GNU tar")
-@pytest.mark.parametrize("sparse", ["gnu", pytest.param("posix", marks=long_test)])
+@long_test
+@pytest.mark.parametrize("sparse", ["gnu", "posix"])
 def test_a_sparse_tar(tmp_path, sparse):
     with (tmp_path / "30_0_0_20170112213500002.jpg").open("wb") as file:
         file.truncate(50 * GIGABYTE)
@@ -172,6 +173,7 @@ def test_a_sparse_tar(tmp_path, sparse):
     assert "50000 MB is too large" in error
 
 
+@long_test
 def test_too_little_memory_is_not_called_damage(tmp_path):
     (tmp_path / "20_0_0_20170112213500001.png").write_bytes(flat_png(9_900, 6, 4))
     done = agr("data", "audit", tmp_path, limit=5 * 10**8)
