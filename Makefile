@@ -43,9 +43,11 @@ badges: $(VENV)/.installed
 unit: $(VENV)/.installed
 	$(ONE) $(BIN)/python -m pytest -q $(PARALLEL) tests
 
-# The same with 20 kills instead of 3 and longer runs of two processes: half an hour on two cores.
+# The same with 20 kills instead of 3, longer runs of two processes, the memory of every command and 200 mutated images:
+# half an hour on two cores.
 test-long: $(VENV)/.installed
-	AGR_LONG_TESTS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/test_resume.py tests/test_processes.py
+	AGR_LONG_TESTS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/test_resume.py tests/test_processes.py \
+		tests/test_data_memory.py tests/test_data_fuzz.py
 
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/agr bench

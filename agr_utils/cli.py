@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, printable
 from agr_utils.tasks import SCHEMES, TASKS
+
+if TYPE_CHECKING:
+    from agr_utils.data.skipped import Skipped
 
 app = typer.Typer(
     help="Multi-task face analysis: age, gender and race from one image. Labels are somebody's guesses, not identity.",
@@ -23,12 +27,14 @@ data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_h
 app.add_typer(data_app, name="data")
 
 DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
+RealDataName = Enum("RealDataName", {name: name for name in SCHEMES if name != "synthetic"}, type=str)
 TaskChoice = Enum("TaskChoice", {name: name for name in (*TASKS, "all")}, type=str)
 Source = Annotated[Path | None, typer.Option(help="Folder or archive of the images. Default: AGR_DATA_DIR.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")]
 Protocol = Annotated[
-    str, typer.Option(help="How real data is split: grouped, ages-21-60, random-5fold-K, cvpr24-K:FILE.")
+    str, typer.Option(help="How real data is split: grouped, ages-21-60, random-5fold-K, cvpr24-K:FILE, service-test.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -40,61 +46,86 @@ def common(
 
 @data_app.command("audit")
 def data_audit(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder, tar, tar.gz or zip of UTKFace-named images.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder, tar, tar.gz or zip of UTKFace or FairFace.")],
+    data: Annotated[
+        RealDataName | None, typer.Option(help="Which of them it is. Default: FairFace where its label files are.")
+    ] = None,
+    service_test: Annotated[
+        bool, typer.Option("--service-test", help="FairFace: only the images marked as service_test.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Report malformed names, unreadable images, copies, near-duplicates and label conflicts among twins.
+    """Report malformed names and labels, unreadable images, copies, near-duplicates and label conflicts among twins.
 
     Example: agr data audit UTKFace.tar.gz
     """
     from agr_utils.data.audit import audit_images
 
-    audit = audit_images(source)
+    audit = audit_images(source, data.value if data else None, service_test)
     if as_json:
         typer.echo(json.dumps(audit.summary(), indent=2))
         return
+    is_fairface = audit.data == "fairface"
+    parts, listed = ("published parts", "label files") if is_fairface else ("splits", "committed split (unlisted)")
     for title, value in (
         ("images", audit.num_images),
-        ("malformed names", len(audit.malformed)),
+        ("malformed lines of label files" if is_fairface else "malformed names", len(audit.malformed)),
         ("unreadable images", len(audit.unreadable)),
         ("byte-identical copies", audit.num_identical),
         ("near-duplicate pairs", audit.num_pairs),
         ("clusters of two or more", audit.num_groups_with_twins),
-        ("twins' ages differ by, on average", f"{audit.age_disagreement:.1f} years"),
+        (f"pairs across two {parts}", audit.num_pairs_across),
+        ("training images copied in the test part", audit.num_train_copies),
+        ("twins' age bands differ in", f"{audit.age_conflicts:.1%}")
+        if is_fairface
+        else ("twins' ages differ by, on average", f"{audit.age_disagreement:.1f} years"),
         ("twins' genders differ in", f"{audit.gender_conflicts:.1%}"),
         ("twins' races differ in", f"{audit.race_conflicts:.1%}"),
-        ("not in the committed split (unlisted)", audit.num_unlisted),
+        (f"not in the {listed}", audit.num_unlisted),
+        *([("marked as service_test", audit.num_service_test)] if is_fairface else []),
         ("seconds", f"{audit.seconds['hash']} to hash, {audit.seconds['pairs']} to compare"),
     ):
-        typer.echo(f"{title:>38}  {value}")
+        typer.echo(f"{title:>39}  {value}")
     for heading, entries in (("malformed", audit.malformed), ("unreadable", audit.unreadable)):
         for path, problem in entries.items():
-            typer.echo(f"{heading}: {path}: {problem}")
+            typer.echo(printable(f"{heading}: {path}: {problem.removeprefix(f'{path}: ')}"))
+    echo_skipped(audit.skipped)
 
 
 @data_app.command("prepare")
 def data_prepare(
-    data: Annotated[DataName, typer.Option(help="Which real data set it is.")] = DataName.utkface,
+    data: Annotated[
+        RealDataName | None, typer.Option(help="Which real data set it is. Default: AGR_DATA, else utkface.")
+    ] = None,
     source: Source = None,
     image_size: Annotated[int, typer.Option(min=24, max=512, help="Side of the square images, pixels.")] = 64,
     protocol: Protocol = "grouped",
     skip_unreadable: SkipUnreadable = False,
+    as_json: Json = False,
 ) -> None:
     """Decode a real data set once into a pixel cache (AGR_CACHE_DIR) and print how it is split.
 
     Example: AGR_DATA_DIR=UTKFace.tar.gz agr data prepare --image-size 64
     """
     from agr_utils.data.load import load_data
+    from agr_utils.runtime import get_data_name
 
-    faces = load_data(data.value, image_size, source, protocol=protocol, skip_unreadable=skip_unreadable).faces
-    for split, count in faces["split"].value_counts().items():
+    name = data.value if data else get_data_name()
+    name = "utkface" if name == "synthetic" else name  # nothing of drawn faces is to be prepared
+    loaded = load_data(name, image_size, source, protocol=protocol, skip_unreadable=skip_unreadable)
+    counts = loaded.faces["split"].value_counts().to_dict()
+    if as_json:
+        typer.echo(json.dumps({"data": name, "splits": counts, "skipped": loaded.skipped.to_dict()}, indent=2))
+        return
+    for split, count in counts.items():
         typer.echo(f"{split:>12}  {count}")
+    echo_skipped(loaded.skipped)
 
 
 @app.command()
 def train(
     output_dir: Annotated[Path, typer.Option(help="The run folder; run the same command again to go on.")],
-    data: Annotated[DataName, typer.Option(help="Data set.")] = DataName.synthetic,
+    data: Annotated[DataName | None, typer.Option(help="Data set. Default: AGR_DATA, else synthetic.")] = None,
     backbone: Annotated[str, typer.Option(help="Architecture: one of the five, or any timm name.")] = "mobilenet_v3",
     task: Annotated[list[TaskChoice], typer.Option(help="Heads to train; repeat it for several.")] = [TaskChoice.all],  # noqa: B006
     num_epochs: Annotated[float, typer.Option(help="Passes over the training split.")] = 24,
@@ -129,6 +160,7 @@ def train(
     save_minutes: Annotated[float, typer.Option(min=0, help="Minutes between saves within an epoch.")] = 5,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
     skip_unreadable: SkipUnreadable = False,
+    as_json: Json = False,
 ) -> None:
     """Train one model and write config, history, checkpoint and predictions into the run folder.
 
@@ -140,13 +172,13 @@ def train(
     from agr_utils.analysis.metrics import summarize
     from agr_utils.data.load import load_data
     from agr_utils.data.synthetic import SyntheticSettings
-    from agr_utils.runtime import get_processes
+    from agr_utils.runtime import get_data_name, get_processes
     from agr_utils.training.config import TrainConfig
     from agr_utils.training.run import check_run_folder, train_run
 
     chosen = {item.value for item in task}
     config = TrainConfig(
-        data=data.value,
+        data=data.value if data else get_data_name(),
         backbone=backbone,
         tasks=TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen),
         seed=seed,
@@ -175,9 +207,16 @@ def train(
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)
     if not get_processes().is_main_process:
         return
+    summaries = {split: summarize(table[table["split"] == split]) for split in splits}
+    if as_json:
+        metrics = {split: summary["value"].to_dict() for split, summary in summaries.items()}
+        about = {"run": str(output_dir), "num_train": len(faces.rows("train")), "metrics": metrics}
+        typer.echo(json.dumps(about | {"skipped": faces.skipped.to_dict()}, indent=2))
+        return
     typer.echo(f"{output_dir}: trained on {len(faces.rows('train'))} images")
-    for split in splits:
-        echo_summary(split, summarize(table[table["split"] == split]))
+    for split, summary in summaries.items():
+        echo_summary(split, summary)
+    echo_skipped(faces.skipped)
 
 
 @app.command()
@@ -451,11 +490,18 @@ def echo_summary(split: str, summary) -> None:
         )
 
 
+def echo_skipped(skipped: "Skipped") -> None:
+    """Print what was left out, a line each and the counts last; nothing where nothing was."""
+    for line in (*skipped.lines(), str(skipped)) if skipped else ():
+        typer.echo(line)
+
+
 def command_line() -> str:
-    """The command as it was typed, for the run's record."""
+    """The command as it was typed, with what it took from the environment, for the run's record."""
     import shlex
 
-    return shlex.join(["agr", *sys.argv[1:]])
+    variable = ["AGR_DATA=" + os.environ["AGR_DATA"]] if os.environ.get("AGR_DATA") else []
+    return shlex.join([*variable, "agr", *sys.argv[1:]])
 
 
 def main() -> None:
@@ -471,10 +517,10 @@ def main() -> None:
             raise
         typer.echo(f"agr: error: {error}", err=True)
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # the last stop: whatever it is, the user gets one line
         if debug:
             raise
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))
         typer.echo(f"agr: error: {type(error).__name__}: {reason}. Add --debug to see where", err=True)
         sys.exit(1)
 

@@ -1,11 +1,23 @@
 """The one error that means: what was handed in cannot be used."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Control characters, line and paragraph separators, and what reverses the direction of writing. A file may be named so.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, without what could steer a terminal: such characters become ``\\x1b`` and the like."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 class InputError(ValueError):
     """Raised for bad input. Its text is one line: what was wrong, where, and what to do next."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:

@@ -6,11 +6,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
 
 # Read before any test runs, because the tests themselves run without it.
 _REAL_DATA_DIR = os.environ.get("AGR_DATA_DIR")

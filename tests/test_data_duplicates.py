@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -41,7 +42,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hashes(album: Path) -> Hashes:
-    return hash_images(album, num_processes=1)
+    return hash_images(album)
 
 
 def members_of_one_group(hashes: Hashes) -> dict[str, int]:
@@ -90,10 +91,13 @@ def test_paths_are_sorted_and_digests_tell_files_apart(hashes, album):
     assert len(set(digests.values())) == len(digests) - 2
 
 
-def test_several_processes_find_the_same(hashes, album):
-    again = hash_images(album, num_processes=2)
-    assert np.array_equal(again.hashes, hashes.hashes)
-    assert np.array_equal(again.thumbs, hashes.thumbs)
+def test_the_hash_is_imagehash_s(hashes, album):
+    for path, found in zip(hashes.paths.tolist(), hashes.hashes, strict=True):
+        if path.startswith("z"):
+            continue
+        grey = Image.open(album / path).convert("L")
+        for picture, value in zip((grey, ImageOps.mirror(grey)), found, strict=True):
+            assert int(str(imagehash.phash(picture)), 16) == value
 
 
 def make_hashes(hashes: np.ndarray, thumbs: np.ndarray, errors: dict[int, str] | None = None) -> Hashes:
@@ -147,4 +151,4 @@ def test_groups_without_any_pair():
 
 def test_nothing_to_hash(tmp_path, one_clear_line):
     with one_clear_line(tmp_path.name, "no image"):
-        hash_images(tmp_path, num_processes=1)
+        hash_images(tmp_path)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from agr_utils.data import pixels as pixels_module
-from agr_utils.data.images import decode_image, list_images, resize_square
+from agr_utils.data.images import decode_image, decode_square, resize_square
 from agr_utils.data.pixels import build_cache, cache_folder, fingerprint, open_cache
+from agr_utils.data.sources import list_images
 
 SIZE = 16
 
@@ -38,7 +39,7 @@ def test_every_image_stands_at_its_name(face_folder, folder):
     assert decoded.all()
     assert errors == []
     for image, path in zip(pixels, paths, strict=True):
-        expected = resize_square(decode_image((face_folder / path).read_bytes(), path, SIZE), SIZE)
+        expected = resize_square(decode_image((face_folder / path).read_bytes()), SIZE)
         assert np.array_equal(image, expected)
 
 
@@ -140,7 +141,7 @@ def test_skipping_keeps_the_other_images_in_place(face_folder, folder):
     assert names[7] in " ".join(errors)
     assert (pixels[~decoded] == 0).all()
     for row in np.flatnonzero(decoded):
-        expected = resize_square(decode_image((face_folder / names[row]).read_bytes(), size=SIZE), SIZE)
+        expected = resize_square(decode_image((face_folder / names[row]).read_bytes()), SIZE)
         assert np.array_equal(pixels[row], expected)
 
 
@@ -212,12 +213,12 @@ def test_a_read_only_cache_folder(face_folder, folder, monkeypatch, one_clear_li
 def test_an_interruption_leaves_no_half_cache(face_folder, folder, cache_dir, monkeypatch):
     calls = iter(range(12))
 
-    def interrupted(image, size):
+    def interrupted(*arguments):
         if next(calls) == 5:
             raise KeyboardInterrupt
-        return resize_square(image, size)
+        return decode_square(*arguments)
 
-    monkeypatch.setattr(pixels_module, "resize_square", interrupted)
+    monkeypatch.setattr(pixels_module, "decode_square", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_cache(face_folder, SIZE, folder)
     assert list(cache_dir.iterdir()) == []
@@ -226,8 +227,8 @@ def test_an_interruption_leaves_no_half_cache(face_folder, folder, cache_dir, mo
 def test_processes_that_build_one_cache_at_a_time_all_get_it_and_one_decodes(face_folder, folder, cache_dir):
     code = (
         "import sys; from pathlib import Path; from agr_utils.data import pixels\n"
-        "decode = pixels.decode_image\n"
-        "pixels.decode_image = lambda *arguments: print('decoded') or decode(*arguments)\n"
+        "decode = pixels.decode_square\n"
+        "pixels.decode_square = lambda *arguments: print('decoded') or decode(*arguments)\n"
         "folder = Path(sys.argv[2]); pixels.build_cache(Path(sys.argv[1]), 16, folder)\n"
         "print(len(pixels.open_cache(folder)[0]))"
     )

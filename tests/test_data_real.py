@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_utils.data.images import decode_image, read_images, resize_square
+from agr_utils.data.images import decode_image, resize_square
 from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.sources import read_images
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import WELL_FORMED, parse_name
 
@@ -74,7 +75,7 @@ def test_pixels_belong_to_their_rows(data, real_data_dir):
     for number, (path, content) in enumerate(read_images(real_data_dir)):
         if number == 20:
             break
-        expected = resize_square(decode_image(content, path, SIZE), SIZE)
+        expected = resize_square(decode_image(content, path), SIZE)
         assert np.array_equal(data.pixels[position[path]], expected)
 
 

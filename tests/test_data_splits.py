@@ -151,8 +151,10 @@ def test_ages_21_to_60(listed_faces):
 def test_an_unknown_age_is_outside_21_to_60(listed_faces):
     faces = listed_faces[listed_faces["age"] == 30].head(10).reset_index(drop=True)
     assert (apply_protocol(faces, "ages-21-60")["split"] != "unlisted").all()
-    faces["age"] = pd.NA
-    assert (apply_protocol(faces.astype({"age": "Float32"}), "ages-21-60")["split"] == "unlisted").all()
+    faces[["age", "age_min", "age_max"]] = pd.NA
+    assert (
+        apply_protocol(faces.astype({"age_min": "Float32", "age_max": "Float32"}), "ages-21-60")["split"] == "unlisted"
+    ).all()
 
 
 def test_five_random_folds_test_every_image_once(listed_faces):

@@ -1,5 +1,7 @@
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from agr_utils.data.faces import COLUMNS, age_band, make_faces
 from agr_utils.data.utkface import WELL_FORMED, parse_name, read_names
@@ -41,9 +43,9 @@ def test_the_five_malformed_names_of_utkface_keep_what_can_be_read(name, expecte
 @pytest.mark.parametrize(
     ("name", "expected", "problem"),
     [
-        (f"117_0_1_{STAMP}.jpg", (None, 0, 1), "age 117 is outside 0-116"),
-        (f"300_0_1_{STAMP}.jpg", (None, 0, 1), "age 300 is outside 0-116"),
-        (f"30_3_1_{STAMP}.jpg", (30, None, 1), "gender 3 is not 0 or 1"),
+        (f"117_0_1_{STAMP}.jpg", (None, 0, 1), "age 117 is not 0-116"),
+        (f"300_0_1_{STAMP}.jpg", (None, 0, 1), "age 300 is not 0-116"),
+        (f"30_3_1_{STAMP}.jpg", (30, None, 1), "gender 3 is not 0-1"),
         (f"30_1_7_{STAMP}.jpg", (30, 1, None), "race 7 is not 0-4"),
         (f"300_3_7_{STAMP}.jpg", (None, None, None), "age 300"),
     ],
@@ -53,7 +55,53 @@ def test_a_label_out_of_range_is_missing_and_the_others_stay(name, expected, pro
     assert problem in parse_name(name)["problem"]
 
 
-@pytest.mark.parametrize("name", ["holiday.jpg", "_0_0_x.jpg", "-5_0_1_20170112213500903.jpg", "1000_0_1_2017.jpg"])
+@pytest.mark.parametrize(
+    ("name", "expected", "problem"),
+    [
+        (f"53__0_{STAMP}.jpg", (53, None, 0), "no gender"),
+        (f"53__{STAMP}.jpg", (53, None, None), "no gender; no race"),
+        (f"53_{STAMP}.jpg", (53, None, None), "no gender; no race"),
+        (f"_1_0_{STAMP}.jpg", (None, 1, 0), "no age"),
+        (f"53_1__{STAMP}.jpg", (53, 1, None), "no race"),
+        (f"53_x_0_{STAMP}.jpg", (53, None, 0), "gender x is not 0-1"),
+        (f"53_1_white_{STAMP}.jpg", (53, 1, None), "race white is not 0-4"),
+        (f"-5_0_1_{STAMP}.jpg", (None, 0, 1), "age -5 is not 0-116"),
+        (f"5.5_0_1_{STAMP}.jpg", (None, 0, 1), "age 5.5 is not 0-116"),
+        ("1000_0_1_2017.jpg", (None, 0, 1), "age 1000 is not 0-116"),
+        (f"53_1234_0_{STAMP}.jpg", (53, None, 0), "gender 1234 is not 0-1"),
+        ("25_0_1.jpg", (25, 0, 1), "unusual spelling"),
+    ],
+)
+def test_each_label_is_read_by_itself(name, expected, problem):
+    assert labels_of(name) == expected
+    assert problem in parse_name(name)["problem"]
+
+
+@given(name=st.text(max_size=60))
+@example(name="9" * 5000 + f"_0_1_{STAMP}.jpg")
+def test_any_name_is_a_row_whose_labels_are_in_the_scheme(name):
+    row = parse_name(name)
+    assert pd.isna(row["age"]) or 0 <= row["age"] <= 116
+    assert pd.isna(row["gender"]) or row["gender"] in (0, 1)
+    assert pd.isna(row["race"]) or row["race"] in range(5)
+    assert row["path"] == name
+    if any(pd.isna(row[task]) for task in ("age", "gender", "race")):
+        assert row["problem"]
+
+
+@given(
+    fields=st.tuples(
+        st.one_of(st.none(), st.integers(0, 116)),
+        st.one_of(st.none(), st.integers(0, 1)),
+        st.one_of(st.none(), st.integers(0, 4)),
+    )
+)
+def test_whatever_stands_in_the_name_is_read_whatever_else_is_missing(fields):
+    name = "_".join("" if field is None else str(field) for field in fields) + f"_{STAMP}.jpg.chip.jpg"
+    assert labels_of(name) == fields
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "_0_0_x.jpg", f"IMG_0_1_{STAMP}.jpg", "IMG_20170112_213500.jpg"])
 def test_a_name_without_labels_is_kept_without_labels(name):
     assert labels_of(name) == (None, None, None)
     assert parse_name(name)["problem"] == "no labels in the name"

@@ -114,7 +114,8 @@ def test_shipped_model_is_small_and_its_record_complete():
 def test_shipped_model_answers_as_published_on_real_faces(real_data_dir: Path):
     """From files, not from the cache: the whole way that a user's picture takes."""
     from agr_utils.analysis.results import read_run
-    from agr_utils.data.images import decode_image, list_images, read_images, resize_square
+    from agr_utils.data.images import decode_image, resize_square
+    from agr_utils.data.sources import list_images, read_images
     from agr_utils.runtime import repository_root
 
     model, about = predict.load_shipped_model()
@@ -125,11 +126,12 @@ def test_shipped_model_answers_as_published_on_real_faces(real_data_dir: Path):
         name = path.rsplit("/", 1)[-1]
         if name in wanted:
             names.append(name)
-            pixels.append(resize_square(decode_image(content, name, 64), 64))
+            pixels.append(resize_square(decode_image(content, name), 64))
     assert len(names) == len(wanted) <= len(list_images(real_data_dir))
     answers = predict.predict_pixels(np.stack(pixels), model, about["age_widening"])
     expected = published.loc[names]
     difference = np.abs([answer["age"] for answer in answers] - expected["age_pred"].to_numpy(dtype=float))
-    assert np.median(difference) < 0.1 and difference.max() < 1.0  # half precision and rounding
+    # Half precision, rounding, and that JPEGs were decoded at half scale when the run was published.
+    assert np.median(difference) < 0.2 and difference.max() < 3.0
     same_gender = [(a["gender"] == "female") == (p >= 0.5) for a, p in zip(answers, expected["gender_p"], strict=True)]
     assert np.mean(same_gender) > 0.98

@@ -89,3 +89,15 @@ def test_every_documented_command_exists():
     for page in PAGES:
         for name in re.findall(r"\bagr ([a-z]+)\b", (ROOT / page).read_text(encoding="utf-8")):
             assert name in known, f"{page} mentions 'agr {name}'"
+
+
+def test_every_broad_except_says_why():
+    broad = re.compile(r"\s*except\b\s*(\(?[^:]*\b(Base)?Exception\b[^:]*)?(:|\Z)")
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in ("agr_utils", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if broad.match(line) and "#" not in line
+    ]
+    assert not silent, f"a broad except without a comment that says why: {silent}"

@@ -14,7 +14,7 @@ from agr_utils.models.age_heads import AGE_HEADS
 from agr_utils.runtime import read_json, write_json
 from agr_utils.tasks import TASKS
 from agr_utils.training.accelerator import choose_precision
-from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches
+from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches, steps_per_epoch
 from agr_utils.training.checkpoints import save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE
@@ -43,6 +43,22 @@ def test_every_image_once_an_epoch_in_another_order_each_time():
     assert not np.array_equal(first[0], second[0])
     assert np.array_equal(first[0], epoch_batches(rows, 0, 0, 32)[0])
     assert [len(batch) for batch in split_batches(rows, 32)] == [32, 32, 32, 4]
+
+
+@pytest.mark.parametrize(
+    "num_images, batch_size", [(9, 2), (3, 2), (2, 2), (2, 64), (65, 64), (129, 64), (7, 3), (100, 99)]
+)
+def test_no_batch_has_a_single_image(num_images: int, batch_size: int):
+    batches = epoch_batches(np.arange(num_images), 0, 0, batch_size)
+    assert sorted(np.concatenate(batches)) == list(range(num_images))
+    assert len(batches) == steps_per_epoch(num_images, batch_size)
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2 and max(sizes) <= batch_size + 1 and max(sizes) - min(sizes) <= 1
+
+
+def test_one_image_is_no_training_split():
+    with pytest.raises(InputError, match="1 training image is too few: batch normalisation needs at least 2"):
+        epoch_batches(np.arange(1), 0, 0, 2)
 
 
 def test_batches_and_labels(data: FaceData):

@@ -5,24 +5,28 @@ them. The hash alone would link hundreds of strangers: aligned faces look alike 
 """
 
 import hashlib
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-import imagehash
 import numpy as np
 from PIL import Image, ImageOps
+from scipy import fftpack
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from agr_utils.data.images import decode_image, list_images, read_images
+from agr_utils.data.images import use_image
+from agr_utils.data.pixels import fingerprint
+from agr_utils.data.sources import list_images, map_images
 from agr_utils.errors import InputError
+from agr_utils.runtime import read_json, write_json
 
 MAX_DISTANCE = 8  # bits of 64; beyond it hardly a candidate is confirmed (notebook 01 shows the counts)
 MIN_CORRELATION = 0.95
 _THUMB = 32
+_COMPARED_AT_ONCE = 2**23  # pairs of images whose hashes are compared at a time, 9 bytes each
 
 
 @dataclass(frozen=True)
@@ -44,35 +48,54 @@ class Hashes:
     errors: np.ndarray
 
 
-def hash_image(item: tuple[str, bytes]) -> tuple[str, str, tuple[int, int], np.ndarray, str]:
-    """Path, digest, both hashes, thumbnail and error of one image."""
-    path, content = item
+class _Look(NamedTuple):
+    """What one look at an image gives: digest, (2, 32, 32) uint8 to hash, thumbnail, error."""
+
+    digest: str
+    planes: np.ndarray = np.zeros((2, _THUMB, _THUMB), np.uint8)
+    thumb: np.ndarray = np.zeros((_THUMB, _THUMB), np.uint8)
+    error: str = ""
+
+
+def hash_images(source: Path) -> Hashes:
+    """Look at every image of a folder or archive once, a bounded number of them in memory at a time.
+
+    Raises:
+        InputError: if there is no image, or the archive is damaged.
+    """
+    paths, hashes, looks = [], [], []
+    images = iter(tqdm(map_images(source, _look), total=len(list_images(source)), desc="hash", unit="image"))
+    while chunk := list(islice(images, 1024)):
+        for path, look in chunk:  # a file that was not read is like no other
+            paths.append(path)
+            looks.append(_Look(f"none of {path}", error=str(look)) if isinstance(look, InputError) else look)
+        hashes.append(_perceptual_hashes(np.stack([look.planes for look in looks[-len(chunk) :]])))
+        looks[-len(chunk) :] = [look._replace(planes=None) for look in looks[-len(chunk) :]]
+    order = np.argsort(paths, kind="stable")
+    digests, _, thumbs, errors = zip(*looks, strict=True)
+    return Hashes(*(np.array(column)[order] for column in (paths, digests, np.concatenate(hashes), thumbs, errors)))
+
+
+def _look(path: str, content: bytes) -> _Look:
     digest = hashlib.sha256(content).hexdigest()
     try:
-        grey = decode_image(content, path, size=128).convert("L")
+        return use_image(content, path, lambda image: _Look(digest, *_shrink(image.convert("L"))))
     except InputError as error:
-        return path, digest, (0, 0), np.zeros((_THUMB, _THUMB), np.uint8), str(error)
-    bits = (imagehash.phash(grey).hash, imagehash.phash(ImageOps.mirror(grey)).hash)
-    both = tuple(int(np.packbits(plane.ravel()).view(">u8")[0]) for plane in bits)
-    thumb = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
-    return path, digest, both, thumb, ""
+        return _Look(digest, error=str(error))
 
 
-def hash_images(source: Path, num_processes: int | None = None) -> Hashes:
-    """Look at every image of a folder or archive once.
+def _shrink(grey: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The picture and its mirror image to hash, (2, 32, 32) uint8, and the thumbnail to compare, (32, 32) uint8."""
+    side = (_THUMB, _THUMB)
+    planes = [plane.resize(side, Image.Resampling.LANCZOS) for plane in (grey, ImageOps.mirror(grey))]
+    return np.stack(planes), np.asarray(grey.resize(side, Image.Resampling.BOX))
 
-    Args:
-        source: folder or archive.
-        num_processes: to spread the work over; None for one a core.
-    """
-    total, results, images = len(list_images(source)), [], read_images(source)
-    with ProcessPoolExecutor(num_processes) as pool, tqdm(total=total, desc="hash", unit="image") as progress:
-        while chunk := list(islice(images, 1024)):  # a bounded number of images in memory at a time
-            results.extend(pool.map(hash_image, chunk, chunksize=64))
-            progress.update(len(chunk))
-    results.sort(key=lambda row: row[0])
-    paths, digests, hashes, thumbs, errors = zip(*results, strict=True)
-    return Hashes(np.array(paths), np.array(digests), np.array(hashes, np.uint64), np.stack(thumbs), np.array(errors))
+
+def _perceptual_hashes(planes: np.ndarray) -> np.ndarray:
+    """imagehash's pHash of many grey pictures at once: (..., 32, 32) uint8 -> (...) uint64."""
+    lowest = fftpack.dct(fftpack.dct(planes, axis=-2), axis=-1)[..., :8, :8]
+    bits = lowest > np.median(lowest, axis=(-2, -1), keepdims=True)
+    return np.packbits(bits.reshape(*bits.shape[:-2], 64), axis=-1).view(">u8")[..., 0].astype(np.uint64)
 
 
 def find_pairs(
@@ -80,27 +103,34 @@ def find_pairs(
 ) -> np.ndarray:
     """Confirmed near-duplicate pairs, (P, 2) int64 row numbers, first < second.
 
-    Compares every image with every later one a thousand rows at a time: memory grows with N, time with N squared
+    Compares every image with every later one, some rows at a time: memory grows with N, time with N squared
     (a second or two for 21,000 images, where hashing them takes twenty).
     """
-    readable = hashes.errors == ""
-    thumbs = hashes.thumbs.astype(np.float32)
-    thumbs -= thumbs.mean(axis=(1, 2), keepdims=True)
-    thumbs /= np.maximum(np.linalg.norm(thumbs, axis=(1, 2), keepdims=True), 1e-6)
-    confirmed = []
-    for start in range(0, len(thumbs), 1000):
-        for mirrored in (0, 1):
-            block = hashes.hashes[start : start + 1000, mirrored]
+    flat = hashes.thumbs.min(axis=(1, 2)) == hashes.thumbs.max(
+        axis=(1, 2)
+    )  # nothing in them but their bytes to compare
+    comparable = (hashes.errors == "") & ~flat
+    rows = max(1, _COMPARED_AT_ONCE // len(comparable))
+    confirmed = [_identical_pairs(hashes.digests)]
+    for start in range(0, len(comparable), rows):
+        for mirrored in (False, True):
+            block = hashes.hashes[start : start + rows, int(mirrored)]
             distance = np.bitwise_count(block[:, None] ^ hashes.hashes[None, start:, 0])
             first, second = np.nonzero(distance <= max_distance)
-            later = (second > first) & readable[first + start] & readable[second + start]
-            first, second = first[later] + start, second[later] + start
-            left = thumbs[first][:, :, ::-1] if mirrored else thumbs[first]
-            correlation = np.einsum("nij,nij->n", left, thumbs[second])
-            keep = correlation >= min_correlation
-            confirmed.append(np.stack([first[keep], second[keep]], axis=1))
-    same_bytes = _identical_pairs(hashes.digests)
-    return np.unique(np.concatenate([*confirmed, same_bytes]), axis=0)
+            later = (second > first) & comparable[first + start] & comparable[second + start]
+            candidates = np.stack([first[later], second[later]], axis=1) + start
+            for part in np.array_split(candidates, 1 + len(candidates) // 4096):
+                confirmed.append(part[_correlation(hashes.thumbs, part, mirrored) >= min_correlation])
+    return np.unique(np.concatenate(confirmed), axis=0)
+
+
+def _correlation(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Correlation of the two thumbnails of each pair, (P,) float32; 0 where one of them is flat."""
+    sides = [thumbs[pairs[:, side]].astype(np.float32) for side in (0, 1)]
+    for side in sides:
+        side -= side.mean(axis=(1, 2), keepdims=True)
+        side /= np.maximum(np.linalg.norm(side, axis=(1, 2), keepdims=True), 1e-6)
+    return np.einsum("nij,nij->n", sides[0][:, :, ::-1] if mirrored else sides[0], sides[1])
 
 
 def _identical_pairs(digests: np.ndarray) -> np.ndarray:
@@ -116,3 +146,19 @@ def group_pairs(pairs: np.ndarray, num_images: int) -> np.ndarray:
     """Number of each image's near-duplicate cluster, (N,) int64: connected components of the pairs."""
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(num_images, num_images))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def read_groups(source: Path, cache_dir: Path) -> dict[str, int]:
+    """Near-duplicate cluster of each image of a folder or archive, by its path; looked for once and then kept.
+
+    Args:
+        source: folder or archive.
+        cache_dir: where it is kept, under a name that changes with the images.
+    """
+    source = Path(source)
+    file = Path(cache_dir) / f"{source.stem}-groups-{fingerprint(source)}.json"
+    if not file.exists():
+        hashes = hash_images(source)
+        groups = group_pairs(find_pairs(hashes), len(hashes.paths))
+        write_json(file, dict(zip(hashes.paths.tolist(), groups.tolist(), strict=True)))
+    return read_json(file)

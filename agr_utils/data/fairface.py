@@ -1,70 +1,121 @@
-"""FairFace (Karkkainen and Joo 2021): labels are in a CSV; age is one of nine bands, race one of seven."""
+"""FairFace (Karkkainen and Joo 2021): labels are in two CSV files; age is one of nine bands, race one of seven."""
 
+import io
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from agr_utils.data.faces import make_faces
-from agr_utils.data.images import read_member
+from agr_utils.data.skipped import Skipped
+from agr_utils.data.sources import read_member
 from agr_utils.errors import InputError
-from agr_utils.tasks import NUM_AGES, get_scheme
+from agr_utils.tasks import AGE_BANDS, get_scheme
 
 LABEL_FILES = {"fairface_label_train.csv": "train", "fairface_label_val.csv": "test"}
+BANDS = {f"{low}-{high - 1}": (low, high - 1) for low, high in zip(AGE_BANDS[:-2], AGE_BANDS[1:-1], strict=True)}
+BANDS[f"more than {AGE_BANDS[-2]}"] = (AGE_BANDS[-2], AGE_BANDS[-1] - 1)
+_SCHEME = get_scheme("fairface")
+# What each column may say, spelled as ``_tidy`` spells it, and what that means.
+_VALUES = {
+    "age": BANDS,
+    "gender": {name: code for code, name in enumerate(_SCHEME.gender)},
+    "race": {name.replace("_", " "): code for code, name in enumerate(_SCHEME.race)},
+    "service_test": {"true": True, "false": False},
+}
+_GET = "Get FairFace's own label file (docs/data.md)"
 
 
-def parse_band(text: str) -> tuple[int, int]:
-    """First and last year of a band: ``3-9`` is (3, 9), ``more than 70`` is (70, 116).
-
-    Raises:
-        InputError: if it is no band.
-    """
-    if text.strip().lower() == "more than 70":
-        return 70, NUM_AGES - 1
-    low, dash, high = text.partition("-")
-    if not (dash and low.strip().isdigit() and high.strip().isdigit()):
-        raise InputError(f"'{text}' is no age band of FairFace, such as 3-9 or more than 70")
-    return int(low), int(high)
-
-
-def read_labels(paths: list[str], source: Path) -> pd.DataFrame:
+def read_labels(
+    paths: list[str], source: Path, skipped: Skipped, problems: dict[str, str] | None = None
+) -> pd.DataFrame:
     """The faces table of a FairFace folder or archive, in the order of ``paths``.
 
     An image without a row in a label file keeps missing labels. The published validation part is the test split
-    here; ``agr_utils.data.splits`` takes a tenth of the training part for validation.
+    here; ``agr_utils.data.splits`` takes a tenth of the training part for validation. Beside the columns of a faces
+    table it has ``service_test`` (boolean, missing where the label file has no such column).
+
+    Args:
+        paths: of the images, which end as the label files say: ``train/1.jpg``.
+        source: folder or archive with both label files.
+        skipped: told of rows whose image is not there and of images without a row.
+        problems: given, values that are none of FairFace's become missing and are put here, by file and line.
 
     Raises:
-        InputError: if a label file is missing or lacks a column.
+        InputError: if a label file is missing, lacks a column or lists an image twice; without ``problems`` also for a
+            value that is none of FairFace's.
     """
-    labels = pd.concat([_read_label_file(source, name, split) for name, split in LABEL_FILES.items()])
-    known = labels.set_index("file")
+    found: dict[str, str] = {}
+    labels = pd.concat([_read_label_file(source, name, split, found) for name, split in LABEL_FILES.items()])
+    if problems is not None:
+        problems |= found
+    elif found:
+        (place, problem), more = next(iter(found.items())), len(found) - 1
+        also = f" ({more} more such values: agr data audit)" if more else ""
+        raise InputError(f"{place}: {problem}{also}. {_GET}")
+    repeated = labels["file"][labels["file"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{source}: {repeated.iloc[0]} has two rows in the label files. Keep one")
     faces = pd.DataFrame({"path": paths})
     faces["image_id"] = ["/".join(path.split("/")[-2:]) for path in paths]  # the label files say train/1.jpg
-    faces = faces.join(known, on="image_id")
+    for file in labels["file"][~labels["file"].isin(faces["image_id"])]:
+        skipped.add("listed but not there", file)
+    faces = faces.join(labels.set_index("file"), on="image_id")
+    for path in faces["path"][faces["split"].isna()]:
+        skipped.add("image without a row in a label file", path)
     faces["source"] = "fairface"
-    return make_faces(faces)
+    return make_faces(faces).assign(service_test=faces["service_test"].astype("boolean"))
 
 
-def _read_label_file(source: Path, name: str, split: str) -> pd.DataFrame:
+def is_fairface(source: Path) -> bool:
+    """Whether a folder or archive holds one of FairFace's label files."""
+    for name in LABEL_FILES:
+        try:
+            read_member(source, name)
+        except InputError:
+            continue
+        return True
+    return False
+
+
+def _read_label_file(source: Path, name: str, split: str, problems: dict[str, str]) -> pd.DataFrame:
+    """One label file: columns file, split, age_min, age_max, gender, race, service_test; ``problems`` by line."""
+    table = _read_csv(read_member(source, name), name)
+    for row in table[table["file"].isna()].itertuples():
+        raise InputError(f"{name} line {row.line}: no file name. {_GET}")
+    for row in table[table["file"].duplicated()].itertuples():
+        raise InputError(f"{name} line {row.line}: {row.file} is listed twice. Keep one of the rows")
+    for column, values in _VALUES.items():
+        wrong = table[column].notna() & ~table[column].isin(list(values))
+        for line, value in table.loc[wrong, ["line", column]].itertuples(index=False):
+            problem = f"{column} '{value}' is none of {', '.join(values)}"
+            place = f"{name} line {line}"
+            problems[place] = f"{problems[place]}; {problem}" if place in problems else problem
+        table[column] = table[column].map(values)  # what is none of them becomes missing
+    low, high = (table["age"].map(lambda band, side=side: band[side], na_action="ignore") for side in (0, 1))
+    return table[["file", "gender", "race", "service_test"]].assign(split=split, age_min=low, age_max=high)
+
+
+def _read_csv(content: io.BytesIO, name: str) -> pd.DataFrame:
+    """A label file as text, values tidied."""
     try:
-        table = pd.read_csv(read_member(source, name), dtype="string")
-    except InputError:
-        raise
+        table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", skip_blank_lines=False)
     except ValueError as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name}: not a CSV file ({reason}). Get FairFace's own label file (docs/data.md)") from error
+        raise InputError(f"{name}: not a CSV file ({' '.join(str(error).split())}). {_GET}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for names of the rows
+        raise InputError(f"{name}: not a CSV file (its rows have more fields than its header). {_GET}")
+    table.columns = table.columns.str.strip().str.lower()
+    table["line"] = range(2, len(table) + 2)
+    repeated = [column for column, count in Counter(table.columns).items() if count > 1]
     for column in ("file", "age", "gender", "race"):
-        if column not in table:
-            raise InputError(f"{name}: no column '{column}'. Get FairFace's own label file (docs/data.md)")
-    try:
-        bands = [(pd.NA, pd.NA) if pd.isna(text) else parse_band(text) for text in table["age"]]
-    except InputError as error:
-        raise InputError(f"{name}: {error}. Get FairFace's own label file (docs/data.md)") from error
-    scheme = get_scheme("fairface")
-    result = pd.DataFrame({"file": table["file"], "split": split})
-    result["age_min"] = [low for low, _ in bands]
-    result["age_max"] = [high for _, high in bands]
-    for column in ("gender", "race"):
-        names = table[column].str.lower().str.replace(r"[ /]", "_", regex=True)
-        codes = {class_name: code for code, class_name in enumerate(scheme.classes(column))}
-        result[column] = names.map(codes)  # a name that is not in the scheme becomes missing
-    return result
+        if column not in table or column in repeated:
+            many = "two columns" if column in repeated else "no column"
+            raise InputError(f"{name}: {many} '{column}'. {_GET}")
+    if "service_test" not in table:
+        table["service_test"] = pd.Series(pd.NA, table.index, dtype="string")
+    table = table[["line", "file", *_VALUES]].dropna(how="all", subset=["file", *_VALUES]).reset_index(drop=True)
+    table["file"] = table["file"].str.strip().str.replace("\\", "/").str.removeprefix("./")
+    for column in _VALUES:
+        tidy = table[column].str.strip().str.casefold().str.replace(r"[\s_/]+", " ", regex=True)
+        table[column] = tidy.str.replace(r"\s*-\s*", "-", regex=True).replace("", pd.NA)
+    return table

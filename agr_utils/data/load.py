@@ -1,24 +1,27 @@
 """From a name to data: the faces table and the pixels that belong to its rows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from agr_utils.data import fairface, splits, synthetic, utkface
-from agr_utils.data.images import list_images
+from agr_utils.data.duplicates import read_groups
 from agr_utils.data.pixels import build_cache, cache_folder, open_cache
+from agr_utils.data.skipped import Skipped
+from agr_utils.data.sources import list_images
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.runtime import get_cache_dir, get_data_dir
 from agr_utils.tasks import LabelScheme, get_scheme
 
-REAL_DATA: dict[str, Callable[[list[str], Path], pd.DataFrame]] = {
-    "utkface": lambda paths, source: utkface.read_names(paths),
+REAL_DATA = {
+    "utkface": lambda paths, source, skipped: utkface.read_names(paths),
     "fairface": fairface.read_labels,
 }
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class FaceData:
         faces: the faces table, N rows.
         pixels: (N, S, S, 3) uint8, row i belongs to row i of ``faces``; mapped from disk for real data.
         scheme: what the label codes mean.
+        skipped: what the folder or archive holds beside them, and why it was left out.
     """
 
     faces: pd.DataFrame
     pixels: np.ndarray
     scheme: LabelScheme
+    skipped: Skipped = field(default_factory=Skipped)
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split (``train``, ``validation``, ``test``, ``unlisted``), (n,) int64.
@@ -74,7 +79,7 @@ def load_data(
     settings: SyntheticSettings = SyntheticSettings(),
     cache_dir: Path | None = None,
 ) -> FaceData:
-    """Load a data set, building its pixel cache the first time.
+    """Load a data set, building its pixel cache (and FairFace's near-duplicate groups) the first time.
 
     Args:
         name: ``synthetic``, ``utkface`` or ``fairface``.
@@ -99,21 +104,48 @@ def load_data(
         raise InputError(
             f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
         )
-    folder = cache_folder(source, image_size, cache_dir or get_cache_dir())
+    cache_dir, skipped = cache_dir or get_cache_dir(), Skipped()
+    folder = cache_folder(source, image_size, cache_dir)
+    paths = list_images(source, skipped)
     if not folder.exists():
-        read_faces(name, list_images(source), source, protocol)  # what is wrong with it, before minutes of decoding
+        read_faces(name, paths, source, protocol)  # what is wrong with it, before minutes of decoding
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)
     if errors and not skip_unreadable:
         raise InputError(
             f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable"
         )
-    faces = read_faces(name, paths, source, protocol)
+    groups = read_groups(source, cache_dir) if name == "fairface" else None
+    faces = read_faces(name, paths, source, protocol, groups, skipped)
     # Rows stay in step with the mapped pixels: an image that could not be read keeps its (black) place, in no split.
     faces.loc[~decoded, "split"] = "unreadable"
-    return FaceData(faces, pixels, scheme)
+    for path in faces["path"][~decoded]:
+        skipped.add("unreadable", path)
+    if skipped:
+        logger.warning("%s: %s", source, skipped)
+    return FaceData(faces, pixels, scheme, skipped)
 
 
-def read_faces(name: str, paths: list[str], source: Path, protocol: str = "grouped") -> pd.DataFrame:
-    """Faces table of a real data set, split by a protocol: labels and names only, no pixels."""
-    return splits.apply_protocol(REAL_DATA[name](paths, source), protocol)
+def read_faces(
+    name: str,
+    paths: list[str],
+    source: Path,
+    protocol: str = "grouped",
+    groups: dict[str, int] | None = None,
+    skipped: Skipped | None = None,
+) -> pd.DataFrame:
+    """Faces table of a real data set, split by a protocol: labels and names only, no pixels.
+
+    Args:
+        name: ``utkface`` or ``fairface``.
+        paths: of the images.
+        source: folder or archive, for the label files in it.
+        protocol: see ``agr_utils.data.splits``.
+        groups: near-duplicate group of each path, where no committed file knows it.
+        skipped: told what is left out.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    faces = REAL_DATA[name](paths, source, skipped)
+    if groups:
+        faces["group"] = faces["path"].map(groups).astype("Int64")
+    return splits.apply_protocol(faces, protocol, skipped)

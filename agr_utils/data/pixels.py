@@ -2,19 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from agr_utils.data.images import decode_image, list_images, read_images, resize_square
+from agr_utils.data.images import decode_square
+from agr_utils.data.sources import list_images, map_images
 from agr_utils.errors import InputError
 from agr_utils.runtime import read_json, replace_folder, write_json
 
-FORMAT = 1  # raise it when the layout or the decoding changes: older caches are then made again
+FORMAT = 2  # raise it when the layout or the decoding changes: older caches are then made again
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"
 
 
@@ -60,7 +58,8 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
         if _is_whole(folder):  # another process was faster
             return
         pixels = _allocate(partial / PIXELS_FILE, (len(paths), image_size, image_size, 3))
-        for path, result in tqdm(_decode_all(source, image_size), total=len(paths), desc="decode", unit="image"):
+        results = map_images(source, lambda path, content: decode_square(content, path, image_size))
+        for path, result in tqdm(results, total=len(paths), desc="decode", unit="image"):
             if isinstance(result, InputError):
                 if not skip_unreadable:
                     raise InputError(f"{result}; or leave such images out with --skip-unreadable")
@@ -92,22 +91,6 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return pixels
-
-
-def _decode_all(source: Path, image_size: int) -> Iterator[tuple[str, np.ndarray | InputError]]:
-    """Decode in threads (PIL releases the interpreter lock), a bounded number of images ahead."""
-
-    def decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray | InputError]:
-        name, content = item
-        try:
-            return name, resize_square(decode_image(content, name, image_size), image_size)
-        except InputError as error:
-            return name, error
-
-    images = read_images(source)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        while chunk := list(islice(images, 512)):
-            yield from pool.map(decode, chunk)
 
 
 def open_cache(folder: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:

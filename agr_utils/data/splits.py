@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.faces import age_band
+from agr_utils.data.skipped import Skipped
 from agr_utils.errors import InputError
 
 SPLIT_FILE = Path(__file__).parent / "utkface_split.csv"
@@ -18,7 +19,8 @@ PROTOCOLS = {
     "grouped": "70/10/20 by near-duplicate group, stratified by age band, gender and race (the default)",
     "ages-21-60": "the default's split, ages 21 to 60 only",
     "random-5fold-K": "fold K of 0-4 of five random 60/20/20 splits, which leak near-duplicates",
-    "cvpr24-K:FILE": "split K of 0-4 of the CVPR'24 age benchmark, from its own database file (JSON)",
+    "cvpr24-K:FILE": "UTKFace: split K of 0-4 of the CVPR'24 age benchmark, from its own database file (JSON)",
+    "service-test": "FairFace: the default's split, only the images that its label files mark as service_test",
 }
 # Folders of train, validation and test in the five splits of the CVPR'24 benchmark (Paplham and Franc 2024).
 CVPR24_FOLDERS = (
@@ -68,47 +70,71 @@ def read_split_file(path: Path = SPLIT_FILE) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"image_id": "string", "group": "Int64", "split": "string"})
 
 
-def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped") -> pd.DataFrame:
-    """Fill in ``split`` (and ``group``, where it is known) as a protocol says.
+def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skipped | None = None) -> pd.DataFrame:
+    """Fill in ``split`` (and UTKFace's ``group``) as a protocol says.
 
     Args:
-        faces: the faces table of a real data set.
+        faces: the faces table of a real data set; FairFace's with ``group`` from ``agr_utils.data.duplicates``.
         protocol: a key of PROTOCOLS, with K and FILE replaced.
+        skipped: told of the training images that are left out because a test image is a copy of them.
 
     Raises:
-        InputError: for an unknown protocol.
+        InputError: for an unknown protocol, or one of another data set.
     """
-    faces = _apply_groups(faces.copy())
+    source = faces["source"].iloc[0]
     name, _, file = protocol.partition(":")
-    if name == "grouped":
-        return faces
-    if name == "ages-21-60":
-        inside = faces["age"].between(21, 60).fillna(False)
-        faces.loc[~inside, "split"] = "unlisted"
-        return faces
     kind, _, fold = name.rpartition("-")
-    if kind in ("random-5fold", "cvpr24") and fold in tuple("01234"):
-        faces["split"] = (
-            _random_fold(faces, int(fold)) if kind == "random-5fold" else _cvpr24_split(faces, int(fold), file)
-        )
-        return faces
-    known = "; ".join(f"{key}: {text}" for key, text in PROTOCOLS.items())
-    raise InputError(f"unknown protocol '{protocol}'. Choose one of: {known}")
-
-
-def _apply_groups(faces: pd.DataFrame) -> pd.DataFrame:
-    """UTKFace from the committed file, where an image it does not list is ``unlisted``; others by their own rule."""
-    if (faces["source"] == "utkface").all():
-        listed = read_split_file().set_index("image_id")
-        faces["split"] = faces["image_id"].map(listed["split"]).fillna("unlisted").astype("string")
-        group = faces["image_id"].map(listed["group"]).astype("Int64")
-        alone = pd.Series(np.arange(len(faces)), dtype="Int64", index=faces.index) + int(listed["group"].max()) + 1
-        faces["group"] = group.fillna(alone)
-        return faces
-    train = np.flatnonzero((faces["split"] == "train").fillna(False))
-    chosen = np.random.default_rng(0).choice(train, size=len(train) // 10, replace=False)
-    faces.iloc[chosen, faces.columns.get_loc("split")] = "validation"
+    if source == "utkface":
+        faces = _apply_listed(faces.copy())
+    elif kind != "random-5fold":
+        faces = _apply_published(faces.copy(), Skipped() if skipped is None else skipped)
+    only = {"cvpr24": "utkface", "service": "fairface"}.get(kind, source)
+    if only != source:
+        raise InputError(f"the protocol '{name}' is one of {only}, the data is {source}. Choose another protocol")
+    if name == "ages-21-60":  # of a band all years must be inside
+        faces.loc[~(faces["age_min"].ge(21) & faces["age_max"].le(60)).fillna(False), "split"] = "unlisted"
+    elif name == "service-test":
+        if faces["service_test"].isna().all():
+            raise InputError("FairFace's label files have no column service_test here. Get its own label files")
+        faces.loc[~faces["service_test"].fillna(False), "split"] = "unlisted"
+    elif kind == "random-5fold" and fold in tuple("01234"):
+        faces["split"] = _random_fold(faces, int(fold))
+    elif kind == "cvpr24" and fold in tuple("01234"):
+        faces["split"] = _cvpr24_split(faces, int(fold), file)
+    elif name != "grouped":
+        known = "; ".join(f"{key}: {text}" for key, text in PROTOCOLS.items())
+        raise InputError(f"unknown protocol '{protocol}'. Choose one of: {known}")
     return faces
+
+
+def _apply_listed(faces: pd.DataFrame) -> pd.DataFrame:
+    """UTKFace from the committed file, where an image it does not list is ``unlisted``."""
+    listed = read_split_file().set_index("image_id")
+    faces["split"] = faces["image_id"].map(listed["split"]).fillna("unlisted").astype("string")
+    group = faces["image_id"].map(listed["group"]).astype("Int64")
+    alone = pd.Series(np.arange(len(faces)), dtype="Int64", index=faces.index) + int(listed["group"].max()) + 1
+    faces["group"] = group.fillna(alone)
+    return faces
+
+
+def _apply_published(faces: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
+    """FairFace's published parts: a training image like a test image is dropped, a tenth of the groups validates."""
+    copies = copies_across(faces)
+    faces.loc[copies, "split"] = "unlisted"
+    for path in faces["path"][copies]:
+        skipped.add("training image with a copy in the test split", path)
+    train = faces.index[(faces["split"] == "train").fillna(False)]
+    codes, names = pd.factorize(faces["group"][train])
+    place = np.random.default_rng(0).permutation(len(names))[codes]  # of each image's group in the drawing
+    if tenth := len(train) // 10:
+        faces.loc[train[place <= np.sort(place)[tenth - 1]], "split"] = "validation"
+    return faces
+
+
+def copies_across(faces: pd.DataFrame) -> pd.Series:
+    """Whether each row is a training image in the near-duplicate group of a test image, (N,) bool."""
+    tested = faces["group"][(faces["split"] == "test").fillna(False)]
+    return (faces["split"] == "train").fillna(False).astype(bool) & faces["group"].isin(tested)
 
 
 def _random_fold(faces: pd.DataFrame, fold: int) -> pd.Series:

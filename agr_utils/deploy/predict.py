@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agr_utils.data.images import SUFFIXES, decode_image, is_image, resize_square
+from agr_utils.data.images import SUFFIXES, is_image, resize_square, use_image
 from agr_utils.deploy.detect import crop_face
 from agr_utils.errors import InputError
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age
@@ -101,9 +101,11 @@ def predict_files(
 def _read_file(path: Path, size: int, detect: bool) -> np.ndarray | str:
     """Pixels (S, S, 3) uint8, or why there are none."""
     try:
-        # A face to be found may be a small part of the picture, so it is decoded whole.
-        image = decode_image(path.read_bytes(), path.name, None if detect else size)
-        return resize_square(crop_face(image) if detect else image, size)
+        return use_image(
+            path.read_bytes(),
+            path.name,
+            lambda image: resize_square(crop_face(image) if detect else image, size),
+        )
     except InputError as error:
         return str(error).removeprefix(f"{path.name}: ")
     except OSError as error:

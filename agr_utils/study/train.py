@@ -102,7 +102,7 @@ def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions)
             if options.threads:
                 torch.set_num_threads(options.threads)
             train_run(config, load_data_of(config, options), folder, options.command, options.splits)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever one run dies of is written down, and the others go on
             traceback.print_exc(file=log)
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             return run_id, _write_error(folder, reason)

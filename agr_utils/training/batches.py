@@ -8,17 +8,25 @@ import torch
 from torch import Tensor
 
 from agr_utils.data.load import FaceData
+from agr_utils.errors import InputError
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Batches that an epoch is cut into: as few as keep each within ``batch_size``."""
-    return math.ceil(num_images / batch_size)
+    """Batches that an epoch is cut into: as few as keep each within ``batch_size``, but none of a single image.
+
+    Raises:
+        InputError: if there are fewer than two images.
+    """
+    if num_images < 2:
+        raise InputError(f"{num_images} training image is too few: batch normalisation needs at least 2. Add images")
+    return min(math.ceil(num_images / batch_size), num_images // 2)
 
 
 def epoch_batches(rows: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
     """The rows of a split in the batches of one epoch, shuffled in a way that depends on seed and epoch only.
 
-    Every row comes once. Sizes differ by one at most: a short last batch would upset batch normalisation.
+    Every row comes once. Sizes differ by one at most: a short last batch would upset batch normalisation, and one of a
+    single image has no spread to normalise by, so with batches of two an odd image makes a batch of three.
     """
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     return np.array_split(order, steps_per_epoch(len(rows), batch_size))
