@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Raised for bad input. Its text is one line: what was wrong, where, and what to do next."""
 
 
+class DamagedError(InputError):
+    """What lies on the disk is not what this project wrote there."""
+
+
 def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:
     """What to say of an unknown name: near ones, or else what there is.
 

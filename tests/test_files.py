@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agr_utils import runtime
-from agr_utils.runtime import atomic_path, replace_folder
+from agr_utils import files
+from agr_utils.files import atomic_path, replace_folder
 
 EVENTS = ("mkdir", "rmdir", "unlink", "remove", "rename", "replace", "open", "write", "fsync")
 CONTENTS = ("a", "b", "sub/c")
@@ -33,7 +33,7 @@ def start_writer(kind: str, target: Path, death: int, exchange: bool) -> int:
 
         for name in EVENTS:
             setattr(os, name, die_in_time(getattr(os, name)))
-        runtime._exchange = die_in_time(runtime._exchange if exchange else lambda *_: False)
+        files._exchange = die_in_time(files._exchange if exchange else lambda *_: False)
         write(kind, target, "new", die_in_time(lambda: None))
         os._exit(0)
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from agr_utils.runtime import read_json
+from agr_utils.files import read_json
 from agr_utils.study.grid import read_study
 from agr_utils.study.pools import ProcessDied
 from agr_utils.study.status import format_duration, render_status, status_table

@@ -10,8 +10,8 @@ import torch
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
+from agr_utils.files import read_json, write_json
 from agr_utils.models.age_heads import AGE_HEADS
-from agr_utils.runtime import read_json, write_json
 from agr_utils.tasks import TASKS
 from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches

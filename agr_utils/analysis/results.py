@@ -13,8 +13,9 @@ import pandas as pd
 from agr_utils.data.splits import groups_of, read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
+from agr_utils.files import list_visible, read_json, replace_folder
 from agr_utils.models.backbones import BACKBONES, get_backbone
-from agr_utils.runtime import list_visible, read_json, replace_folder, repository_root
+from agr_utils.runtime import repository_root
 from agr_utils.tasks import TASKS
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE

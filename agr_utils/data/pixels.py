@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from agr_utils.data.images import decode_image, list_images, read_images, resize_square
 from agr_utils.errors import InputError
-from agr_utils.runtime import read_json, replace_folder, write_json
+from agr_utils.files import read_json, replace_folder, write_json
 
 FORMAT = 1  # raise it when the layout or the decoding changes: older caches are then made again
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"

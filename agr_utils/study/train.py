@@ -18,7 +18,8 @@ from joblib import delayed
 
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path, get_data_dir
+from agr_utils.files import atomic_path
+from agr_utils.runtime import get_data_dir
 from agr_utils.study.grid import RunOptions, Study
 from agr_utils.study.pools import ProcessDied, Work, dask_pool, local_pool
 from agr_utils.study.status import run_status

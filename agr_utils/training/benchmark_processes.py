@@ -17,7 +17,7 @@ from agr_utils.data.pixels import FORMAT, open_cache
 from agr_utils.data.splits import apply_protocol
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
-from agr_utils.runtime import write_json
+from agr_utils.files import write_json
 from agr_utils.tasks import get_scheme
 from agr_utils.training.batches import epoch_batches, load_pixels
 from agr_utils.training.benchmark_pipelines import BACKBONE, FaceFolder
