@@ -106,7 +106,7 @@ def _read_yaml(path: Path) -> dict:
     try:
         text = read_bytes(path).decode()
         tree = yaml.compose(text, yaml.SafeLoader)
-        if len(text) > MAX_VALUES or tree is None or _count_values(tree, {}) > MAX_VALUES:
+        if len(text) > 10 * MAX_VALUES or tree is None or _count_values(tree, {}) > MAX_VALUES:
             raise InputError(f"{path}: empty, or too large for a grid. See docs/grids/example.yaml for one")
         content = yaml.safe_load(text)
     except OSError as error:
@@ -183,6 +183,7 @@ def _read_tasks(value: object) -> tuple[str, ...]:
     if "all" in names:
         return TASKS
     for name in names:
+        check_kind("a task", name, str)
         check_task(name)
     if not names:
         raise InputError("tasks is empty. Name at least one, or all")

@@ -1,5 +1,6 @@
 """Train the runs of a study: what is finished is skipped, what was begun goes on, and one failure stops nothing."""
 
+import contextlib
 import os
 import platform
 import threading
@@ -7,7 +8,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -95,25 +95,29 @@ def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions)
     Returns:
         Its id, and an empty string or why it failed; that is also written to ``error.txt``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_training, (folder / LOG_FILE).open("a", buffering=1, encoding="utf-8") as log, redirect_stderr(log):
-        log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} on {platform.node()}, process {os.getpid()}\n")
-        (folder / ERROR_FILE).unlink(missing_ok=True)
-        try:
-            if options.threads:
-                torch.set_num_threads(options.threads)
-            train_run(config, load_data_of(config, options), folder, options.command, options.splits)
-        except Exception as error:
-            traceback.print_exc(file=log)
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            return run_id, _write_error(folder, reason)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log_file = (folder / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+        with _one_training, log_file as log, contextlib.redirect_stderr(log):
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} on {platform.node()}, process {os.getpid()}\n")
+            try:
+                (folder / ERROR_FILE).unlink(missing_ok=True)
+                if options.threads:
+                    torch.set_num_threads(options.threads)
+                train_run(config, load_data_of(config, options), folder, options.command, options.splits)
+            except BaseException:
+                traceback.print_exc(file=log)
+                raise
+    except Exception as error:  # whatever it is, in the folder or in the training, the other runs go on
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return run_id, _write_error(folder, reason)
     return run_id, ""
 
 
 def _write_error(folder: Path, reason: str) -> str:
     """Write down in one line why a run failed; returns that line."""
     reason = " ".join(reason.split())
-    with atomic_path(folder / ERROR_FILE) as partial:
+    with contextlib.suppress(InputError), atomic_path(folder / ERROR_FILE) as partial:  # it is reported all the same
         partial.write_text(reason + "\n", encoding="utf-8")
     return reason
 

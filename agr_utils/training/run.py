@@ -207,9 +207,9 @@ def read_config(about: dict, path: Path) -> TrainConfig:
     try:
         return TrainConfig.from_dict(about["config"])
     except KeyError:
-        raise DamagedError(f"{path}: not of a run of this project (no config). Make one with: agr train") from None
+        raise DamagedError(f"{path}: not a checkpoint of this project (no config). Make one with: agr train") from None
     except InputError as error:
-        raise DamagedError(f"{path}: not of a run of this version ({error})") from error
+        raise DamagedError(f"{path}: not a run of this version ({error})") from error
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
