@@ -4,6 +4,7 @@ import math
 import reprlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import get_type_hints
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from agr_utils.data.augment import Augmentation
 from agr_utils.data.synthetic import SyntheticSettings
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import DamagedError, InputError, name_hint
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.runtime import Profile
@@ -169,6 +170,20 @@ class TrainConfig:
                     check_kind(f"{name}.{key}", number, float)
                 settings[name] = _NESTED.get(name, dict)(**(defaults[name] | value))
         return cls(**settings)
+
+
+def recorded_config(about: dict, path: Path) -> TrainConfig:
+    """The config in what was written down about a run.
+
+    Raises:
+        DamagedError: naming the file, if there is none or it cannot be.
+    """
+    if "config" not in about:
+        raise DamagedError(f"{path}: not a checkpoint of this project (no config). Make one with: agr train")
+    try:
+        return TrainConfig.from_dict(about["config"])
+    except InputError as error:
+        raise DamagedError(f"{path}: not of a run of this version ({error})") from error
 
 
 _NESTED = {"augmentation": Augmentation, "synthetic": SyntheticSettings}

@@ -16,7 +16,7 @@ from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameter
 from agr_utils.runtime import current_commit, describe_hardware, get_processes
 from agr_utils.training.budget import plan_epochs
 from agr_utils.training.checkpoints import check_finite, load_tensors, save_tensors
-from agr_utils.training.config import TrainConfig
+from agr_utils.training.config import TrainConfig, recorded_config
 from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.loop import Trainer
@@ -173,7 +173,7 @@ def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | Non
         raise DamagedError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
     if about := read_record(output_dir):
         # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
-        recorded = read_config(about, output_dir / CONFIG_FILE).to_dict()
+        recorded = recorded_config(about, output_dir / CONFIG_FILE).to_dict()
         different = [key for key, value in config.to_dict().items() if recorded[key] != value]
         if minutes is not None:
             different = [key for key in different if key != "num_epochs"]
@@ -196,20 +196,6 @@ def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, 
     """Predictions table of one split."""
     rows = data.rows(split)
     return predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
-
-
-def read_config(about: dict, path: Path) -> TrainConfig:
-    """The config in what was written down about a run.
-
-    Raises:
-        DamagedError: naming the file, if there is none or it cannot be.
-    """
-    try:
-        return TrainConfig.from_dict(about["config"])
-    except KeyError:
-        raise DamagedError(f"{path}: not a checkpoint of this project (no config). Make one with: agr train") from None
-    except InputError as error:
-        raise DamagedError(f"{path}: not a run of this version ({error})") from error
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
@@ -237,7 +223,7 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     path = Path(path) / CHECKPOINT_FILE if Path(path).is_dir() else Path(path)
     tensors, about = load_tensors(path)
     check_finite(tensors, path)
-    config = read_config(about, path)
+    config = recorded_config(about, path)
     widening = about.get("age_widening", 0.0)
     if not isinstance(widening, int | float) or not math.isfinite(widening):
         raise DamagedError(f"{path}: its age_widening is {widening!r}, not a number of years. Train again")
