@@ -197,7 +197,7 @@ def test_an_odd_file_of_a_published_run_is_one_clear_line(tmp_path: Path, name: 
         read_folder(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "backbone\ncustom_cnn", "a,b\n1,2,3\n4,5,6,7", "\0"])
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4,5,6,7", "\0"])
 def test_an_odd_table_of_a_benchmark_is_one_clear_line(tmp_path: Path, content: str, one_clear_line):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "training.csv").write_text(content)
@@ -207,7 +207,7 @@ def test_an_odd_table_of_a_benchmark_is_one_clear_line(tmp_path: Path, content: 
 
 def test_a_benchmark_without_a_column_is_one_clear_line(one_clear_line):
     table = pd.DataFrame({"backbone": ["custom_cnn"], "cpu": ["x"], "cores": [2], "threads": [1]})
-    with one_clear_line("no seconds", "Measure it again"):
+    with one_clear_line("no seconds or torch", "Measure it again"):
         tables.bench_table(table, {"backbone": "architecture", "seconds": "seconds"})
 
 

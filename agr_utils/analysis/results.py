@@ -196,8 +196,8 @@ def describe_machine(table: pd.DataFrame) -> str:
 
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
-    paths, columns = list_visible(results_dir / "bench", "*.csv"), ("cpu", "cores", "threads")
-    return {path.stem: read_table(path, columns, "a benchmark", f"agr bench --only {path.stem}") for path in paths}
+    paths = list_visible(results_dir / "bench", "*.csv")
+    return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
 
 
 def read_labels_from_split() -> pd.DataFrame:

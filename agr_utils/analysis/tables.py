@@ -157,7 +157,7 @@ def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
     """
     if table is None or table.empty:
         return "Not measured yet: `agr bench`"
-    if missing := [name for name in columns if name not in table]:
+    if missing := [name for name in (*columns, "cpu", "cores", "threads", "torch") if name not in table]:
         raise InputError(f"results/bench: a table of agr bench has no {' or '.join(missing)}. Measure it again")
     lines = header_lines(list(columns.values()))
     for row in table[list(columns)].itertuples(index=False):

@@ -102,9 +102,7 @@ class TrainConfig:
                 listed = ", ".join(str(choice).lower() for choice in choices)
                 raise InputError(f"unknown {name} '{getattr(self, name)}'. Choose one of: {listed}")
         if self.early_size is not None and self.early_size >= self.image_size:
-            raise InputError(
-                f"early_size is {self.early_size}; it must be below {self.image_size} pixels"
-            )
+            raise InputError(f"early_size is {self.early_size}; it must be below {self.image_size} pixels")
         if self.conflict_steps is not None and len(self.tasks) < 2:
             raise InputError("conflict_steps measures between the gradients of at least two tasks. Train several")
 
