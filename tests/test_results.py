@@ -197,7 +197,7 @@ def test_an_odd_file_of_a_published_run_is_one_clear_line(tmp_path: Path, name: 
         read_folder(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4,5,6,7", "\0"])
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4,5,6,7"])
 def test_an_odd_table_of_a_benchmark_is_one_clear_line(tmp_path: Path, content: str, one_clear_line):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "training.csv").write_text(content)

@@ -354,7 +354,7 @@ def test_weights_that_are_no_numbers_are_refused_and_the_tensor_is_named(
     tmp_path: Path, finished_run: tuple[Path, pd.DataFrame], value: float, one_clear_line
 ):
     tensors, about = load_tensors(finished_run[0] / CHECKPOINT_FILE)
-    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    name = min(name for name, tensor in tensors.items() if tensor.is_floating_point())
     tensors[name].view(-1)[0] = value
     save_tensors(tmp_path / "bad.safetensors", tensors, about)
     with one_clear_line("bad.safetensors", "NaN or infinity", name):
@@ -362,7 +362,7 @@ def test_weights_that_are_no_numbers_are_refused_and_the_tensor_is_named(
     with one_clear_line(name):
         halve(tensors)
     model, about = load_model(finished_run[0] / CHECKPOINT_FILE)
-    model.state_dict()[name].view(-1)[0] = value
+    model.state_dict()[name].fill_(value)
     with one_clear_line("new.safetensors", name):
         save_model(tmp_path / "new.safetensors", model, about)
     assert not (tmp_path / "new.safetensors").exists()
