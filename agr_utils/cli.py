@@ -456,7 +456,7 @@ def say_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        typer.echo(f"agr: {error or 'stopped. Run the same command again to go on'}", err=True)
+        typer.echo(f"agr: {str(error) or 'stopped. Run the same command again to go on'}", err=True)
         raise typer.Exit(130) from None
 
 

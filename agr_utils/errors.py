@@ -20,6 +20,10 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+class DamagedError(InputError):
+    """What lies on the disk is not what this project wrote there."""
+
+
 def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:
     """What to say of an unknown name: near ones, or else what there is.
 

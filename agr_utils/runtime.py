@@ -1,4 +1,4 @@
-"""Profile, device, seeds, paths and atomic writing: everything that depends on where the code runs.
+"""Profile, device, seeds and paths: everything that depends on where the code runs.
 
 PyTorch, timm and accelerate take seconds to import; here and wherever finished runs are only read, that is left to the
 functions that need them.
@@ -6,19 +6,12 @@ functions that need them.
 
 import contextlib
 import ctypes
-import json
 import os
 import platform
-import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
-from filelock import FileLock
 
 from agr_utils.errors import InputError
 
@@ -157,149 +150,3 @@ def _cpu_name() -> str:
         model = f"family {names.get('cpu family', '?')} model {names.get('model', '?')}"
         return f"{names.get('model name', platform.processor())} ({model})"
     return platform.processor() or platform.machine()
-
-
-@contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write a file to; it replaces ``target`` only if the block succeeds.
-
-    A reader never sees half of anything, and a second writer waits for the first.
-
-    Raises:
-        InputError: if the disk is full or the folder cannot be written; what was there before is kept.
-    """
-    with _sole_writer(target) as (target, partial):
-        yield partial
-        partial.replace(target)
-
-
-@contextlib.contextmanager
-def replace_folder(target: Path, contents: Sequence[str]) -> Iterator[Path]:
-    """Yield an empty folder beside ``target`` to fill; it takes the place of ``target`` only if the block succeeds.
-
-    A block that writes nothing changes nothing. At any moment there is the whole old folder or the whole new one; only
-    where the system cannot exchange two folders in one step does a kill leave the old one beside its place, from where
-    the next writer puts it back.
-
-    Args:
-        target: the folder.
-        contents: patterns of the files in such a folder, ``maps/*.parquet`` say. One with other files is not replaced.
-
-    Raises:
-        InputError: see ``atomic_path``; and if the folder that is there holds anything else.
-    """
-    with _sole_writer(target) as (target, partial):
-        put_aside = target.with_name(f".{target.name}.old")
-        if put_aside.exists() and not target.exists():
-            put_aside.rename(target)
-        _remove(put_aside)
-        _check_replaceable(target, contents)
-        partial.mkdir()
-        yield partial
-        if not any(partial.iterdir()):
-            return
-        _check_replaceable(target, contents)
-        if not target.exists():
-            partial.rename(target)
-        elif not _exchange(partial, target):
-            target.rename(put_aside)
-            partial.rename(target)
-            _remove(put_aside)
-
-
-@contextlib.contextmanager
-def _sole_writer(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Wait until nobody else writes ``target``; yield it, links followed, and a free path beside it."""
-    place = Path(os.path.realpath(target))
-    partial, lock = (place.with_name(f".{place.name}.{kind}") for kind in ("partial", "lock"))
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            try:
-                _remove(partial)  # of a writer that was killed: the living one holds the lock
-                yield place, partial
-            finally:
-                _remove(partial)
-                with contextlib.suppress(OSError):  # Windows deletes no open file
-                    lock.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {target}: {reason}. Free some space or choose another folder") from error
-
-
-def _remove(path: Path) -> None:
-    """Delete a file or folder, if it is there and can be deleted."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _check_replaceable(folder: Path, contents: Sequence[str]) -> None:
-    """Refuse to replace a file, or a folder that holds anything but files of the given patterns."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: a file stands where a folder is to be written. Move it away")
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and not any(fnmatch(name, pattern) for pattern in contents):
-            raise InputError(
-                f"{folder}: would be replaced, but holds {name}, which does not belong there. Move it away, or choose "
-                "another folder"
-            )
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system cannot: Linux can, on most file systems."""
-    try:
-        rename = ctypes.CDLL(None).renameat2
-    except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
-        return False
-    working_folder, exchange = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of linux/fs.h
-    return rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0
-
-
-def list_visible(folder: Path, pattern: str) -> list[Path]:
-    """What matches a pattern below a folder, by name; nothing in or under a dot name, which somebody still writes."""
-    found = sorted(Path(folder).glob(pattern))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> pd.DataFrame:
-    """Read a Parquet table.
-
-    Args:
-        path: of the file.
-        columns: that it must have.
-        what: it is, for the message.
-        command: that makes it.
-
-    Raises:
-        InputError: if the file is missing or no such table.
-    """
-    try:
-        table = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Make it with: {command}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not {what} ({error}). Make it with: {command}") from error
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"{path}: not {what} (no {' or '.join(missing)}). Make it with: {command}")
-    return table
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write ``content`` as readable JSON, atomically."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON file; a file that is missing or not JSON is an InputError that names it."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file ({error}). Delete it and make it again") from error

@@ -1,6 +1,8 @@
 """Fixtures that every test may use. Faces are drawn by the package; no photograph is read or kept."""
 
+import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from agr_utils import files
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
@@ -65,6 +68,41 @@ def face_folder(tmp_path: Path, drawn_faces: SyntheticFaces) -> Path:
         name = f"{int(row.age)}_{row.gender}_{row.race}_{20170112213500000 + row.Index}.jpg.chip.jpg"
         Image.fromarray(pixels).save(folder / name, quality=95)
     return folder
+
+
+@pytest.fixture
+def die_within() -> Callable[[Callable[[], object], int], int]:
+    """``die_within(action, 3)`` does something in a new process that kills itself at its third change of the disk.
+
+    Gives the exit status: -9, or 0 if the action came to its end before. Files are opened past this; an action that
+    wants to die while it writes one calls ``os.fsync(-1)``, which here does nothing else.
+    """
+
+    def run(action: Callable[[], object], death: int) -> int:
+        process = os.fork()
+        if process:
+            return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        try:
+            count = itertools.count(1)
+
+            def die_in_time(function: Callable) -> Callable:
+                def call(*arguments, **options):
+                    if next(count) == death:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return function(*arguments, **options)
+
+                return call
+
+            for name in ("mkdir", "rmdir", "unlink", "remove", "rename", "replace", "open", "write", "truncate"):
+                setattr(os, name, die_in_time(getattr(os, name)))
+            os.fsync = die_in_time(lambda _: None)
+            files._exchange = die_in_time(files._exchange)
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    return run
 
 
 @pytest.fixture

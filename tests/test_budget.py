@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.runtime import read_json
+from agr_utils.files import read_json
 from agr_utils.training import budget
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CONFIG_FILE

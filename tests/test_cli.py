@@ -165,6 +165,15 @@ def test_an_unforeseen_error_is_one_line_too(agr, monkeypatch: pytest.MonkeyPatc
     assert status == 1 and err == "agr: error: RuntimeError: two lines. Add --debug to see where\n"
 
 
+def test_an_interrupt_without_words_says_how_to_go_on(agr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agr_utils.training.run.train_run", interrupt)
+    status, _, err = agr("train", *TINY, "--output-dir", str(tmp_path / "run"))
+    assert status == 130 and err == "agr: stopped. Run the same command again to go on\n"
+
+
 def test_an_audit_tells_copies_of_one_name_and_writes_json_that_others_can_read(agr, face_folder: Path, tmp_path: Path):
     (face_folder / "again").mkdir()
     name = sorted(face_folder.glob("*.jpg"))[0].name

@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from agr_utils.data import pixels as pixels_module
 from agr_utils.data.images import decode_image, decode_square, resize_square
 from agr_utils.data.pixels import build_cache, cache_folder, fingerprint, open_cache
 from agr_utils.data.sources import list_images
+from agr_utils.errors import InputError
 
 SIZE = 16
 
@@ -236,9 +238,41 @@ def test_processes_that_build_one_cache_at_a_time_all_get_it_and_one_decodes(fac
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
-    lines = [line for out, _ in outputs for line in out.split()]
-    assert lines.count("12") == 4 and lines.count("decoded") == 12
+    assert all(out.endswith("12\n") for out, _ in outputs)
+    assert "".join(out for out, _ in outputs).count("decoded") == 12  # threads print into each other's lines
     assert list(cache_dir.iterdir()) == [folder]
+
+
+def test_a_cache_of_a_builder_that_was_killed_is_cleared_by_the_next_one_of_any_images(
+    face_folder, folder, cache_dir, die_within
+):
+    def die_while_decoding() -> None:
+        pixels_module.decode_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        build_cache(face_folder, SIZE, folder)
+
+    assert die_within(die_while_decoding, 0) == -signal.SIGKILL
+    assert list(cache_dir.glob(".*.partial"))
+    next(face_folder.iterdir()).unlink()  # so that the cache gets another name
+    other = cache_folder(face_folder, SIZE, cache_dir)
+    build_cache(face_folder, SIZE, other)
+    assert list(cache_dir.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "cache.json"])
+def test_no_flipped_bit_of_a_cache_goes_unnoticed(face_folder, folder, one_clear_line, name):
+    build_cache(face_folder, SIZE, folder)
+    expected = open_cache(folder)
+    content = (folder / name).read_bytes()
+    for place in range(0, len(content), len(content) // 100):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        (folder / name).write_bytes(flipped)
+        try:
+            found = open_cache(folder)
+        except InputError:
+            continue
+        assert name == "cache.json" and chr(content[place]).isspace()  # white space between two names
+        assert found[1] == expected[1] and np.array_equal(found[0], expected[0])
 
 
 # A torn cache

@@ -49,6 +49,12 @@ def test_out_of_memory_names_the_batch_size_and_suggests_one(one_clear_line):
         raise MemoryError
     with one_clear_line("--batch-size 32"), explain_out_of_memory(64, 96):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    for text in ("could not create a primitive", "std::bad_alloc", "CUDA error: out of memory"):
+        with one_clear_line("--batch-size 32"), explain_out_of_memory(64, 96):
+            raise RuntimeError(text)
+    unknown = "could not create a primitive descriptor for a convolution"
+    with pytest.raises(RuntimeError, match="descriptor"), explain_out_of_memory(64, 96):
+        raise RuntimeError(unknown)
     with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory(64, 96):
         raise RuntimeError("something else")
 

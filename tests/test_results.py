@@ -15,13 +15,20 @@ from agr_utils.analysis.comparisons import read_evidence
 from agr_utils.analysis.markdown import fill_table
 from agr_utils.analysis.metrics import summarize
 from agr_utils.analysis.multitask import COMPARISONS, paired_seeds
-from agr_utils.analysis.results import PUBLISHED_FILES, publish_run, read_folder, read_labels_from_split, read_runs
+from agr_utils.analysis.results import (
+    PUBLISHED_FILES,
+    publish_run,
+    read_bench,
+    read_folder,
+    read_labels_from_split,
+    read_runs,
+)
 from agr_utils.data.splits import read_split_file
 from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.runtime import repository_root
 from agr_utils.study.grid import read_study
-from agr_utils.training.files import CONFIG_FILE, PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE, SWEEP_FILE
 
 ROOT = repository_root()
 RUNS = read_runs()
@@ -169,6 +176,39 @@ def test_a_run_that_is_still_being_written_is_not_read(tmp_path: Path):
     shutil.copytree(ROOT / "results" / "utkface-custom_cnn-64px-s0", tmp_path / "utkface-custom_cnn-64px-s0")
     write_run(tmp_path / ".utkface-custom_cnn-64px-s0.partial")
     assert [run.run_id for run in read_folder(tmp_path)] == ["utkface-custom_cnn-64px-s0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (CONFIG_FILE, "[]"),
+        (CONFIG_FILE, "{}"),
+        (CONFIG_FILE, '{"config": 5}'),
+        (CONFIG_FILE, '{"config": {"seed": "one"}}'),
+        (HISTORY_FILE, ""),
+        (HISTORY_FILE, "a,b\n1,2,3\n4"),
+        (PREDICTIONS_FILE, "PAR1"),
+    ],
+)
+def test_an_odd_file_of_a_published_run_is_one_clear_line(tmp_path: Path, name: str, content: str, one_clear_line):
+    shutil.copytree(ROOT / "results" / "utkface-custom_cnn-64px-s0", tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    with one_clear_line(str(tmp_path / "run" / name)):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4,5,6,7"])
+def test_an_odd_table_of_a_benchmark_is_one_clear_line(tmp_path: Path, content: str, one_clear_line):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "training.csv").write_text(content)
+    with one_clear_line("training.csv", "not a benchmark", "agr bench --only training"):
+        read_bench(tmp_path)
+
+
+def test_a_benchmark_without_a_column_is_one_clear_line(one_clear_line):
+    table = pd.DataFrame({"backbone": ["custom_cnn"], "cpu": ["x"], "cores": [2], "threads": [1]})
+    with one_clear_line("no seconds or torch", "Measure it again"):
+        tables.bench_table(table, {"backbone": "architecture", "seconds": "seconds"})
 
 
 def test_reading_results_does_not_wait_for_what_trains():

@@ -1,6 +1,7 @@
 """A run that is killed, stopped or finds a damaged state ends with the same bits as one that was left alone."""
 
 import contextlib
+import itertools
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ import torch
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.study.status import run_status
-from agr_utils.training.checkpoints import load_state, load_tensors
+from agr_utils.training.checkpoints import load_state, load_tensors, save_state, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
 from agr_utils.training.loop import Trainer
@@ -186,6 +187,49 @@ def test_the_state_before_is_used_where_a_kill_came_between_two_renames(data: Fa
     assert load_state(tmp_path / "nothing here") is None
 
 
+def test_killed_at_any_event_of_a_save_there_is_a_whole_state_and_the_next_save_clears_up(tmp_path: Path, die_within):
+    def save(step: int) -> None:
+        save_state(tmp_path, {"model.weight": torch.full((300,), float(step))}, {"step": step})
+
+    save(0)
+    save(1)
+    for death in itertools.count(1):
+        (state, about), step = load_state(tmp_path), 2 * death
+        assert about["step"] % 2 == 1 and (state["model.weight"] == about["step"]).all()
+        status = die_within(lambda step=step: save(step), death)
+        state, about = load_state(tmp_path)
+        assert about["step"] in (step - 1, step) and (state["model.weight"] == about["step"]).all()
+        save(step + 1)
+        assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, PREVIOUS_STATE_FILE}
+        if status == 0:
+            break
+    assert death > 4
+
+
+@pytest.mark.parametrize("part", ["header", "tensors"])
+def test_no_flipped_bit_of_a_state_goes_unnoticed(tmp_path: Path, part: str):
+    tensors, about = {"model.weight": torch.rand(20, 20), "ema.count": torch.tensor(3)}, {"step": 7, "history": [1.5]}
+    path = tmp_path / STATE_FILE
+    save_tensors(path, tensors, about)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    places = range(start) if part == "header" else range(start, len(content), 7)
+    unnoticed = 0
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found, said = load_tensors(path)
+        except InputError as error:
+            assert path.name in str(error) and len(str(error).splitlines()) == 1
+            continue
+        unnoticed += 1
+        assert said == about and found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert unnoticed <= 20  # the name of the header's checksum, and white space
+
+
 def test_no_whole_state_is_an_error_and_not_a_silent_new_start(data: FaceData, tmp_path: Path, one_clear_line):
     trainer = Trainer(CONFIG, data, tmp_path)
     trainer.save()
@@ -283,7 +327,7 @@ def test_a_state_that_cannot_be_read_now_is_not_set_aside(whole: Trainer, data: 
     def fail(*_, **__):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agr_utils.training.checkpoints.safe_open", fail)
+    monkeypatch.setattr("agr_utils.training.checkpoints.read_bytes", fail)
     with pytest.raises(InputError, match="cannot be read now .Input/output error"):
         Trainer(CONFIG, data, tmp_path).resume()
     assert (tmp_path / STATE_FILE).exists()

@@ -2,21 +2,33 @@
 
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from agr_utils.runtime import read_json
+from agr_utils.files import read_json
 from agr_utils.study.grid import read_study
 from agr_utils.study.pools import ProcessDied
 from agr_utils.study.status import format_duration, render_status, status_table
 from agr_utils.study.train import finish_runs, run_study
-from agr_utils.training.files import ERROR_FILE, HISTORY_FILE, LOG_FILE, PREDICTIONS_FILE, STATE_FILE
+from agr_utils.training.files import (
+    CONFIG_FILE,
+    ERROR_FILE,
+    HISTORY_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    PREDICTIONS_FILE,
+    STATE_FILE,
+)
 from agr_utils.training.guards import run_lock
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "grids" / "example.yaml"
@@ -84,11 +96,110 @@ def test_several_grids_and_a_label(tmp_path: Path):
         ("runs: [{seed: 1}, {seed: 1}]", "asked for twice"),
         ("runs: [seed]", "a run under runs"),
         ("threads: 0", "threads is 0"),
+        ("threads: 1000000", "threads is 1000000"),
+        ("label: " + "x" * 300, "too long a name"),
+        ("runs: [{augmentation: {erase: .nan}}]", "augmentation.erase is nan"),
+        ("runs: [{task_weights: {age: -1}}]", "task_weights.age is -1"),
+        ("runs: [{image_size: 1000000}]", "image_size"),
+        ("runs: [{learning_rate: .inf}]", "learning_rate is inf"),
+        ("runs: [{tasks: [[age]]}]", "a task is ['age']; it must be text"),
+        ("runs: [{seed: " + "1" * 5000 + "}]", "not a YAML file"),
+        ("runs: [{seed: 2001-13-45}]", "not a YAML file"),
+        ("runs: " + "[" * 5000 + "]" * 5000, "not a YAML file"),
+        ("a: &a [*a]", "too large"),
     ],
 )
 def test_a_grid_that_cannot_be_is_one_clear_line(rest: str, words: str, tmp_path: Path, one_clear_line):
     with one_clear_line("grid.yaml", words):
         read_study(write_grid(tmp_path, rest))
+
+
+BOMB = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 12))
+MERGE_BOMB = "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("x0: &x0 [1]\n" + BOMB, "too large for a grid"),
+        ("x0: &x0 [1]\n" + BOMB + "runs: [{seed: *x11}]", "too large for a grid"),
+        ("m0: &m0 {seed: 1}\n" + MERGE_BOMB, "too large for a grid"),
+        ("grid: {" + ", ".join(f"a{n}: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]" for n in range(9)) + "}", "1,000,000,000 runs"),
+    ],
+    ids=["aliases", "aliases in a run", "merged keys", "combinations"],
+)
+def test_a_grid_that_would_grow_without_bound_is_refused_before_it_does(
+    rest: str, words: str, tmp_path: Path, one_clear_line
+):
+    started, limits = time.perf_counter(), resource.getrlimit(resource.RLIMIT_DATA)
+    used = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 2**28, limits[1]))
+    try:
+        with one_clear_line("grid.yaml", words):
+            read_study(write_grid(tmp_path, rest))
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_grid_may_use_anchors(tmp_path: Path):
+    rest = "runs: [&first {seed: 1, dropout: 0.1}, {<<: *first, seed: 2}]"
+    assert [(run.seed, run.dropout) for run in read_study(write_grid(tmp_path, rest)).runs.values()] == [
+        (1, 0.1),
+        (2, 0.1),
+    ]
+
+
+def make_log_a_folder(folder: Path) -> None:
+    (folder / LOG_FILE).mkdir(parents=True)
+
+
+def make_run_a_file(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("")
+
+
+def break_config(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text('{"config": [')
+
+
+def make_config_odd(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text('{"config": {"seed": "one"}}')
+
+
+def make_lock_a_folder(folder: Path) -> None:
+    (folder / LOCK_FILE).mkdir(parents=True)
+
+
+def make_error_a_folder(folder: Path) -> None:
+    (folder / ERROR_FILE / "x").mkdir(parents=True)
+
+
+ODDITIES = [make_log_a_folder, make_run_a_file, break_config, make_config_odd, make_lock_a_folder, make_error_a_folder]
+
+
+@pytest.mark.parametrize("make_odd", ODDITIES)
+def test_an_odd_run_folder_stops_no_other_run(tmp_path: Path, make_odd: Callable):
+    grid = write_grid(tmp_path, "runs: [{backbone: test_efficientnet}, {backbone: test_efficientnet, seed: 1}]", 0.2)
+    odd, good = read_study(grid).runs
+    make_odd(tmp_path / "runs" / odd)
+    study = read_study(grid)
+    outcomes = dict(run_study(study))
+    assert outcomes[good] == "" and outcomes[odd] != "" and len(outcomes[odd].splitlines()) == 1
+    assert status_table(study)["status"].tolist()[1] == "finished"
+
+
+@pytest.mark.parametrize("content", ["", "\0\0", "epoch", "a,b\n1,2,3\n4", "epoch,seconds\n"])
+def test_a_broken_history_stops_no_run_and_is_made_again(tmp_path: Path, content: str):
+    study = read_study(write_grid(tmp_path, "runs: [{backbone: test_efficientnet}]", 1))
+    folder = study.output_dir / next(iter(study.runs))
+    folder.mkdir(parents=True)
+    (folder / HISTORY_FILE).write_text(content)
+    assert status_table(study)["epochs"].tolist() == [0]
+    assert list(dict(run_study(study)).values()) == [""]
+    assert pd.read_csv(folder / HISTORY_FILE)["epoch"].tolist() == [1]
 
 
 def test_finished_runs_are_skipped_and_a_failure_stops_nothing(tmp_path: Path):
@@ -177,8 +288,33 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line(tmp_path: Path, one_cle
     study = read_study(write_grid(tmp_path, "runs: [{backbone: test_efficientnet}]"))
     with one_clear_line("tcp://127.0.0.1:9", "no Dask scheduler"):
         list(run_study(study, scheduler="tcp://127.0.0.1:9"))
+    for address in ("evil://x", "x", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "inproc://x"):
+        with one_clear_line(address, "no Dask scheduler"):
+            list(run_study(study, scheduler=address))
     done = agr("study", tmp_path / "grid.yaml", "--backend", "dask")
     assert done.returncode == 1 and "--scheduler ADDRESS" in done.stderr
+
+
+def test_a_scheduler_that_is_some_other_server_is_one_clear_line_in_seconds(tmp_path: Path, one_clear_line):
+    pytest.importorskip("distributed", reason="needs: pip install distributed")
+    study = read_study(write_grid(tmp_path, "runs: [{backbone: test_efficientnet}]"))
+    for greeting in (b"", b"SSH-2.0-OpenSSH_9.6\r\n"):  # an HTTP server waits to be spoken to
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            accept = threading.Thread(target=lambda server=server, text=greeting: server.accept()[0].sendall(text))
+            accept.start()
+            started, address = time.perf_counter(), f"tcp://127.0.0.1:{server.getsockname()[1]}"
+            with one_clear_line(address, "no Dask scheduler"):
+                list(run_study(study, scheduler=address))
+            accept.join()
+        assert time.perf_counter() - started < 10
+
+
+def test_the_documented_dask_commands_listen_on_this_machine_alone():
+    text = (EXAMPLE.parent.parent / "scaling.md").read_text().replace("\\\n", "")
+    commands = [line for line in text.splitlines() if line.startswith(("dask scheduler", "dask worker"))]
+    assert len(commands) == 2
+    for command in commands:
+        assert "--host 127.0.0.1" in command and "--dashboard-address 127.0.0.1:" in command and "--no-dash" in command
 
 
 def start(*arguments: str) -> subprocess.Popen:

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,22 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
+from agr_utils.files import read_json, write_json
 from agr_utils.models.age_heads import AGE_HEADS
-from agr_utils.runtime import read_json, write_json
 from agr_utils.tasks import TASKS
+from agr_utils.training import run as run_module
 from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches, steps_per_epoch
-from agr_utils.training.checkpoints import save_tensors
+from agr_utils.training.checkpoints import halve, load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE
 from agr_utils.training.loop import Trainer
 from agr_utils.training.losses import AGE_LOSSES
 from agr_utils.training.predictions import conformal_widening
-from agr_utils.training.run import check_run_folder, load_model, predict_split, train_run
+from agr_utils.training.run import check_run_folder, load_model, predict_split, save_model, train_run
 from agr_utils.training.validation import validate
 
 CONFIG = TrainConfig(
@@ -301,6 +304,42 @@ def test_unknown_setting_is_named():
         TrainConfig.from_dict({"lerning_rate": 1})
 
 
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"augmentation": {"erase": float("nan")}}, "augmentation.erase is nan"),
+        ({"augmentation": {"flip": 2}}, "augmentation.flip is 2"),
+        ({"augmentation": {"rotation": -1}}, "augmentation.rotation is -1"),
+        ({"augmentation": {"scale": float("inf")}}, "augmentation.scale is inf"),
+        ({"augmentation": {"shear": 1}}, "augmentation.shear"),
+        ({"augmentation": [1]}, "augmentation is .1.; it must be keys with values"),
+        ({"task_weights": {"age": -1.0}}, "task_weights.age is -1.0"),
+        ({"task_weights": {"race": float("nan")}}, "task_weights.race is nan"),
+        ({"synthetic": {"noise": "much"}}, "synthetic.noise is 'much'; it must be a number"),
+        ({"synthetic": {"noise": float("nan")}}, "noise is nan"),
+        ({"image_size": 10**9}, "image_size is 1000000000"),
+        ({"image_size": 64.0}, "image_size is 64.0; it must be a whole number"),
+        ({"batch_size": True}, "batch_size is True; it must be a whole number"),
+        ({"num_images": 10**12}, "num_images is 10"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is"),
+        ({"warmup_epochs": float("inf")}, "warmup_epochs is inf"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"early_size": 64}, "early_size is 64"),
+        ({"conflict_steps": 0}, "conflict_steps is 0"),
+        ({"tasks": []}, "at least one"),
+        ({"tasks": ["age", "age"]}, "each once"),
+        ({"tasks": "age"}, "tasks is 'age'; it must be a list"),
+        ({"pretrained": "yes"}, "unknown pretrained 'yes'"),
+        ({"backbone": 5}, "backbone is 5; it must be text"),
+    ],
+)
+def test_every_value_of_a_recorded_config_is_checked(settings: dict, words: str, one_clear_line):
+    with pytest.raises(InputError, match=words) as caught:
+        TrainConfig.from_dict(settings)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_too_few_images_for_a_batch(data: FaceData):
     with pytest.raises(InputError, match="fewer than a batch"):
         Trainer(replace(CONFIG, batch_size=512), data)
@@ -315,6 +354,104 @@ def test_damaged_checkpoints_are_named_and_never_unpickled(tmp_path: Path, finis
             load_model(path)
     with pytest.raises(InputError, match="no such checkpoint"):
         load_model(tmp_path / "absent.safetensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
+    with pytest.raises(InputError, match="lack their checksums"):
+        load_model(tmp_path / "bare.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(InputError, match="not a regular file"):
+        load_model(tmp_path / "pipe.safetensors")
     save_tensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(2)}, {})
     with pytest.raises(InputError, match="not a checkpoint of this project"):
         load_model(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_and_the_tensor_is_named(
+    tmp_path: Path, finished_run: tuple[Path, pd.DataFrame], value: float, one_clear_line
+):
+    tensors, about = load_tensors(finished_run[0] / CHECKPOINT_FILE)
+    name = min(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = value
+    save_tensors(tmp_path / "bad.safetensors", tensors, about)
+    with one_clear_line("bad.safetensors", "NaN or infinity", name):
+        load_model(tmp_path / "bad.safetensors")
+    with one_clear_line(name):
+        halve(tensors)
+    model, about = load_model(finished_run[0] / CHECKPOINT_FILE)
+    model.state_dict()[name].fill_(value)
+    with one_clear_line("new.safetensors", name):
+        save_model(tmp_path / "new.safetensors", model, about)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize("about", [[], 5, None, {}, {"config": 5}, {"config": {"tasks": 1}}, {"config": {"x": 1}}])
+def test_a_checkpoint_with_an_odd_description_is_one_clear_line(tmp_path: Path, about: object, one_clear_line):
+    save_tensors(tmp_path / "odd.safetensors", {"x": torch.zeros(2)}, about)
+    with one_clear_line("odd.safetensors", "not"):
+        load_model(tmp_path / "odd.safetensors")
+
+
+def test_an_odd_widening_of_the_age_interval_is_refused(tmp_path: Path, finished_run, one_clear_line):
+    tensors, about = load_tensors(finished_run[0] / CHECKPOINT_FILE)
+    for widening in (float("nan"), "1", None):
+        save_tensors(tmp_path / "odd.safetensors", tensors, about | {"age_widening": widening})
+        with one_clear_line("odd.safetensors", "age_widening"):
+            load_model(tmp_path / "odd.safetensors")
+
+
+def test_half_precision_keeps_what_does_not_fit():
+    tensors = {"small": torch.tensor([1.5]), "large": torch.tensor([1.0, 1e6]), "count": torch.tensor([3])}
+    halved = halve(tensors)
+    assert {name: tensor.dtype for name, tensor in halved.items()} == {
+        "small": torch.float16, "large": torch.float32, "count": torch.int64,
+    }  # fmt: skip
+    assert all(torch.equal(halved[name].float(), tensors[name].float()) for name in tensors)
+
+
+def test_a_run_folder_stands_for_its_checkpoint_which_others_may_read(finished_run, tmp_path: Path):
+    folder = finished_run[0]
+    model, about = load_model(folder)
+    assert about["run_id"] == "run"
+    for name, value in load_model(folder / CHECKPOINT_FILE)[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    (tmp_path / "plain").write_text("")
+    assert (folder / CHECKPOINT_FILE).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_model_that_is_cut_while_it_is_used_stays_whole(finished_run, tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((finished_run[0] / CHECKPOINT_FILE).read_bytes())
+    tensors, _ = load_tensors(path)
+    os.truncate(path, 100)
+    assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())
+
+
+def test_a_folder_whose_name_no_table_can_hold_is_refused_before_training(data: FaceData, tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"run-\xff")
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        train_run(CONFIG, data, folder)
+    assert not folder.exists()
+
+
+def test_the_config_is_checked_again_once_the_folder_is_held(data: FaceData, tmp_path: Path, monkeypatch):
+    folder, held = tmp_path / "run", run_module.run_lock
+
+    def another_was_faster(output_dir: Path):
+        train_run(replace(CONFIG, num_epochs=1, seed=9), data, output_dir)
+        return held(output_dir)
+
+    def hold_once(output_dir: Path):
+        monkeypatch.setattr(run_module, "run_lock", held)
+        return another_was_faster(output_dir)
+
+    monkeypatch.setattr(run_module, "run_lock", hold_once)
+    with pytest.raises(InputError, match="holds a run with another seed"):
+        train_run(replace(CONFIG, num_epochs=1), data, folder)
+    assert read_json(folder / CONFIG_FILE)["config"]["seed"] == 9
+
+
+def test_a_run_in_the_working_folder_has_the_name_of_that_folder(data: FaceData, tmp_path: Path, monkeypatch):
+    (tmp_path / "named").mkdir()
+    monkeypatch.chdir(tmp_path / "named")
+    table = train_run(replace(CONFIG, num_epochs=0.2), data, Path())
+    assert read_json(Path(CONFIG_FILE))["run_id"] == "named" and set(table["run_id"]) == {"named"}

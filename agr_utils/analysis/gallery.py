@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import joblib
 
 from agr_utils.analysis.results import check_results
-from agr_utils.runtime import atomic_path
+from agr_utils.files import atomic_path
 
 if TYPE_CHECKING:
     from agr_utils.analysis.figures import Register

@@ -13,8 +13,9 @@ from agr_utils.analysis.map_measures import cascade, compare_layers, mean_maps, 
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
+from agr_utils.files import list_visible, read_json, read_table, replace_folder, write_json, write_table
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import current_commit, list_visible, read_json, replace_folder, write_json
+from agr_utils.runtime import current_commit
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.files import CHECKPOINT_FILE, MAPS_FOLDER
 
@@ -155,7 +156,7 @@ def write_report(report: MapReport, folder: Path) -> None:
         for name, table in report.tables.items():
             floats = table.select_dtypes("float").columns
             small = table.astype(dict.fromkeys(floats, "float32"))
-            small.to_parquet(partial / f"{name}.parquet", index=False, compression="zstd")
+            write_table(small, partial / f"{name}.parquet")
         if report.mean_face is not None:
             Image.fromarray(report.mean_face).save(partial / MEAN_FACE_FILE)
 
@@ -170,7 +171,8 @@ def read_report(folder: Path) -> MapReport:
     if not folder.exists():
         raise InputError(f"{folder}: no maps. Make them with: agr explain {folder.parent}")
     try:
-        tables = {path.stem: pd.read_parquet(path) for path in list_visible(folder, "*.parquet")}
+        paths = list_visible(folder, "*.parquet")
+        tables = {path.stem: read_table(path, (), "a table of maps", "agr explain") for path in paths}
         face = np.asarray(Image.open(folder / MEAN_FACE_FILE)) if (folder / MEAN_FACE_FILE).exists() else None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: damaged ({error}). Make it again with: agr explain") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path
+from agr_utils.files import atomic_path
 
 
 def table_line(cells: list[str]) -> str:

@@ -13,10 +13,11 @@ import pandas as pd
 from agr_utils.data.splits import groups_of, read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
+from agr_utils.files import list_visible, read_json, read_table, replace_folder
 from agr_utils.models.backbones import BACKBONES, get_backbone
-from agr_utils.runtime import list_visible, read_json, replace_folder, repository_root
+from agr_utils.runtime import repository_root
 from agr_utils.tasks import TASKS
-from agr_utils.training.config import TrainConfig
+from agr_utils.training.config import TrainConfig, recorded_config
 from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
 from agr_utils.training.predictions import read_predictions
 
@@ -116,7 +117,10 @@ def read_run(folder: Path) -> Run:
 
 @lru_cache(maxsize=128)  # a page of tables asks for the same runs again and again; the times tell when one is new
 def _read_once(config: Path, history: Path, predictions: Path, times: tuple[int, ...]) -> Run:
-    return Run(config.parent.name, read_json(config), pd.read_csv(history), read_predictions(predictions))
+    about = read_json(config)
+    recorded_config(about, config)
+    epochs = read_table(history, ("epoch",), "a history", "agr train")
+    return Run(config.resolve().parent.name, about, epochs, read_predictions(predictions))
 
 
 def read_folder(folder: Path) -> list[Run]:
@@ -192,7 +196,8 @@ def describe_machine(table: pd.DataFrame) -> str:
 
 def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
-    return {path.stem: pd.read_csv(path) for path in list_visible(results_dir / "bench", "*.csv")}
+    paths = list_visible(results_dir / "bench", "*.csv")
+    return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
 
 
 def read_labels_from_split() -> pd.DataFrame:

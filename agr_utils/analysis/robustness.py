@@ -15,8 +15,9 @@ from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.splits import groups_of, stable_numbers
 from agr_utils.errors import InputError
+from agr_utils.files import read_table, write_table
 from agr_utils.models.multitask import MultiTaskNet
-from agr_utils.runtime import atomic_path, current_commit, read_table
+from agr_utils.runtime import current_commit
 from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import load_pixels, split_batches
 from agr_utils.training.files import SWEEP_FILE
@@ -106,8 +107,7 @@ def write_sweep(table: pd.DataFrame, path: Path) -> None:
         small[column] = small[column].astype("boolean")
     if "age_signed" in small:
         small["age_signed"] = small["age_signed"].round(1).astype("float32")
-    with atomic_path(path) as partial:
-        small.to_parquet(partial, index=False, compression="zstd")
+    write_table(small, path)
 
 
 def read_sweep(path: Path) -> pd.DataFrame:

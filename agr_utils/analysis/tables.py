@@ -18,6 +18,7 @@ from agr_utils.analysis.tables_claims import NOT_YET
 from agr_utils.analysis.tables_evidence import evidence_tables
 from agr_utils.analysis.tables_maps import map_tables, trust_table
 from agr_utils.analysis.tables_robustness import robustness_tables
+from agr_utils.errors import InputError
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import get_scheme
 
@@ -154,8 +155,10 @@ def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
         table: as it was measured; None where it was not.
         columns: those shown, and their titles.
     """
-    if table is None:
+    if table is None or table.empty:
         return "Not measured yet: `agr bench`"
+    if missing := [name for name in (*columns, "cpu", "cores", "threads", "torch") if name not in table]:
+        raise InputError(f"results/bench: a table of agr bench has no {' or '.join(missing)}. Measure it again")
     lines = header_lines(list(columns.values()))
     for row in table[list(columns)].itertuples(index=False):
         lines.append(table_line([_format_cell(value) for value in row]))

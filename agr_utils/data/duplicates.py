@@ -21,7 +21,7 @@ from agr_utils.data.images import use_image
 from agr_utils.data.pixels import fingerprint
 from agr_utils.data.sources import list_images, map_images
 from agr_utils.errors import InputError
-from agr_utils.runtime import read_json, write_json
+from agr_utils.files import read_json, write_json
 
 MAX_DISTANCE = 8  # bits of 64; beyond it hardly a candidate is confirmed (notebook 01 shows the counts)
 MIN_CORRELATION = 0.95

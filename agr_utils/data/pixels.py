@@ -1,7 +1,9 @@
 """The pixel cache: every image decoded once into one uint8 array on disk, which training maps and slices."""
 
 import hashlib
+import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from tqdm import tqdm
 
 from agr_utils.data.images import decode_square
 from agr_utils.data.sources import list_images, map_images
-from agr_utils.errors import InputError
-from agr_utils.runtime import read_json, replace_folder, write_json
+from agr_utils.errors import DamagedError, InputError
+from agr_utils.files import clear_leftovers, read_json, replace_folder, write_json
 
 FORMAT = 2  # raise it when the layout or the decoding changes: older caches are then made again
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"
@@ -54,6 +56,7 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
     position = {path: index for index, path in enumerate(paths)}
     decoded = np.zeros(len(paths), dtype=bool)
     errors = []
+    clear_leftovers(folder.parent)
     with replace_folder(folder, (PIXELS_FILE, ABOUT_FILE)) as partial:
         if _is_whole(folder):  # another process was faster
             return
@@ -71,9 +74,29 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
         del pixels  # closes it: Windows renames no folder that holds an open file
         if not decoded.any():
             raise InputError(f"{source}: none of its {len(paths)} images can be read. See: agr data audit {source}")
-        about = {"format": FORMAT, "bytes": (partial / PIXELS_FILE).stat().st_size}
-        about |= {"paths": paths, "decoded": decoded.tolist(), "errors": errors}
-        write_json(partial / ABOUT_FILE, about)
+        write_about(partial, paths, decoded.tolist(), errors)
+
+
+def write_about(folder: Path, paths: list[str], decoded: list[bool], errors: list[str]) -> None:
+    """Write ``cache.json`` beside finished pixels: the names in their order, and a checksum of both.
+
+    Args:
+        folder: of the cache.
+        paths: of the N images.
+        decoded: N, False where the image could not be read.
+        errors: the messages about those.
+    """
+    about = {"format": FORMAT, "paths": paths, "decoded": decoded, "errors": errors}
+    write_json(folder / ABOUT_FILE, about | {"checksum": _checksum(folder, about)})
+
+
+def _checksum(folder: Path, about: dict) -> int:
+    """CRC-32 of the names and all pixels: 2 GB a second, read without keeping them in memory."""
+    checksum = zlib.crc32(json.dumps(about).encode())
+    with (folder / PIXELS_FILE).open("rb") as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _is_whole(folder: Path) -> bool:
@@ -101,19 +124,15 @@ def open_cache(folder: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[st
         about those.
 
     Raises:
-        InputError: if the folder is no whole cache.
+        InputError: if the folder is no whole cache, or not what was written there.
     """
-    file = Path(folder) / PIXELS_FILE
-    not_whole = InputError(f"{folder}: not a whole pixel cache of this version. Delete the folder; it is made again")
+    folder = Path(folder)
     try:
-        about = read_json(Path(folder) / ABOUT_FILE)
-    except InputError:
-        raise not_whole from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise not_whole
-    if not file.exists() or file.stat().st_size != about.get("bytes"):
-        raise not_whole
-    pixels = np.load(file, mmap_mode="r")
-    if pixels.shape[0] != len(about["paths"]):
-        raise InputError(f"{folder}: {pixels.shape[0]} images but {len(about['paths'])} names. Delete the folder")
-    return pixels, about["paths"], np.array(about["decoded"]), about["errors"]
+        about = read_json(folder / ABOUT_FILE)
+        checksum = about.pop("checksum")
+        if about["format"] == FORMAT and checksum == _checksum(folder, about):
+            pixels = np.load(folder / PIXELS_FILE, mmap_mode="r")
+            return pixels, about["paths"], np.array(about["decoded"]), about["errors"]
+    except (InputError, OSError, KeyError, ValueError):  # missing or torn, a name that is missing, no array
+        pass
+    raise DamagedError(f"{folder}: not a whole pixel cache of this version. Delete the folder; it is made again")

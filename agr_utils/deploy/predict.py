@@ -14,10 +14,10 @@ import torch
 from agr_utils.data.images import SUFFIXES, is_image, resize_square, use_image
 from agr_utils.deploy.detect import crop_face
 from agr_utils.errors import InputError
+from agr_utils.files import read_json, write_json
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age
-from agr_utils.runtime import read_json, write_json
 from agr_utils.tasks import TASKS
-from agr_utils.training.checkpoints import load_tensors, save_tensors
+from agr_utils.training.checkpoints import halve, load_tensors, save_tensors
 from agr_utils.training.predictions import COVERAGE, predict_probabilities
 from agr_utils.training.run import load_model
 
@@ -142,7 +142,6 @@ def predict_pixels(
 def save_shipped_model(checkpoint: Path) -> None:
     """Publish a run's checkpoint as the shipped model: half precision, with its hash and origin beside it."""
     tensors, about = load_tensors(checkpoint)
-    half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    save_tensors(SHIPPED_MODEL, half, about)
+    save_tensors(SHIPPED_MODEL, halve(tensors), about)
     digest = hashlib.sha256(SHIPPED_MODEL.read_bytes()).hexdigest()
     write_json(SHIPPED_ABOUT, {"sha256": digest, "bytes": SHIPPED_MODEL.stat().st_size} | about)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from agr_utils.analysis.benchmark_inside import bench_inside
 from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path, describe_hardware
+from agr_utils.files import atomic_path
+from agr_utils.runtime import describe_hardware
 from agr_utils.training.benchmark_pipelines import FaceFolder, bench_pipelines, open_faces
 from agr_utils.training.benchmark_processes import bench_memory, bench_startup
 from agr_utils.training.benchmark_runs import bench_budget, bench_processes

@@ -13,27 +13,27 @@ runs: [{backbone: custom_cnn, num_epochs: 30}]   # further runs
 
 import contextlib
 import itertools
+import math
 import re
-from collections.abc import Collection
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_type_hints
 
 import yaml
 
 from agr_utils.data.faces import SPLITS
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import DamagedError, InputError
+from agr_utils.files import read_bytes
 from agr_utils.tasks import TASKS, check_task
-from agr_utils.training.config import TrainConfig
+from agr_utils.training.config import RANGES, TrainConfig, check_kind, check_known, flatten
 from agr_utils.training.run import check_run_folder
 
-DEFAULTS, TYPES = TrainConfig().to_dict(), get_type_hints(TrainConfig)
+MAX_VALUES, MAX_RUNS, MAX_THREADS, MAX_NAME = 100_000, 10_000, 1_024, 200  # checked before anything is expanded
 # Kinds of the values of a study's own keys.
 KEYS = {
     "output_dir": str, "splits": list, "threads": int, "source": str, "skip_unreadable": bool,
     "label": str, "settings": dict, "grid": dict | list, "runs": list,
 }  # fmt: skip
-KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def read_study(path: Path) -> Study:
     """
     content = _read_yaml(path)
     try:
-        _check_keys(content, KEYS)
+        check_known(content, KEYS)
         for key, value in content.items():
-            _check_kind(key, value, KEYS[key])
+            check_kind(key, value, KEYS[key])
         options = RunOptions(
             splits=_read_splits(content.get("splits", ["validation", "test"])),
             source=Path(content["source"]).expanduser().resolve() if "source" in content else None,
@@ -89,13 +89,14 @@ def read_study(path: Path) -> Study:
             threads=content.get("threads"),
             command=f"agr study {Path(path).name}",
         )
-        if options.threads is not None and options.threads < 1:
-            raise InputError(f"threads is {options.threads}; it must be at least 1")
+        if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
+            raise InputError(f"threads is {options.threads}; it must be from 1 to {MAX_THREADS}")
         runs = name_runs([read_config(settings) for settings in expand(content)], content.get("label", ""))
         output_dir = Path(content.get("output_dir", "runs")).expanduser().resolve()
         for run_id, config in runs.items():
             config.refuse_unused()
-            check_run_folder(config, output_dir / run_id)
+            with contextlib.suppress(DamagedError):  # that run will fail and say why; the others train
+                check_run_folder(config, output_dir / run_id)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Study(output_dir, runs, options)
@@ -103,26 +104,31 @@ def read_study(path: Path) -> Study:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = read_bytes(path).decode()
+        tree = yaml.compose(text, yaml.SafeLoader)
+        if len(text) > 10 * MAX_VALUES or tree is None or _count_values(tree, {}) > MAX_VALUES:
+            raise InputError(f"{path}: empty, or too large for a grid. See docs/grids/example.yaml for one")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). See docs/grids/example.yaml for a grid") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of YAML, UTF-8, a date, a number; lists in lists
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a grid of runs. See docs/grids/example.yaml for one")
     return content
 
 
-def _check_keys(given: Collection[str], known: Collection[str], where: str = "") -> None:
-    for key in given:
-        if key not in known:
-            raise InputError(f"unknown key '{where}{key}'. {name_hint(str(key), known)}")
-
-
-def _check_kind(key: str, value: object, kind: type) -> None:
-    is_number_for_bool = isinstance(value, bool) and kind in (int, float)
-    if not isinstance(value, int | float if kind is float else kind) or is_number_for_bool:
-        raise InputError(f"{key} is {value!r}; it must be {KIND_NAMES.get(kind, 'keys with values')}")
+def _count_values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Values below a YAML node with each alias written out, counted without writing any out."""
+    if node not in known:
+        known[node] = MAX_VALUES + 1  # of an alias to what it stands in
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            parts = itertools.chain.from_iterable(parts)
+        known[node] = 1 + sum(_count_values(part, known) for part in parts)
+    return known[node]
 
 
 def _read_splits(names: list) -> tuple[str, ...]:
@@ -137,60 +143,47 @@ def _read_splits(names: list) -> tuple[str, ...]:
 def expand(content: dict) -> list[dict]:
     """Settings of each run: every combination of a grid's values, and the further runs, over the common settings."""
     settings, grids, runs = content.get("settings", {}), content.get("grid", []), content.get("runs", [])
-    chosen = []
-    for grid in [grids] if isinstance(grids, dict) else grids:
-        _check_kind("a grid", grid, dict)
+    grids = [grids] if isinstance(grids, dict) else grids
+    for grid in grids:
+        check_kind("a grid", grid, dict)
         for key, values in grid.items():
             if not isinstance(values, list) or not values:
-                raise InputError(f"grid: {key} is {values!r}; write a list of values, as [{values}]")
+                raise InputError(f"grid: {key} is {reprlib.repr(values)}; write a list of values, in [ ]")
             if key in settings:
                 raise InputError(f"'{key}' stands under settings and under grid. Delete one of them")
-        chosen += [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for run in runs:
-        _check_kind("a run under runs", run, dict)
+        check_kind("a run under runs", run, dict)
+    number = len(runs) + sum(math.prod(map(len, grid.values())) for grid in grids)
+    if number > MAX_RUNS:
+        raise InputError(f"{number:,} runs are asked for; a study has at most {MAX_RUNS:,}. Split it up")
+    chosen = [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
     return [settings | own for own in [*chosen, *runs] or [{}]]
 
 
 def read_config(settings: dict) -> TrainConfig:
     """The config of a run, from settings as they stand in the file."""
-    _check_keys(settings, DEFAULTS)
     return TrainConfig.from_dict({key: _read_setting(key, value) for key, value in settings.items()})
 
 
 def _read_setting(key: str, value: object) -> object:
-    """A value in the terms of ``TrainConfig.from_dict``."""
-    default, kind = DEFAULTS[key], TYPES[key]
+    """A value in the terms of ``TrainConfig.from_dict``: tasks may be one or all; YAML takes 1e-3 for text."""
     if key == "tasks":
         return _read_tasks(value)
-    if key == "pretrained" and value not in (True, False, "if-available"):
-        raise InputError(f"pretrained is {value!r}. Choose one of: false, true, if-available")
-    if isinstance(default, dict):  # augmentation, synthetic, task_weights: what is not given keeps its default
-        _check_kind(key, value, dict)
-        _check_keys(value, default, f"{key}.")
-        return default | {name: _read_number(f"{key}.{name}", number) for name, number in value.items()}
-    if kind is float:
-        return _read_number(key, value)
-    if kind == int | None and value is None:
-        return None
-    if key != "pretrained":
-        _check_kind(key, value, str if kind is str else int)
-    return value
-
-
-def _read_number(key: str, value: object) -> float:
-    if isinstance(value, str):
+    if isinstance(value, dict):
+        return {name: _read_setting(f"{key}.{name}", number) for name, number in value.items()}
+    if isinstance(value, str) and (key in RANGES or "." in key):
         with contextlib.suppress(ValueError):
-            value = float(value)  # YAML takes 1e-3 for text
-    _check_kind(key, value, float)
+            return float(value)
     return value
 
 
 def _read_tasks(value: object) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
-    _check_kind("tasks", names, list)
+    check_kind("tasks", names, list)
     if "all" in names:
         return TASKS
     for name in names:
+        check_kind("a task", name, str)
         check_task(name)
     if not names:
         raise InputError("tasks is empty. Name at least one, or all")
@@ -206,16 +199,20 @@ def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainCon
         InputError: if two are the same run.
     """
     names = [_short_name(config) for config in configs]
-    settings = [_flatten(config.to_dict()) for config in configs]
+    settings = [flatten(config.to_dict()) for config in configs]
+    namesakes: dict[str, list[dict]] = {}
+    for name, own in zip(names, settings, strict=True):
+        namesakes.setdefault(name, []).append(own)
+    telling = {name: [key for key in same[0] if any(other[key] != same[0][key] for other in same)]
+               for name, same in namesakes.items()}  # fmt: skip
     runs: dict[str, TrainConfig] = {}
     for name, own, config in zip(names, settings, configs, strict=True):
-        namesakes = [other for other, its_name in zip(settings, names, strict=True) if its_name == name]
-        telling = [key for key in own if any(other[key] != own[key] for other in namesakes)]
-        parts = [name, *(f"{key.split('.')[-1]}_{own[key]}" for key in telling), *([label] if label else [])]
-        run_id = "-".join(parts)
-        run_id = re.sub(r"[^\w.+-]+", "_", run_id)  # it is the name of a folder
+        parts = [name, *(f"{key.split('.')[-1]}_{own[key]}" for key in telling[name]), *([label] if label else [])]
+        run_id = re.sub(r"[^\w.+-]+", "_", "-".join(parts))  # it is the name of a folder
         if run_id in runs:
             raise InputError(f"the run {run_id} is asked for twice. Delete one, or let a setting tell them apart")
+        if len(run_id.encode()) > MAX_NAME:
+            raise InputError(f"the run {run_id[:80]}… has too long a name for a folder. Shorten the label")
         runs[run_id] = config
     return runs
 
@@ -223,12 +220,3 @@ def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainCon
 def _short_name(config: TrainConfig) -> str:
     tasks = [] if config.tasks == TASKS else ["+".join(config.tasks)]
     return "-".join([config.data, config.backbone, *tasks, f"{config.image_size}px", f"s{config.seed}"])
-
-
-def _flatten(settings: dict) -> dict:
-    """Settings with those of ``augmentation``, ``synthetic`` and ``task_weights`` among them."""
-    flat = {key: value for key, value in settings.items() if not isinstance(value, dict)}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": entry for name, entry in value.items()}
-    return flat

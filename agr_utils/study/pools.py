@@ -1,8 +1,10 @@
 """Who does the runs of a study: processes of this machine, or the workers of a Dask cluster; joblib hands them out."""
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import joblib
 
@@ -37,6 +39,17 @@ def local_pool(jobs: int, threads: int) -> Iterator[Work]:
     yield work
 
 
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError where no Dask scheduler can be: with another server Dask would wait for minutes."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname or not parts.port:
+        raise ValueError("write it as tcp://host:8786, or with tls://")
+    with socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS) as connection:
+        # Over tcp a scheduler speaks first: the number of frames that follow, 8 bytes.
+        if parts.scheme == "tcp" and int.from_bytes(connection.recv(8), "little") not in range(1, 2**16):
+            raise ValueError("some other server")
+
+
 @contextmanager
 def dask_pool(address: str) -> Iterator[Work]:
     """The workers of a running Dask cluster, those that come later included.
@@ -62,6 +75,7 @@ def dask_pool(address: str) -> Iterator[Work]:
             raise ProcessDied from error
 
     try:
+        _knock(address)
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
+from agr_utils.errors import InputError
+from agr_utils.files import read_table
 from agr_utils.study.grid import Study
 from agr_utils.training.files import ERROR_FILE, HISTORY_FILE, PREDICTIONS_FILE, STATE_FILE
 from agr_utils.training.guards import is_locked
@@ -38,8 +40,11 @@ def status_table(study: Study) -> pd.DataFrame:
 
 
 def _read_history(folder: Path) -> pd.DataFrame:
-    file = folder / HISTORY_FILE
-    return pd.read_csv(file) if file.exists() and file.stat().st_size > 1 else pd.DataFrame()
+    """History of a run; empty where there is none yet, or none that can be read (the run then says so itself)."""
+    try:
+        return read_table(folder / HISTORY_FILE, ("epoch", "seconds"), "a history", "agr study")
+    except InputError:
+        return pd.DataFrame()
 
 
 def run_status(folder: Path, splits: tuple[str, ...]) -> str:

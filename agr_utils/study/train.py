@@ -1,5 +1,6 @@
 """Train the runs of a study: what is finished is skipped, what was begun goes on, and one failure stops nothing."""
 
+import contextlib
 import os
 import platform
 import threading
@@ -7,7 +8,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -18,7 +18,8 @@ from joblib import delayed
 
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path, get_data_dir
+from agr_utils.files import atomic_path
+from agr_utils.runtime import get_data_dir
 from agr_utils.study.grid import RunOptions, Study
 from agr_utils.study.pools import ProcessDied, Work, dask_pool, local_pool
 from agr_utils.study.status import run_status
@@ -94,25 +95,29 @@ def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions)
     Returns:
         Its id, and an empty string or why it failed; that is also written to ``error.txt``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_training, (folder / LOG_FILE).open("a", buffering=1, encoding="utf-8") as log, redirect_stderr(log):
-        log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} on {platform.node()}, process {os.getpid()}\n")
-        (folder / ERROR_FILE).unlink(missing_ok=True)
-        try:
-            if options.threads:
-                torch.set_num_threads(options.threads)
-            train_run(config, load_data_of(config, options), folder, options.command, options.splits)
-        except Exception as error:  # noqa: BLE001 - whatever one run dies of is written down, and the others go on
-            traceback.print_exc(file=log)
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            return run_id, _write_error(folder, reason)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log_file = (folder / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+        with _one_training, log_file as log, contextlib.redirect_stderr(log):
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} on {platform.node()}, process {os.getpid()}\n")
+            try:
+                (folder / ERROR_FILE).unlink(missing_ok=True)
+                if options.threads:
+                    torch.set_num_threads(options.threads)
+                train_run(config, load_data_of(config, options), folder, options.command, options.splits)
+            except BaseException:  # Ctrl-C, too, is written to the log before it goes on its way
+                traceback.print_exc(file=log)
+                raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, in the folder or in training, the other runs go on
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return run_id, _write_error(folder, reason)
     return run_id, ""
 
 
 def _write_error(folder: Path, reason: str) -> str:
     """Write down in one line why a run failed; returns that line."""
     reason = " ".join(reason.split())
-    with atomic_path(folder / ERROR_FILE) as partial:
+    with contextlib.suppress(InputError), atomic_path(folder / ERROR_FILE) as partial:  # it is reported all the same
         partial.write_text(reason + "\n", encoding="utf-8")
     return reason
 

@@ -13,11 +13,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.data.pixels import FORMAT, open_cache
+from agr_utils.data.pixels import open_cache, write_about
 from agr_utils.data.splits import apply_protocol
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
-from agr_utils.runtime import write_json
 from agr_utils.tasks import get_scheme
 from agr_utils.training.batches import epoch_batches, load_pixels
 from agr_utils.training.benchmark_pipelines import BACKBONE, FaceFolder
@@ -112,8 +111,7 @@ def write_random_cache(folder: Path, num_images: int, image_size: int) -> None:
         for start in range(0, num_images, len(block)):
             file.write(block[: num_images - start].tobytes())
     paths = [f"{row % 90}_{row % 2}_{row % 5}_{20170112213500000 + row}.jpg.chip.jpg" for row in range(num_images)]
-    about = {"format": FORMAT, "bytes": (folder / "pixels.npy").stat().st_size}
-    write_json(folder / "cache.json", about | {"paths": paths, "decoded": [True] * num_images, "errors": []})
+    write_about(folder, paths, [True] * num_images, [])
 
 
 def measure_memory(folder: str, image_size: int, batch_size: int) -> dict[str, float | None]:

@@ -6,19 +6,15 @@ import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from agr_utils.errors import InputError
-from agr_utils.runtime import atomic_path
+from agr_utils.errors import DamagedError, InputError
+from agr_utils.files import atomic_path, read_bytes
 from agr_utils.training.files import PREVIOUS_STATE_FILE, STATE_FILE
 
 logger = logging.getLogger(__name__)
-
-
-class DamagedError(InputError):
-    """A file that does not hold what was written."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
@@ -27,18 +23,22 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
     Raises:
         InputError: if the disk is full; what was there before is kept.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    checksums = {name: _checksum(tensor) for name, tensor in contiguous.items()}
-    metadata = {"about": json.dumps(about), "checksums": json.dumps(checksums)}
     with atomic_path(path) as partial:
-        try:
-            save_file(contiguous, partial, metadata=metadata)
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(str(error)) from error
+        partial.write_bytes(_pack(tensors, about))
+
+
+def _pack(tensors: dict[str, Tensor], about: dict) -> bytes:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "about": json.dumps(about),
+        "checksums": json.dumps({name: _checksum(tensor) for name, tensor in contiguous.items()}),
+    }
+    metadata["header"] = str(_header_checksum(contiguous, metadata["about"]))
+    return save(contiguous, metadata)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what ``save_tensors`` wrote.
+    """Read what ``save_tensors`` wrote, into memory: who cuts the file later changes nothing.
 
     Raises:
         InputError: if the file is missing, torn, no safetensors file, or does not hold what was written.
@@ -47,19 +47,25 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint. Train a model first: agr train --help")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        content = read_bytes(path)
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")  # of the header, which load has checked
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         about, checksums = (json.loads(metadata.get(key, "{}")) for key in ("about", "checksums"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read now ({error.strerror or error}). See to the disk and try again"
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:  # the last: torch's own reader
-        raise DamagedError(f"{path}: damaged or no checkpoint ({error}). Delete it and train again") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "too large for this machine's memory"
+        raise InputError(f"{path}: cannot be read now ({reason}). See to the disk and try again") from error
+    except (SafetensorError, ValueError, RecursionError, RuntimeError) as error:  # of the header, its JSON, of torch
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{path}: damaged or no checkpoint ({reason}). Delete it and train again") from error
+    if not isinstance(about, dict) or not isinstance(checksums, dict) or checksums.keys() != tensors.keys():
+        raise DamagedError(f"{path}: damaged or not a checkpoint of this project (its tensors lack their checksums)")
     for name, checksum in checksums.items():
-        if name not in tensors or _checksum(tensors[name]) != checksum:
+        if _checksum(tensors[name]) != checksum:
             raise DamagedError(f"{path}: damaged (the checksum of {name} is wrong). Delete it and train again")
+    # Older files have no such checksum.
+    if metadata.get("header") not in (None, str(_header_checksum(tensors, metadata.get("about", "")))):
+        raise DamagedError(f"{path}: damaged (the checksum of its header is wrong). Delete it and train again")
     return tensors, about
 
 
@@ -67,14 +73,48 @@ def _checksum(tensor: Tensor) -> int:
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
+def _header_checksum(tensors: dict[str, Tensor], about: str) -> int:
+    """Of the description, and of each tensor's name, kind and shape."""
+    layout = sorted((name, str(tensor.dtype), list(tensor.shape)) for name, tensor in tensors.items())
+    return zlib.crc32(json.dumps([about, layout]).encode())
+
+
+def check_finite(tensors: dict[str, Tensor], where: object) -> None:
+    """Refuse weights that are no numbers.
+
+    Args:
+        tensors: by name.
+        where: they are, for the message.
+
+    Raises:
+        InputError: naming the first tensor that holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{where}: NaN or infinity in the tensor {name}. Train again with a lower --learning-rate")
+
+
+def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Floats in half precision, but for tensors with a number too large for it: those stay as they are.
+
+    Raises:
+        InputError: see ``check_finite``.
+    """
+    check_finite(tensors, "the checkpoint")
+    halved = {}
+    for name, tensor in tensors.items():
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        halved[name] = half if torch.isfinite(half).all() else tensor
+    return halved
+
+
 def save_state(folder: Path, tensors: dict[str, Tensor], about: dict) -> None:
     """Write the state of a run, keeping the one before; there is a whole one at any moment."""
     state = Path(folder) / STATE_FILE
-    written = state.with_name("state.new.safetensors")
-    save_tensors(written, tensors, about)
-    if state.exists():
-        state.replace(state.with_name(PREVIOUS_STATE_FILE))
-    written.replace(state)
+    with atomic_path(state) as partial:
+        partial.write_bytes(_pack(tensors, about))
+        if state.exists():
+            state.replace(state.with_name(PREVIOUS_STATE_FILE))
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:

@@ -1,11 +1,18 @@
 """Everything that decides how a run comes out, in one record that is written beside its results."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+import reprlib
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import get_type_hints
+
+import pandas as pd
 
 from agr_utils.data.augment import Augmentation
 from agr_utils.data.synthetic import SyntheticSettings
-from agr_utils.errors import InputError
+from agr_utils.errors import DamagedError, InputError, name_hint
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.runtime import Profile
@@ -78,32 +85,26 @@ class TrainConfig:
     synthetic: SyntheticSettings = SyntheticSettings()
 
     def __post_init__(self):
+        for name, kind in get_type_hints(TrainConfig).items():
+            check_kind(name, getattr(self, name), kind)
+        object.__setattr__(self, "tasks", tuple(self.tasks))
         get_scheme(self.data)
         get_backbone(self.backbone)
         get_age_head(self.age_head)
-        for task in self.tasks:
+        for task in (*self.tasks, *self.task_weights):
             check_task(task)
-        for name, lowest in {"batch_size": 2, "image_size": 32, "seed": 0}.items():
-            if getattr(self, name) < lowest:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {lowest}")
-        for name in ("learning_rate", "num_epochs"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be a number above 0")
-        for name in ("dropout", "drop_rate", "ema_decay", "weight_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if self.num_images is not None and self.num_images < 10:
-            raise InputError(f"num_images is {self.num_images}; it must be at least 10")
-        if self.early_size is not None and not 32 <= self.early_size < self.image_size:
-            raise InputError(f"early_size is {self.early_size}; it must be from 32 to below {self.image_size} pixels")
-        if not 0 < self.early_share < 1:
-            raise InputError(f"early_share is {self.early_share}; it must lie between 0 and 1")
-        if self.balancing not in BALANCINGS:
-            raise InputError(f"unknown balancing '{self.balancing}'. Choose one of: {', '.join(BALANCINGS)}")
-        if self.conflict_steps is not None and (self.conflict_steps < 1 or len(self.tasks) < 2):
-            raise InputError("conflict_steps is measured every so many steps, at least 1, between at least two tasks")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise InputError(f"unknown precision '{self.precision}'. Choose one of: auto, fp32, bf16, fp16")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - set(self.task_weights):
+            raise InputError(f"tasks is {list(self.tasks)}. Name at least one, each once and with a weight")
+        for name, value in flatten(self.to_dict()).items():
+            _check_range(name, value)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                listed = ", ".join(str(choice).lower() for choice in choices)
+                raise InputError(f"unknown {name} '{getattr(self, name)}'. Choose one of: {listed}")
+        if self.early_size is not None and self.early_size >= self.image_size:
+            raise InputError(f"early_size is {self.early_size}; it must be below {self.image_size} pixels")
+        if self.conflict_steps is not None and len(self.tasks) < 2:
+            raise InputError("conflict_steps measures between the gradients of at least two tasks. Train several")
 
     @classmethod
     def from_profile(cls, profile: Profile, **settings) -> "TrainConfig":
@@ -152,15 +153,109 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, content: dict) -> "TrainConfig":
-        """From what ``to_dict`` gave; unknown keys are an InputError, absent ones take their defaults."""
-        unknown = set(content) - {item.name for item in fields(cls)}
-        if unknown:
-            raise InputError(f"unknown setting: {', '.join(sorted(unknown))}. See TrainConfig for the known ones")
-        content = dict(content)
-        if "augmentation" in content:
-            content["augmentation"] = Augmentation(**content["augmentation"])
-        if "synthetic" in content:
-            content["synthetic"] = SyntheticSettings(**content["synthetic"])
-        if "tasks" in content:
-            content["tasks"] = tuple(content["tasks"])
-        return cls(**content)
+        """From what ``to_dict`` gave, or part of it: what is absent, in nested settings too, takes its default.
+
+        Raises:
+            InputError: naming a setting that is unknown, of another kind or out of its range.
+        """
+        defaults, settings = cls().to_dict(), {}
+        check_kind("config", content, dict)
+        check_known(content, defaults)
+        for name, value in content.items():
+            settings[name] = value
+            if isinstance(defaults[name], dict):
+                check_kind(name, value, dict)
+                check_known(value, defaults[name], f"{name}.")
+                for key, number in value.items():
+                    check_kind(f"{name}.{key}", number, float)
+                settings[name] = _NESTED.get(name, dict)(**(defaults[name] | value))
+        return cls(**settings)
+
+
+def recorded_config(about: dict, path: Path) -> TrainConfig:
+    """The config in what was written down about a run.
+
+    Raises:
+        DamagedError: naming the file, if there is none or it cannot be.
+    """
+    if "config" not in about:
+        raise DamagedError(f"{path}: not a checkpoint of this project (no config). Make one with: agr train")
+    try:
+        return TrainConfig.from_dict(about["config"])
+    except InputError as error:
+        raise DamagedError(f"{path}: not of a run of this version ({error})") from error
+
+
+_NESTED = {"augmentation": Augmentation, "synthetic": SyntheticSettings}
+CHOICES = {
+    "balancing": BALANCINGS,
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "pretrained": (False, True, "if-available"),
+}
+# Where each setting that is a number must lie. Upper limits are far above what makes sense, and below what takes down
+# the machine.
+_SHARE, _BELOW_ONE, _SEED = pd.Interval(0, 1, "both"), pd.Interval(0, 1, "left"), pd.Interval(0, 2**32 - 1, "both")
+RANGES = {
+    "seed": _SEED,
+    "data_seed": _SEED,
+    "image_size": pd.Interval(32, 1024, "both"),
+    "early_size": pd.Interval(32, 1024, "both"),
+    "early_share": pd.Interval(0, 1, "neither"),
+    "num_epochs": pd.Interval(0, 1_000_000, "right"),
+    "batch_size": pd.Interval(2, 1_000_000, "both"),
+    "num_images": pd.Interval(10, 10_000_000, "both"),
+    "conflict_steps": pd.Interval(1, 1_000_000_000, "both"),
+    "learning_rate": pd.Interval(0, math.inf, "neither"),
+    "weight_decay": _BELOW_ONE,
+    "warmup_epochs": pd.Interval(0, 1_000_000, "both"),
+    "ema_decay": _BELOW_ONE,
+    "dropout": _BELOW_ONE,
+    "drop_rate": _BELOW_ONE,
+    "task_weights": pd.Interval(0, 1_000_000, "both"),
+    "synthetic": _SHARE,
+    "augmentation": _SHARE,
+    "augmentation.rotation": pd.Interval(0, 180, "both"),
+    "augmentation.scale": _BELOW_ONE,
+}
+# Python's types for an annotation that is none itself; the choices of Pretrained are checked apart.
+_TYPES = {
+    float: (int, float), int | None: (int, NoneType), tuple[str, ...]: (tuple, list), dict[str, float]: (dict,),
+    Pretrained: (object,),
+}  # fmt: skip
+_KIND_NAMES = {
+    str: "text", int: "a whole number", int | None: "a whole number or nothing", float: "a number",
+    bool: "true or false", list: "a list", tuple[str, ...]: "a list",
+}  # fmt: skip
+
+
+def flatten(settings: dict) -> dict:
+    """Settings with the nested ones among them, as ``synthetic.noise``."""
+    flat = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": entry for name, entry in value.items()}
+    return flat
+
+
+def _check_range(name: str, value: object) -> None:
+    """Refuse a number outside its range, NaN among them."""
+    limits = RANGES.get(name, RANGES.get(name.split(".")[0]))
+    if limits is None or value is None:
+        return
+    check_kind(name, value, float)
+    if value not in limits:
+        raise InputError(f"{name} is {value}; it must lie in {limits} (at a round bracket, without that end)")
+
+
+def check_known(given: Collection[str], known: Collection[str], where: str = "") -> None:
+    """Refuse a key that is not among the known ones."""
+    for key in given:
+        if key not in known:
+            raise InputError(f"unknown key {reprlib.repr(f'{where}{key}')}. {name_hint(str(key)[:100], known)}")
+
+
+def check_kind(name: str, value: object, kind: object) -> None:
+    """Refuse a value that is not of the kind of its annotation; true and false are no numbers."""
+    types = _TYPES.get(kind, kind)
+    if not isinstance(value, types) or (isinstance(value, bool) and kind in (int, int | None, float)):
+        raise InputError(f"{name} is {reprlib.repr(value)}; it must be {_KIND_NAMES.get(kind, 'keys with values')}")

@@ -14,6 +14,11 @@ from agr_utils.errors import InputError
 from agr_utils.runtime import get_processes
 from agr_utils.training.files import LOCK_FILE
 
+# What accelerate does not know: oneDNN, which cannot say it in other words, other devices, the C++ library, Windows.
+OUT_OF_MEMORY = (
+    "could not create a primitive\n", "out of memory", "ALLOC_FAILED", "bad_alloc", "not enough memory"
+)  # fmt: skip
+
 
 def check_processes() -> None:
     """Refuse to be one of several processes that do not know of each other.
@@ -36,14 +41,16 @@ def run_lock(output_dir: Path) -> Iterator[None]:
     Raises:
         InputError: if another training holds the folder.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(output_dir / LOCK_FILE)
     try:
+        output_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1)  # is_locked may hold it for a moment
     except Timeout:
         raise InputError(
             f"{output_dir}: another training is at work there. Wait for it, or choose another --output-dir"
         ) from None
+    except OSError as error:
+        raise InputError(f"{output_dir}: cannot be written ({error.strerror}). Choose another --output-dir") from error
     try:
         yield
     finally:
@@ -52,13 +59,15 @@ def run_lock(output_dir: Path) -> Iterator[None]:
 
 def is_locked(output_dir: Path) -> bool:
     """Whether a training is at work in a run folder."""
-    if not (output_dir / LOCK_FILE).exists():
+    if not (output_dir / LOCK_FILE).is_file():
         return False
     try:
         with FileLock(output_dir / LOCK_FILE).acquire(timeout=0.1, poll_interval=0.02):  # another may be asking, too
             return False
     except Timeout:
         return True
+    except OSError:  # not ours to lock: whoever trains there will be told why
+        return False
 
 
 class StopRequest:
@@ -92,7 +101,8 @@ def explain_out_of_memory(batch_size: int, image_size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+        is_known = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+        if not is_known and not any(text in f"{error}\n" for text in OUT_OF_MEMORY):
             raise
         raise InputError(
             f"out of memory with batches of {batch_size} images of {image_size} px. "

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from agr_utils.data.augment import augment
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
+from agr_utils.files import atomic_path, write_json
 from agr_utils.models.multitask import MultiTaskNet, normalize
-from agr_utils.runtime import atomic_path, keep_freed_memory, seed_everything, write_json
+from agr_utils.runtime import keep_freed_memory, seed_everything
 from agr_utils.training.accelerator import create_accelerator
 from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from agr_utils.analysis.metrics import check_predictions
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
+from agr_utils.files import read_table, write_table
 from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
-from agr_utils.runtime import atomic_path, read_table
 from agr_utils.tasks import NUM_AGES
 from agr_utils.training.batches import load_pixels, split_batches
 
@@ -119,8 +119,7 @@ def conformal_widening(table: pd.DataFrame, coverage: float = COVERAGE) -> float
 
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
     """Write a predictions table as Parquet, atomically."""
-    with atomic_path(path) as partial:
-        table.to_parquet(partial, index=False, compression="zstd")
+    write_table(table, path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -138,8 +137,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def predicted_splits(path: Path) -> tuple[str, ...]:
-    """Splits in a predictions table; none where it is missing or damaged. Nothing else of it is read."""
+    """Splits in a predictions table; none where it is missing or damaged."""
     try:
-        return tuple(pd.read_parquet(path, columns=["split"])["split"].unique())
-    except (OSError, ValueError, KeyError, TypeError):  # missing or unreadable, no Parquet, no or an odd column
+        return tuple(read_predictions(path)["split"].unique())
+    except InputError:
         return ()

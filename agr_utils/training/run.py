@@ -1,6 +1,7 @@
 """A run from start to finish: train, predict, and write down everything that the results depend on."""
 
 import logging
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ import pandas as pd
 import torch
 
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.errors import InputError
+from agr_utils.errors import DamagedError, InputError
+from agr_utils.files import clear_leftovers, read_json, write_json
 from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
-from agr_utils.runtime import current_commit, describe_hardware, get_processes, read_json, write_json
+from agr_utils.runtime import current_commit, describe_hardware, get_processes
 from agr_utils.training.budget import plan_epochs
-from agr_utils.training.checkpoints import load_tensors, save_tensors
-from agr_utils.training.config import TrainConfig
+from agr_utils.training.checkpoints import check_finite, load_tensors, save_tensors
+from agr_utils.training.config import TrainConfig, recorded_config
 from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.loop import Trainer
@@ -64,6 +66,9 @@ def train_run(
     check_run_folder(config, output_dir, minutes)
     process = get_processes()
     with run_lock(output_dir) if process.is_main_process else nullcontext():
+        if process.is_main_process:
+            check_run_folder(config, output_dir, minutes)  # again: another may have begun a run there meanwhile
+            clear_leftovers(output_dir)
         if minutes is not None:
             num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
@@ -96,7 +101,7 @@ def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
     """What is written down about a run before it starts."""
     config = trainer.config
     return {
-        "run_id": trainer.output_dir.name,
+        "run_id": trainer.output_dir.resolve().name,
         "config": config.to_dict(),
         "minutes": minutes,
         "command": command,
@@ -135,7 +140,7 @@ def finish_run(
     about = about | {"age_widening": calibrate(model, data)}
     write_json(output_dir / CONFIG_FILE, about)
     save_model(output_dir / CHECKPOINT_FILE, model, about)
-    parts = [predict_split(model, data, split, output_dir.name, about["age_widening"]) for split in splits]
+    parts = [predict_split(model, data, split, about["run_id"], about["age_widening"]) for split in splits]
     table = pd.concat(parts).reset_index(drop=True)
     write_predictions(table, output_dir / PREDICTIONS_FILE)
     (output_dir / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
@@ -155,13 +160,21 @@ def planned_epochs(output_dir: Path, minutes: float) -> float | None:
 
 
 def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
-    """Refuse a folder that is a file, or that holds a run of another config."""
+    """Refuse a folder that no run can be written to, or that holds a run of another config.
+
+    Raises:
+        InputError: saying which; a DamagedError if what is there is no run at all.
+    """
+    try:
+        output_dir.resolve().name.encode()
+    except UnicodeEncodeError:  # it is the run's id, and a table can hold none but Unicode
+        raise InputError(f"{output_dir}: its name is not valid UTF-8. Choose another --output-dir") from None
     if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
+        raise DamagedError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
     if about := read_record(output_dir):
         # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
-        there = TrainConfig.from_dict(about.get("config", {})).to_dict()
-        different = [key for key, value in config.to_dict().items() if there[key] != value]
+        recorded = recorded_config(about, output_dir / CONFIG_FILE).to_dict()
+        different = [key for key, value in config.to_dict().items() if recorded[key] != value]
         if minutes is not None:
             different = [key for key in different if key != "num_epochs"]
         if about.get("minutes") != minutes:
@@ -186,23 +199,34 @@ def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, 
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
-    """Write the weights with everything needed to build the model again."""
+    """Write the weights with everything needed to build the model again.
+
+    Raises:
+        InputError: if they hold NaN or infinity, or the disk is full.
+    """
+    check_finite(model.state_dict(), path)
     save_tensors(path, model.state_dict(), about)
 
 
 def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     """Build the model of a checkpoint, in evaluation mode.
 
+    Args:
+        path: of the checkpoint, or of the run folder that holds it.
+
     Returns:
         The model (float32) and what was written down about its run.
 
     Raises:
-        InputError: if the file is no checkpoint of this project.
+        InputError: if the file is no whole checkpoint of this project, or its weights are no numbers.
     """
+    path = Path(path) / CHECKPOINT_FILE if Path(path).is_dir() else Path(path)
     tensors, about = load_tensors(path)
-    if "config" not in about:
-        raise InputError(f"{path}: not a checkpoint of this project. Make one with: agr train")
-    config = TrainConfig.from_dict(about["config"])
+    check_finite(tensors, path)
+    config = recorded_config(about, path)
+    widening = about.get("age_widening", 0.0)
+    if not isinstance(widening, int | float) or not math.isfinite(widening):
+        raise DamagedError(f"{path}: its age_widening is {widening!r}, not a number of years. Train again")
     model = MultiTaskNet(config.backbone, config.data, config.tasks, age_head=config.age_head)
     try:
         model.load_state_dict(
