@@ -247,7 +247,7 @@ def test_a_cache_of_a_builder_that_was_killed_is_cleared_by_the_next_one_of_any_
     face_folder, folder, cache_dir, die_within
 ):
     def die_while_decoding() -> None:
-        pixels_module.decode_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        pixels_module.decode_square = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         build_cache(face_folder, SIZE, folder)
 
     assert die_within(die_while_decoding, 0) == -signal.SIGKILL
