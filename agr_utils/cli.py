@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agr_utils.errors import InputError, printable
+from agr_utils.deploy.command import TaskChoice, predict
+from agr_utils.errors import COURSE_NEEDED, InputError, printable
 from agr_utils.tasks import SCHEMES, TASKS
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command()(predict)
 
 DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
 RealDataName = Enum("RealDataName", {name: name for name in SCHEMES if name != "synthetic"}, type=str)
-TaskChoice = Enum("TaskChoice", {name: name for name in (*TASKS, "all")}, type=str)
 Source = Annotated[Path | None, typer.Option(help="Folder or archive of the images. Default: AGR_DATA_DIR.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")]
 Protocol = Annotated[
@@ -243,46 +244,6 @@ def evaluate(
         typer.echo(f"left out: {line}")
 
 
-@app.command()
-def predict(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Image files, folders or globs.")],
-    task: Annotated[
-        list[TaskChoice] | None, typer.Option(help="age, gender, race or all; repeat it. Default: age and gender.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,
-    no_detect: Annotated[
-        bool, typer.Option("--no-detect", help="The images are face crops: take their centre.")
-    ] = False,
-    model: Annotated[Path | None, typer.Option(help="Another checkpoint than the shipped MobileNetV3.")] = None,
-) -> None:
-    """Guess age and gender, and race only if asked, of the largest face of each picture; offline.
-
-    Exit status 1 if an image could not be read; the others are answered all the same.
-
-    Example: agr predict crops/ --json --task age --task gender
-    """
-    from tqdm import tqdm
-
-    from agr_utils.deploy.predict import find_images, load_shipped_model, predict_files
-    from agr_utils.training.run import load_model
-
-    chosen = {item.value for item in task} if task else {"age", "gender"}
-    tasks = TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen)
-    files = find_images(paths)
-    network, about = load_model(model) if model else load_shipped_model()
-    missing = [name for name in tasks if name not in network.tasks]
-    if missing:
-        raise InputError(f"{model}: has no head for {', '.join(missing)}. It answers: {', '.join(network.tasks)}")
-    failed = False
-    show_progress = len(files) > 200 and not sys.stdout.isatty()  # not between lines that somebody reads
-    answers = predict_files(files, network, about, tasks, detect=not no_detect)
-    for answer in tqdm(answers, total=len(files), unit="face", disable=not show_progress):
-        failed |= "error" in answer
-        typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else describe(answer))
-    if failed:
-        raise typer.Exit(1)
-
-
 @app.command("explain")
 def explain_run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
@@ -332,19 +293,40 @@ def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     results_dir: Annotated[Path | None, typer.Option(help="Where results are committed. Default: results/.")] = None,
     ship: Annotated[bool, typer.Option("--ship", help="Also make it the model that agr predict uses.")] = False,
+    source: Source = None,
 ) -> None:
     """Copy what supports a run's numbers (config, history, predictions, maps, robustness) to results/, to be committed.
 
     Example: agr publish runs/utkface-mobilenet_v3-64px-s0 --ship
     """
     from agr_utils.analysis.results import publish_run
-    from agr_utils.deploy.predict import SHIPPED_MODEL, save_shipped_model
-    from agr_utils.training.files import CHECKPOINT_FILE
 
     typer.echo(publish_run(run, results_dir))
     if ship:
-        save_shipped_model(run / CHECKPOINT_FILE)
+        from agr_utils.deploy.export import export_run
+        from agr_utils.deploy.model import SHIPPED_MODEL
+
+        export_run(run, SHIPPED_MODEL, source)
         typer.echo(SHIPPED_MODEL)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    output: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
+    source: Source = None,
+    no_mirror: Annotated[
+        bool, typer.Option("--no-mirror", help="Do not average over mirror images: twice as fast.")
+    ] = False,
+) -> None:
+    """Calibrate a run on its validation faces and write it as one ONNX file that agr predict --model runs.
+
+    Example: agr export runs/first --output first.onnx
+    """
+    from agr_utils.deploy.export import export_run
+
+    model = export_run(run, output, source, mirror=not no_mirror)
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px, SHA-256 {model.sha256}")
 
 
 @app.command()
@@ -468,20 +450,6 @@ def parse_pretrained(text: str) -> bool | str:
     return choices[text]
 
 
-def describe(answer: dict) -> str:
-    """One readable line of an answer."""
-    if "error" in answer:
-        return f"{answer['path']}: error: {answer['error']}"
-    parts = []
-    if "age" in answer:
-        parts.append("age {:.0f} ({:.0f} to {:.0f})".format(answer["age"], *answer["age_interval"]))
-    if "gender" in answer:
-        parts.append(f"{answer['gender']} ({answer['gender_probability']:.0%})")
-    if "race" in answer:
-        parts.append(f"{answer['race']} ({max(answer['race_probabilities'].values()):.0%})")
-    return f"{answer['path']}: {', '.join(parts)}"
-
-
 def echo_summary(split: str, summary) -> None:
     """Print metrics with their intervals, a line each."""
     for name, row in summary.iterrows():
@@ -506,23 +474,32 @@ def command_line() -> str:
 
 def main() -> None:
     """Entry point: errors become one line and exit status 1, unless --debug is given."""
-    for stream in (sys.stdout, sys.stderr):
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: or the next file that is opened would get what is meant for the terminal
+            os.open(os.devnull, os.O_RDWR)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # file names that a terminal or a redirected output cannot write
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app()
-    except InputError as error:
-        if debug:
-            raise
-        typer.echo(f"agr: error: {error}", err=True)
-        sys.exit(1)
     except Exception as error:  # the last stop: whatever it is, the user gets one line
         if debug:
             raise
-        reason = printable(" ".join(str(error).split()))
-        typer.echo(f"agr: error: {type(error).__name__}: {reason}. Add --debug to see where", err=True)
+        typer.echo(f"agr: error: {describe_error(error)}", err=True)
         sys.exit(1)
+
+
+def describe_error(error: Exception) -> str:
+    """One line about what stopped a command."""
+    if isinstance(error, InputError):
+        return str(error)
+    reason = printable(" ".join(str(error).split()))
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("agr_utils"):
+        return reason if COURSE_NEEDED in reason else f"{error.name} is not installed. {COURSE_NEEDED}"
+    return f"{type(error).__name__}: {reason}. Add --debug to see where"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The one error that means: what was handed in cannot be used."""
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable
 
@@ -35,3 +36,16 @@ def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> st
     known = list(known)
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(listed or known)}"
+
+
+COURSE_NEEDED = 'agr predict needs no more, but this does: pip install "agr-utils[course]"'
+
+
+def require_course() -> None:
+    """Called first by the parts of the package that train, measure and draw.
+
+    Raises:
+        ModuleNotFoundError: one line that says how to install what they need, if PyTorch is not there.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError(f"PyTorch is not installed. {COURSE_NEEDED}", name="torch")

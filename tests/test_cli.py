@@ -108,22 +108,25 @@ def test_training_a_finished_run_again_trains_nothing(agr, run_folder: Path):
     assert (run_folder / "history.csv").read_text() == before
 
 
-def test_predict_exits_with_1_if_an_image_cannot_be_read(agr, run_folder: Path, face_folder: Path):
-    model = ["--model", str(run_folder / "checkpoint.safetensors")]
-    status, out, _ = agr("predict", str(face_folder), "--json", "--task", "all", "--no-detect", *model)
+def test_an_exported_run_answers(agr, run_folder: Path, face_folder: Path, tmp_path: Path):
+    model = tmp_path / "first.onnx"
+    status, out, _ = agr("export", str(run_folder), "--output", str(model))
+    assert status == 0 and "SHA-256" in out
+    arguments = [str(face_folder), "--json", "--no-detect", "--model", str(model)]
+    status, out, _ = agr("predict", *arguments, "--task", "all")
     lines = [json.loads(line) for line in out.splitlines()]
-    assert status == 0 and len(lines) == 12
-    assert list(lines[0]) == [
+    assert status == 0 and len(lines) == 12 and lines[0]["model"] == run_folder.name
+    assert list(lines[0])[:7] == [
         "path", "age", "age_interval", "gender", "gender_probability", "race", "race_probabilities",
     ]  # fmt: skip
     (face_folder / "näive Häuser.jpg").write_bytes(b"")
-    status, out, _ = agr("predict", str(face_folder), "--json", *model)
+    status, out, _ = agr("predict", *arguments)
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 1 and len(lines) == 13
     assert lines[-1]["path"].endswith("näive Häuser.jpg") and "empty" in lines[-1]["error"]
     assert all("race" not in line for line in lines)
-    status, out, _ = agr("predict", str(face_folder), *model)
-    assert status == 1 and "age" in out and "disc" not in out
+    status, _, err = agr("predict", str(face_folder), "--model", str(run_folder / "checkpoint.safetensors"))
+    assert status == 1 and "agr export" in err
 
 
 @pytest.mark.parametrize(

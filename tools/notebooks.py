@@ -53,7 +53,7 @@ def setup_source() -> str:
             'if "google.colab" in sys.modules:',
             f"    !test -d /content/course || {clone}",
             "    %cd -q /content/course/notebooks",
-            "    %pip install -q fairlearn imagehash torchmetrics grad-cam",
+            "    %pip install -q fairlearn imagehash torchmetrics grad-cam onnxruntime",
             '    sys.path.insert(0, "/content/course")',
         ]
     )

@@ -1,147 +1,277 @@
-"""A face in, three answers out: the shipped model on files, offline."""
+"""Photographs in, answers out, offline: faces are found, cut out as in training, and answered one by one."""
 
 import glob
-import hashlib
-from collections.abc import Iterator, Sequence
+import io
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from PIL import Image
 
-from agr_utils.data.images import SUFFIXES, is_image, resize_square, use_image
-from agr_utils.deploy.detect import crop_face
+from agr_utils.data.images import SUFFIXES, _decode, resize_square, use_image
+from agr_utils.data.skipped import Skipped
+from agr_utils.data.sources import MAX_BYTES, find_files
+from agr_utils.deploy.answers import to_answer
+from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
+from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
+from agr_utils.deploy.quality import warnings_of
 from agr_utils.errors import InputError
-from agr_utils.files import read_json, write_json
-from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age
-from agr_utils.tasks import TASKS
-from agr_utils.training.checkpoints import halve, load_tensors, save_tensors
-from agr_utils.training.predictions import COVERAGE, predict_probabilities
-from agr_utils.training.run import load_model
+from agr_utils.tasks import NUM_AGES
 
-SHIPPED_MODEL = Path(__file__).parent / "mobilenet_v3.safetensors"
-SHIPPED_ABOUT = SHIPPED_MODEL.with_suffix(".json")
-_BATCH = 64
+DEFAULT_TASKS = ("age", "gender")  # race is only answered when it is asked for
 
 
-def load_shipped_model() -> tuple[MultiTaskNet, dict]:
-    """The MobileNetV3 that comes with the package, after checking its hash.
+@dataclass(frozen=True)
+class Request:
+    """What is asked.
 
-    Raises:
-        InputError: if the file is missing or is not the one that was published.
+    Attributes:
+        tasks: some of ``age``, ``gender``, ``race``.
+        detect: look for faces; otherwise the image is a crop of one, whose middle square is taken.
+        faces: ``all``, or ``one`` for the largest only.
+        quantiles: also give the age's quantiles.
+        abstain: "can't tell" where the model is not sure enough.
     """
-    expected = read_json(SHIPPED_ABOUT)["sha256"]
-    if not SHIPPED_MODEL.exists():
-        raise InputError(f"{SHIPPED_MODEL}: the shipped model is missing. Install the package again")
-    if hashlib.sha256(SHIPPED_MODEL.read_bytes()).hexdigest() != expected:
-        raise InputError(f"{SHIPPED_MODEL}: not the published file (its hash differs). Install the package again")
-    return load_model(SHIPPED_MODEL)
+
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    detect: bool = True
+    faces: str = "all"
+    quantiles: bool = False
+    abstain: bool = False
+
+    def __post_init__(self):
+        if self.faces not in ("all", "one"):
+            raise InputError(f"faces is '{self.faces}'. Choose all or one")
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+DEFAULT_REQUEST = Request()
+
+
+def find_images(
+    patterns: Sequence[str], skipped: Skipped | None = None, problems: dict[str, str] | None = None
+) -> list[Path]:
     """Files that paths, folders and globs stand for, in the order given; a folder's images sorted by name.
 
+    Args:
+        patterns: paths, folders and globs.
+        skipped: told of what is left out of folders.
+        problems: told what is wrong with a pattern, by pattern; without it, that is raised.
+
     Raises:
-        InputError: if one of them matches nothing.
+        InputError: if one of them matches nothing, or cannot be read.
     """
     files: list[Path] = []
     for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            found = sorted(item for item in path.rglob("*") if is_image(item.name) and item.is_file())
-        elif path.exists():
-            found = [path]
-        else:
-            found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
-        if not found:
-            raise InputError(f"{pattern}: no image there (looked for {', '.join(SUFFIXES)}). Check the path")
-        files.extend(found)
+        try:
+            files += _find(pattern, Skipped() if skipped is None else skipped)
+        except InputError as error:
+            if problems is None:
+                raise
+            problems[pattern] = str(error).removeprefix(f"{pattern}: ")
     return files
 
 
+def _find(pattern: str, skipped: Skipped) -> list[Path]:
+    if not pattern:
+        raise InputError("a path is empty. Name a file or folder, or . for this one")
+    path = Path(pattern)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = 0
+    except (OSError, ValueError) as error:  # too long, locked; a NUL in it
+        raise InputError(f"{pattern}: cannot be read ({getattr(error, 'strerror', error)}). Check the path") from error
+    if stat.S_ISDIR(mode):
+        left_out = len(skipped)
+        try:
+            found = find_files(path, skipped)
+        except OSError as error:
+            raise InputError(f"{pattern}: cannot be read ({error.strerror}). Check its permissions") from error
+        if not found and len(skipped) > left_out:
+            return []  # there are images, and what is wrong with each is said
+    elif stat.S_ISREG(mode):
+        found = [path]
+    elif mode:
+        raise InputError(f"{pattern}: not a regular file (a pipe, socket or device). Save the picture to a file")
+    else:
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if not found:
+        raise InputError(f"{pattern}: no image there (looked for {', '.join(SUFFIXES[:4])}, …). Check the path")
+    return found
+
+
 def predict_files(
-    files: Sequence[Path],
-    model: MultiTaskNet,
-    about: dict,
-    tasks: Sequence[str] = ("age", "gender"),
-    detect: bool = False,
+    files: Iterable[Path], model: FaceModel | None = None, request: Request = DEFAULT_REQUEST
 ) -> Iterator[dict]:
-    """Answer for each file, in order.
+    """Answer for each file, in order. Memory does not grow with their number.
 
     Args:
-        files: aligned face crops; the centre square of each is taken.
-        model: see ``load_model``.
-        about: what the checkpoint says of its run: the image size and the widening of the age interval.
-        tasks: what to answer. Race is only answered when it is asked for.
-        detect: look for the face first, see ``agr_utils.deploy.detect``.
+        files: photographs, or crops of faces where ``request.detect`` is off.
+        model: the shipped one where it is None.
+        request: what is asked.
 
     Yields:
-        ``path`` and, for each task, ``age`` and ``age_interval`` (years), ``gender`` and ``gender_probability``,
-        ``race`` and ``race_probabilities``; or ``path`` and ``error`` for a file that cannot be read.
+        ``path``; ``faces``, a list, largest first and empty where none is found, each with ``box`` (left, top, width,
+        height, pixels), ``score`` of the detector and the answer of ``agr_utils.deploy.answers.to_answer``, or, without
+        detection, that answer itself; ``warnings``; ``model`` and ``model_sha256``. For a file that cannot be read
+        ``path`` and ``error``.
+
+    Raises:
+        InputError: if the model does not answer a task.
     """
-    size = about["config"]["image_size"]
-    read = partial(_read_file, size=size, detect=detect)
-    remaining = iter(files)
-    with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(remaining, _BATCH)):
-            loaded = list(pool.map(read, chunk))
-            pixels = [item for item in loaded if isinstance(item, np.ndarray)]
-            answers = iter(
-                predict_pixels(np.stack(pixels), model, about.get("age_widening", 0.0), tasks) if pixels else ()
-            )
-            for path, item in zip(chunk, loaded, strict=True):
-                if isinstance(item, np.ndarray):
-                    yield {"path": str(path)} | next(answers)
-                else:
-                    yield {"path": str(path), "error": item}
-
-
-def _read_file(path: Path, size: int, detect: bool) -> np.ndarray | str:
-    """Pixels (S, S, 3) uint8, or why there are none."""
+    answerer = _Answerer(model, request)  # sessions are made, and libraries imported, before threads start
+    waiting: deque = deque()
+    pool = ThreadPoolExecutor(num_workers := os.cpu_count() or 1)
     try:
-        return use_image(
-            path.read_bytes(),
-            path.name,
-            lambda image: resize_square(crop_face(image) if detect else image, size),
-        )
-    except InputError as error:
-        return str(error).removeprefix(f"{path.name}: ")
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        for path in files:
+            waiting.append(pool.submit(answerer.answer_file, Path(path)))
+            if len(waiting) >= 8 * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-@torch.inference_mode()
-def predict_pixels(
-    pixels: np.ndarray, model: MultiTaskNet, widening: float = 0.0, tasks: Sequence[str] = TASKS
+def predict_rgb(
+    images: Iterable[Path | str | Image.Image | np.ndarray],
+    model: FaceModel | None = None,
+    request: Request = DEFAULT_REQUEST,
 ) -> list[dict]:
-    """Answers for a batch of pixels, (B, S, S, 3) uint8, one dictionary a face as in ``predict_files``."""
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
-    probabilities = predict_probabilities(model, images)
-    answers: list[dict] = [{} for _ in pixels]
-    if "age" in tasks and "age" in probabilities:
-        belief = probabilities["age"]  # (B, 117)
-        mean, (lower, upper) = expected_age(belief), age_interval(belief, COVERAGE, widening)
-        for answer, age, low, high in zip(answers, mean.tolist(), lower.tolist(), upper.tolist(), strict=True):
-            answer |= {"age": round(age, 1), "age_interval": [round(min(low, age), 1), round(max(high, age), 1)]}
-    for task in ("gender", "race"):
-        if task not in tasks or task not in probabilities:
-            continue
-        classes = model.scheme.classes(task)
-        for answer, row in zip(answers, probabilities[task].tolist(), strict=True):
-            best = int(np.argmax(row))
-            answer[task] = classes[best]
-            if task == "gender":
-                answer["gender_probability"] = round(row[best], 4)
-            else:
-                answer["race_probabilities"] = {name: round(value, 4) for name, value in zip(classes, row, strict=True)}
+    """Answers about images: paths, PIL images, and RGB arrays (H, W, 3) in uint8 or in floats from 0 to 1.
+
+    Args:
+        images: any mixture; channels in the order red, green, blue (OpenCV's are the other way round).
+        model: the shipped one where it is None.
+        request: what is asked.
+
+    Returns:
+        As ``predict_files``, with a ``path`` for paths only.
+
+    Raises:
+        InputError: for an array of another shape, type or range, a file that cannot be read, or as ``predict_files``.
+    """
+    if isinstance(images, (str, Path, Image.Image)):
+        images = [images]
+    elif isinstance(images, np.ndarray) and images.ndim == 3:
+        images = images[None]
+    answerer = _Answerer(model, request)
+    answers = []
+    for number, image in enumerate(images):
+        if isinstance(image, (str, Path)):
+            answer = answerer.answer_file(Path(image))
+            if "error" in answer:
+                raise InputError(f"{image}: {answer['error']}")
+        elif isinstance(image, Image.Image):
+            answer = answerer.answer(_decode(image, f"image {number}"))
+        else:
+            answer = answerer.answer(Image.fromarray(check_rgb(image, f"image {number}")))
+        answers.append(answer)
     return answers
 
 
-def save_shipped_model(checkpoint: Path) -> None:
-    """Publish a run's checkpoint as the shipped model: half precision, with its hash and origin beside it."""
-    tensors, about = load_tensors(checkpoint)
-    save_tensors(SHIPPED_MODEL, halve(tensors), about)
-    digest = hashlib.sha256(SHIPPED_MODEL.read_bytes()).hexdigest()
-    write_json(SHIPPED_ABOUT, {"sha256": digest, "bytes": SHIPPED_MODEL.stat().st_size} | about)
+def check_rgb(array: np.ndarray, name: str = "image") -> np.ndarray:
+    """The array as (H, W, 3) uint8.
+
+    Raises:
+        InputError: unless it is (H, W, 3), not empty, and uint8, or floats that are all within 0 and 1.
+    """
+    if not hasattr(array, "__array__"):
+        raise InputError(
+            f"{name}: a {type(array).__name__} is no image. Give a path, a PIL image or an array (H, W, 3)"
+        )
+    array = np.asarray(array)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        hint = "Move the channels to the end" if array.ndim == 3 and array.shape[0] in (1, 3) else "Convert it to RGB"
+        raise InputError(f"{name}: its shape is {array.shape}, not (height, width, 3). {hint}")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{name}: its type is {array.dtype}. Give uint8 from 0 to 255, or floats from 0 to 1")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise InputError(
+            f"{name}: floats from {array.min():g} to {array.max():g}, which should lie between 0 and 1. "
+            "Divide 0 to 255 by 255, and undo any normalisation"
+        )
+    return (array * 255 + 0.5).astype(np.uint8)
+
+
+class _Answerer:
+    """Answers requests about single images, from any thread."""
+
+    def __init__(self, model: FaceModel | None, request: Request):
+        self.model = FaceModel(SHIPPED_MODEL) if model is None else model
+        self.request = request
+        self.tasks = self.model.check_tasks(request.tasks)
+        self.limits = self.model.about.get("limits", {})
+        self.source = {"model": self.model.run_id, "model_sha256": self.model.sha256[:16]}
+        if self.model.about.get("trained_ages"):
+            self.source["trained_ages"] = self.model.about["trained_ages"]
+        if request.detect:
+            load_detector()
+        blank = np.zeros((self.model.size, self.model.size, 3), dtype=np.uint8)
+        self._answer_pixels(blank, None)  # refuses here, not in a thread, what it cannot do
+
+    def answer_file(self, path: Path) -> dict:
+        """See ``predict_files``."""
+        try:
+            if not stat.S_ISREG((status := path.stat()).st_mode):
+                raise InputError("not a regular file (a pipe, socket, device or folder). Save the picture to a file")
+            if status.st_size > MAX_BYTES:
+                raise InputError(
+                    f"{status.st_size / 1e6:.0f} MB is too large (limit {MAX_BYTES / 1e6:.0f} MB). Make it smaller"
+                )
+            content = path.read_bytes()
+            answer = use_image(content, path.name, self.answer)
+            if _has_more_frames(content):
+                answer["warnings"] = [*answer.get("warnings", ()), "only the first picture of the file was looked at"]
+            return {"path": str(path)} | answer
+        except InputError as error:
+            return {"path": str(path), "error": str(error).removeprefix(f"{path.name}: ")}
+        except OSError as error:
+            return {"path": str(path), "error": f"cannot be read ({error.strerror or error}). Check it and try again"}
+
+    def answer(self, image: Image.Image) -> dict:
+        """Answer about one image, 8-bit RGB."""
+        if not self.request.detect:
+            side = min(image.size)
+            return self._answer_pixels(resize_square(image, self.model.size), side) | self.source
+        found = find_faces(image)
+        if self.request.faces == "one":
+            found = found[:1]
+        return {"faces": [self._answer_face(image, face) for face in found]} | self.source
+
+    def _answer_face(self, image: Image.Image, face: Face) -> dict:
+        place = place_crop(face, self.model.about["zoom"])
+        where: dict = {"box": [round(value) for value in face.box], "score": round(face.score, 3)}
+        if face.turned:
+            where["turned"] = face.turned
+        return where | self._answer_pixels(cut_out(image, place, self.model.size), place.side)
+
+    def _answer_pixels(self, pixels: np.ndarray, side: float | None) -> dict:
+        outputs = self.model.run(pixels, self.tasks)
+        answer = to_answer(outputs, self.model.about, self.request.quantiles, self.request.abstain)
+        warnings = warnings_of(pixels, side, self.limits)
+        low, high = self.model.narrow_ages or (0, NUM_AGES)
+        if "age_interval" in answer and (answer["age_interval"][0] < low or answer["age_interval"][1] > high):
+            warnings.append(f"at the end of the ages it was trained on ({low} to {high})")
+        return answer | ({"warnings": warnings} if warnings else {})
+
+
+def _has_more_frames(content: bytes) -> bool:
+    """Whether a file holds several pictures, as an animation or a document; a camera's MPO holds one, twice."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.format != "MPO" and getattr(image, "is_animated", False)
+
+
+def reason_of(error: str) -> str:
+    """What is wrong with a file, without what is particular to it, for counting."""
+    if "cannot be read here: " in error:
+        return error.split("cannot be read here: ")[1]
+    return re.split(r" \(|\. |: ", re.sub(r"^\d+(x\d+ pixels| MB) ", "", error))[0]
