@@ -36,6 +36,7 @@ notebooks: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 badges: $(VENV)/.installed
 	$(BIN)/python tools/notebooks.py badges
@@ -46,8 +47,8 @@ unit: $(VENV)/.installed
 # The same with 20 kills instead of 3, longer runs of two processes, the memory of every command and 200 mutated images:
 # half an hour on two cores.
 test-long: $(VENV)/.installed
-	AGR_LONG_TESTS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/test_resume.py tests/test_processes.py \
-		tests/test_data_memory.py tests/test_data_fuzz.py
+	AGR_LONG_TESTS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/utils/training/test_resume.py tests/lab/test_processes.py \
+		tests/utils/data/test_data_memory.py tests/utils/data/test_data_fuzz.py
 
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/agr bench

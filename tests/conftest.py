@@ -43,7 +43,7 @@ def cache_dir() -> Path:
 def real_data_dir() -> Path:
     """UTKFace as the user has it: folder or archive. Skips where there is none."""
     if not _REAL_DATA_DIR or _REAL_DATA_NAME != "utkface":
-        pytest.skip("needs UTKFace: AGR_DATA_DIR=/path/to/UTKFace pytest tests/test_data_real.py")
+        pytest.skip("needs UTKFace: AGR_DATA_DIR=/path/to/UTKFace pytest tests/utils/data/test_data_real.py")
     return Path(_REAL_DATA_DIR)
 
 

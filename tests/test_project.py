@@ -83,7 +83,7 @@ def test_links_lead_somewhere(page: str):
 def test_every_documented_command_exists():
     from typer.main import get_command
 
-    from agr_utils.cli import app
+    from agr_lab.cli.main import app
 
     known = get_command(app).commands
     for page in PAGES:
@@ -95,7 +95,7 @@ def test_every_broad_except_says_why():
     broad = re.compile(r"\s*except\b\s*(\(?[^:]*\b(Base)?Exception\b[^:]*)?(:|\Z)")
     silent = [
         f"{path.relative_to(ROOT)}:{number}"
-        for folder in ("agr_utils", "tools")
+        for folder in ("agr_utils", "agr_lab", "tools")
         for path in (ROOT / folder).rglob("*.py")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if broad.match(line) and "#" not in line

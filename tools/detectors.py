@@ -19,7 +19,8 @@ from skimage import data as pictures
 
 from agr_utils.data.sources import list_images
 from agr_utils.deploy.detect import detect, find_faces, overlap
-from agr_utils.runtime import get_data_dir, repository_root
+from agr_utils.machine import repository_root
+from agr_utils.profiles import get_data_dir
 
 SIZES, ANGLES, LIGHTS = np.geomspace(20, 440, 20), (-40, -20, 0, 20, 40), (1.0, 0.5, 0.25, 0.12)
 FACELESS = [

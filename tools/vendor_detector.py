@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from agr_utils.deploy.export import store_half
 from agr_utils.deploy.onnx_file import seal
-from agr_utils.runtime import repository_root
+from agr_utils.machine import repository_root
 
 OUTPUTS = {"537": ("heatmap", 1), "538": ("size", 2), "539": ("offset", 2), "540": ("landmarks", 10)}
 

@@ -15,10 +15,10 @@ from agr_lab.gpu.train import HISTORY_FILE as JOB_HISTORY
 from agr_lab.gpu.train import SUMMARY_FILE, Job, job_from, load_finished
 from agr_utils.data.load import load_data
 from agr_utils.files import atomic_path, write_json
-from agr_utils.models.multitask import count_macs, count_parameters
-from agr_utils.runtime import current_commit
+from agr_utils.machine import current_commit
+from agr_utils.models.network import count_macs, count_parameters
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.files import CONFIG_FILE, HISTORY_FILE
 from agr_utils.training.run import finish_run
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from agr_lab.gpu.augment import Changes
 from agr_utils.models.backbones import BACKBONES
-from agr_utils.models.multitask import MultiTaskNet, normalize
+from agr_utils.models.network import MultiTaskNet, normalize
 
 NUM_WARMUP = 5
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agr_utils.models.face_resnet import FaceResNet
-from agr_utils.models.multitask import PIXEL_MEAN, PIXEL_STD
+from agr_utils.models.network import PIXEL_MEAN, PIXEL_STD
 
 
 def lite_backbone(path: Path, timm_name: str) -> nn.Module:

@@ -30,7 +30,7 @@ from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.pack import unpack_faces
 from agr_utils.data.augment import Augmentation, augment
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, expected_age, normalize
 from agr_utils.training.losses import AGE_MEAN_WEIGHT, AGE_SIGMA, LABEL_SMOOTHING, age_target
 
 PIXELS_FILE, HARSH_FILE, FACES_FILE = "pixels.npy", "harsh.npy", "faces.parquet"

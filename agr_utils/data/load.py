@@ -14,7 +14,7 @@ from agr_utils.data.skipped import Skipped
 from agr_utils.data.sources import list_images
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
-from agr_utils.runtime import get_cache_dir, get_data_dir
+from agr_utils.profiles import get_cache_dir, get_data_dir
 from agr_utils.tasks import LabelScheme, get_scheme
 
 REAL_DATA = {

@@ -24,9 +24,9 @@ from agr_utils.deploy.onnx_file import seal
 from agr_utils.deploy.quality import fit_limit, measure_quality
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
-from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, expected_age, normalize
+from agr_utils.run_files import CHECKPOINT_FILE
 from agr_utils.tasks import NUM_AGES, TASKS
-from agr_utils.training.files import CHECKPOINT_FILE
 from agr_utils.training.predictions import predictions_table
 from agr_utils.training.run import load_run
 

@@ -25,7 +25,7 @@ class Backbone:
         timm_name: name in timm; empty for the custom CNN.
         cpu_precision: ``bf16`` or ``fp32``, whichever trains faster on a CPU with bfloat16 instructions
             (``agr bench``; measured in results/bench/: dense convolutions gain, depthwise ones lose).
-        target_layer: dotted name of the layer whose maps are explained (``agr_utils.analysis.explain``): the last at a
+        target_layer: dotted name of the layer whose maps are explained (``agr_utils.inside.explain``): the last at a
             quarter of the input's side. The customary last layer has 2x2 cells at 64 px; of the layers at a quarter to
             a thirty-second of the side, this one found the cues of drawn faces best in every architecture
             (docs/looking_inside.md).

@@ -8,8 +8,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import is_tensorboard_available
 
 from agr_utils.errors import InputError
+from agr_utils.machine import get_processes
 from agr_utils.models.backbones import get_backbone
-from agr_utils.runtime import get_processes
 from agr_utils.training.config import TrainConfig
 
 

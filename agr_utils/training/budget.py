@@ -13,8 +13,8 @@ from scipy.stats import trim_mean
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.loop import Trainer
 from agr_utils.training.predictions import predict_rows
+from agr_utils.training.trainer import Trainer
 
 WARMUP_STEPS, TIMED_STEPS = 3, 20
 TIMED_IMAGES = 512  # predicted, to time what is not training

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import atomic_path, read_bytes
-from agr_utils.training.files import PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.run_files import PREVIOUS_STATE_FILE, STATE_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import DamagedError, InputError, name_hint
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
-from agr_utils.runtime import Profile
+from agr_utils.profiles import Profile
 from agr_utils.tasks import TASKS, check_task, get_scheme
 from agr_utils.training.balancing import BALANCINGS
 
@@ -111,7 +111,7 @@ class TrainConfig:
         """Sizes, epochs, augmentation and weight of the age loss of a profile, and settings of one's own.
 
         Args:
-            profile: see ``agr_utils.runtime.get_profile``.
+            profile: see ``agr_utils.profiles.get_profile``.
             **settings: attributes of this class; they win over the profile's.
         """
         names = ("image_size", "num_epochs", "batch_size", "num_images")

@@ -11,8 +11,8 @@ from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock, Timeout
 
 from agr_utils.errors import InputError
-from agr_utils.runtime import get_processes
-from agr_utils.training.files import LOCK_FILE
+from agr_utils.machine import get_processes
+from agr_utils.run_files import LOCK_FILE
 
 # What accelerate does not know: oneDNN, which cannot say it in other words, other devices, the C++ library, Windows.
 OUT_OF_MEMORY = (

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agr_utils.models.age_heads import AGE_SPREAD, regressed_age
-from agr_utils.models.multitask import expected_age
+from agr_utils.models.network import expected_age
 from agr_utils.tasks import NUM_AGES
 
 LABEL_SMOOTHING = 0.05  # share of the target spread over the other classes (Szegedy et al. 2016)

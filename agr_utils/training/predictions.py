@@ -1,8 +1,7 @@
-"""The predictions table: one row an image and run. Metrics, fairness, calibration and claims read nothing else."""
+"""A model's answers as a predictions table (``agr_utils.predictions_table``), and the width of its intervals."""
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,16 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from agr_utils.analysis.metrics import check_predictions
 from agr_utils.data.load import FaceData
-from agr_utils.errors import InputError
-from agr_utils.files import read_table, write_table
-from agr_utils.models.multitask import MultiTaskNet, age_interval, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, age_interval, expected_age, normalize
+from agr_utils.predictions_table import LABELS
 from agr_utils.tasks import NUM_AGES
 from agr_utils.training.batches import load_pixels, split_batches
 
 COVERAGE = 0.9  # asked of the age interval
-LABELS = ("age", "age_min", "age_max", "gender", "race")
 
 logger = logging.getLogger(__name__)
 
@@ -115,30 +111,3 @@ def conformal_widening(table: pd.DataFrame, coverage: float = COVERAGE) -> float
         )  # fmt: skip
         return float(NUM_AGES - 1)
     return float(np.sort(outside)[rank - 1])
-
-
-def write_predictions(table: pd.DataFrame, path: Path) -> None:
-    """Write a predictions table as Parquet, atomically."""
-    write_table(table, path)
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions table.
-
-    Raises:
-        InputError: if the file is missing, no such table, or one that cannot be scored (see ``check_predictions``).
-    """
-    table = read_table(path, ("run_id", "image_id", "split", *LABELS), "a predictions table", "agr train")
-    try:
-        check_predictions(table)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return table
-
-
-def predicted_splits(path: Path) -> tuple[str, ...]:
-    """Splits in a predictions table; none where it is missing or damaged."""
-    try:
-        return tuple(read_predictions(path)["split"].unique())
-    except InputError:
-        return ()

@@ -12,21 +12,16 @@ import torch
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json
-from agr_utils.models.multitask import MultiTaskNet, count_macs, count_parameters
-from agr_utils.runtime import current_commit, describe_hardware, get_processes
+from agr_utils.machine import current_commit, describe_hardware, get_processes
+from agr_utils.models.network import MultiTaskNet, count_macs, count_parameters
+from agr_utils.predictions_table import predicted_splits, write_predictions
+from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.budget import plan_epochs
 from agr_utils.training.checkpoints import check_finite, load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig, recorded_config
-from agr_utils.training.files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.guards import check_processes, run_lock
-from agr_utils.training.loop import Trainer
-from agr_utils.training.predictions import (
-    conformal_widening,
-    predict_rows,
-    predicted_splits,
-    predictions_table,
-    write_predictions,
-)
+from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table
+from agr_utils.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torchmetrics.regression import MeanAbsoluteError
 
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.models.multitask import MultiTaskNet, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, expected_age, normalize
 from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import Labels, load_pixels, split_batches
 

@@ -1,0 +1,184 @@
+"""What only a fresh process can tell: the time to the first step, the memory of a training, whether it ends on time."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from agr_lab.bench.pipelines import BACKBONE, FaceFolder
+from agr_lab.bench.steps import BenchSettings
+from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.pixels import open_cache, write_about
+from agr_utils.data.splits import apply_protocol
+from agr_utils.data.utkface import read_names
+from agr_utils.errors import InputError
+from agr_utils.tasks import get_scheme
+from agr_utils.training.batches import epoch_batches, load_pixels
+from agr_utils.training.config import TrainConfig
+from agr_utils.training.run import describe_run, planned_epochs, train_run
+from agr_utils.training.trainer import Trainer
+
+GOAL_SECONDS = 3.0  # from start to the first step
+TRAINED_STEPS = 20  # while memory is measured
+_CHILD = """
+import json, sys, time
+clock = time.perf_counter()
+from agr_lab.bench import processes as benchmark_processes
+import_seconds = time.perf_counter() - clock
+measure, arguments = json.loads(sys.argv[1])
+print(json.dumps(getattr(benchmark_processes, measure)(**arguments) | {"import_seconds": import_seconds}))
+"""
+
+
+def bench_startup(settings: BenchSettings, faces: FaceFolder) -> pd.DataFrame:
+    """Time the way to the first training step with a warm pixel cache, each time in a fresh process.
+
+    Returns:
+        One row of medians: ``seconds`` after the imports (and their ``slowest, fastest``), its three parts
+        ``load_seconds, build_seconds, first_step_seconds``, and ``import_seconds``.
+    """
+    image_size, batch_size = settings.image_sizes[0], settings.batch_size
+    num_images = len(faces.load(image_size).faces)  # and the cache is warm from here on
+    arguments = {"name": faces.name, "folder": str(faces.folder), "image_size": image_size, "batch_size": batch_size}
+    arguments["cache_dir"] = str(faces.cache_dir) if faces.cache_dir else None
+    progress = tqdm(range(settings.num_starts), desc="startup", unit="process")
+    starts = pd.DataFrame([run_fresh("measure_start", **arguments) for _ in progress])
+    row = {"backbone": BACKBONE, "image_size": image_size, "batch_size": batch_size, "num_images": num_images}
+    row |= starts.median().to_dict() | {"slowest": starts["seconds"].max(), "fastest": starts["seconds"].min()}
+    return pd.DataFrame([row | {"goal": GOAL_SECONDS, "starts": len(starts)}])
+
+
+def measure_start(name: str, folder: str, cache_dir: str | None, image_size: int, batch_size: int) -> dict[str, float]:
+    """Do what ``agr train`` does up to its first step, and time it."""
+    clocks = [time.perf_counter()]
+    data = FaceFolder(name, Path(folder), Path(cache_dir) if cache_dir else None).load(image_size)
+    clocks.append(time.perf_counter())
+    config = TrainConfig(data=name, backbone=BACKBONE, image_size=image_size, batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as output_dir:
+        trainer = Trainer(config, data, Path(output_dir))
+        describe_run(trainer, "agr bench", None)
+        clocks.append(time.perf_counter())
+        trainer.model.train()
+        trainer.train_step(epoch_batches(trainer.train_rows, config.seed, 0, batch_size)[0])
+        clocks.append(time.perf_counter())
+    load, build, first_step = np.diff(clocks)
+    return {
+        "seconds": clocks[-1] - clocks[0],
+        "load_seconds": load,
+        "build_seconds": build,
+        "first_step_seconds": first_step,
+    }
+
+
+def bench_memory(settings: BenchSettings) -> pd.DataFrame:
+    """Measure the memory of a training against the number of images in its pixel cache, each in a fresh process.
+
+    Two numbers, because the operating system counts a page of a mapped file as resident once it was read, although it
+    drops such pages without cost as soon as anything else wants the memory. So the peak grows with the cache wherever
+    memory is free. Anonymous memory is what a process really occupies, and must stay flat.
+
+    Returns:
+        One row a number of images: ``pixels_mib`` (size of the cache), ``peak_mib`` (resident, mapped pages counted),
+        ``anonymous_mib`` (missing outside Linux). No row on Windows, which has no such measure.
+    """
+    rows = []
+    if find_spec("resource") is None:
+        return pd.DataFrame(rows)
+    image_size, batch_size = settings.image_sizes[0], settings.batch_size
+    for num_images in tqdm(settings.cached_images, desc="memory", unit="process"):
+        with tempfile.TemporaryDirectory() as folder:
+            write_random_cache(Path(folder), num_images, image_size)
+            measured = run_fresh("measure_memory", folder=folder, image_size=image_size, batch_size=batch_size)
+        row = {"backbone": BACKBONE, "image_size": image_size, "batch_size": batch_size, "num_images": num_images}
+        row |= {"pixels_mib": num_images * 3 * image_size**2 / 2**20}
+        rows.append(row | {name: measured[name] for name in ("peak_mib", "anonymous_mib")})
+    return pd.DataFrame(rows)
+
+
+def write_random_cache(folder: Path, num_images: int, image_size: int) -> None:
+    """A pixel cache of noise, with names as UTKFace has them."""
+    block = np.random.default_rng(0).integers(0, 256, (1_000, image_size, image_size, 3), dtype=np.uint8)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, *block.shape[1:])}
+    with (folder / "pixels.npy").open("wb") as file:  # written, not mapped: on a full disk that is an error, no crash
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, num_images, len(block)):
+            file.write(block[: num_images - start].tobytes())
+    paths = [f"{row % 90}_{row % 2}_{row % 5}_{20170112213500000 + row}.jpg.chip.jpg" for row in range(num_images)]
+    write_about(folder, paths, [True] * num_images, [])
+
+
+def measure_memory(folder: str, image_size: int, batch_size: int) -> dict[str, float | None]:
+    """Load every image of a pixel cache once, in random order, train on some of the batches, and look at the memory."""
+    pixels, paths, _, _ = open_cache(Path(folder))
+    data = FaceData(apply_protocol(read_names(paths), "random-5fold-0"), pixels, get_scheme("utkface"))
+    config = TrainConfig(data="utkface", backbone=BACKBONE, image_size=image_size, batch_size=batch_size)
+    trainer = Trainer(config, data)
+    trainer.model.train()
+    batches = epoch_batches(np.arange(len(pixels)), config.seed, 0, batch_size)
+    anonymous = []
+    for number, rows in enumerate(batches):
+        if number % max(1, len(batches) // TRAINED_STEPS) == 0:
+            trainer.train_step(rows)
+        else:
+            load_pixels(data, rows)
+        anonymous.append(_read_status("RssAnon"))
+    return {"peak_mib": _peak_mib(), "anonymous_mib": max(anonymous) if None not in anonymous else None}
+
+
+def measure_budget(backbone: str, image_size: int, batch_size: int, minutes: float) -> dict[str, float]:
+    """Train drawn faces for so many minutes."""
+    data = load_data("synthetic", image_size)
+    config = TrainConfig(backbone=backbone, image_size=image_size, batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        train_run(config, data, Path(folder) / "run", minutes=minutes)
+        taken = (time.perf_counter() - started) / 60
+        return {"taken": taken, "epochs": planned_epochs(Path(folder) / "run", minutes)}
+
+
+def _read_status(name: str) -> float | None:
+    """A line of Linux's account of this process, in MiB; None elsewhere."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    values = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(values[name].split()[0]) / 1024
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of this process, in MiB."""
+    import resource  # not on Windows
+
+    # Linux hands ru_maxrss on to the program that a process starts: here it would be the benchmark's own peak.
+    peak = _read_status("VmHWM")
+    if peak is not None:
+        return peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def run_fresh(measure: str, **arguments) -> dict:
+    """Call a function of this module in a new Python process.
+
+    Args:
+        measure: its name.
+        **arguments: for it; whatever JSON can carry.
+
+    Returns:
+        What it returned, and ``import_seconds``, that this module's imports took.
+
+    Raises:
+        InputError: if the process fails.
+    """
+    command = [sys.executable, "-c", _CHILD, json.dumps([measure, arguments])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise InputError(f"{measure} failed in a process of its own ({reason}). Is there memory and disk space enough?")
+    return json.loads(done.stdout.splitlines()[-1])

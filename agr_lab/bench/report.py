@@ -1,0 +1,99 @@
+"""What ``agr bench`` measures, and where it writes it. Run it with nothing else running."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pandas as pd
+
+from agr_lab.bench.inside import bench_inside
+from agr_lab.bench.pipelines import FaceFolder, bench_pipelines, open_faces
+from agr_lab.bench.processes import bench_memory, bench_startup
+from agr_lab.bench.runs import bench_budget, bench_processes
+from agr_lab.bench.steps import BenchSettings, bench_cpu_settings, bench_latency, bench_training
+from agr_utils.errors import InputError
+from agr_utils.files import atomic_path
+from agr_utils.machine import describe_hardware
+
+FULL = BenchSettings()
+# Enough to see that everything works; the numbers mean nothing.
+QUICK = BenchSettings(
+    backbones=("custom_cnn",),
+    image_sizes=(32,),
+    batch_size=8,
+    seconds=0.0,
+    min_rounds=1,
+    num_faces=200,
+    face_size=48,
+    num_starts=1,
+    cached_images=(100,),
+    process_backbones=("test_efficientnet",),
+    budget_minutes=0.1,
+    inside_backbones=("custom_cnn",),
+    num_inside=10,
+)
+BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
+    "training": lambda settings, faces: bench_training(settings),
+    "latency": lambda settings, faces: bench_latency(settings),
+    "pipelines": bench_pipelines,
+    "startup": bench_startup,
+    "memory": lambda settings, faces: bench_memory(settings),
+    "processes": lambda settings, faces: bench_processes(settings),
+    "budget": lambda settings, faces: bench_budget(settings),
+    "inside": lambda settings, faces: bench_inside(settings),
+    "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
+}
+NEED_FACES = {"pipelines", "startup"}
+
+
+def choose_benchmarks(only: str | None) -> list[str]:
+    """Names out of a list with commas; all of them where it is None.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    names = list(BENCHMARKS) if only is None else [name.strip() for name in only.split(",")]
+    for name in names:
+        if name not in BENCHMARKS:
+            raise InputError(f"--only names '{name}'. Choose from: {', '.join(BENCHMARKS)} (commas between several)")
+    return names
+
+
+def run_benchmarks(
+    output_dir: Path, names: list[str], settings: BenchSettings = FULL, source: Path | None = None
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Measure one thing after another, and write each down before the next begins.
+
+    Args:
+        output_dir: gets ``<name>.csv``: the table, with the hardware and versions in every row.
+        names: keys of ``BENCHMARKS``.
+        settings: how much is measured.
+        source: folder of real faces; None draws some.
+
+    Yields:
+        Each name and its table; an empty one was not written, because this system cannot measure it.
+    """
+    hardware = describe_hardware()
+    with open_faces(source, settings) if NEED_FACES & set(names) else nullcontext() as faces:
+        for name in names:
+            table = BENCHMARKS[name](settings, faces)
+            if len(table):
+                # A column of the table's own wins: the threads of each row, say.
+                about = {key: value for key, value in hardware.items() if key not in table}
+                with atomic_path(output_dir / f"{name}.csv") as partial:
+                    table.assign(**about).to_csv(partial, index=False, float_format="%.5g")
+            yield name, table
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """A table as text for a terminal, with the slowest and fastest in brackets behind each median."""
+    shown = table.drop(columns="batch_size", errors="ignore")
+    for prefix in ("", "limit_", "peer_"):
+        ends = [f"{prefix}slowest", f"{prefix}fastest"]
+        if ends[0] in table:
+            median = f"{prefix}images_per_second" if f"{prefix}images_per_second" in table else "seconds"
+            pattern = "{:.3g} [{:.3g}, {:.3g}]" if median == "seconds" else "{:.0f} [{:.0f}, {:.0f}]"
+            shown[median] = [pattern.format(*row) for row in table[[median, *ends]].itertuples(index=False)]
+            shown = shown.drop(columns=ends)
+    shown.columns = shown.columns.str.replace("images_per_second", "images/s")
+    return shown.to_string(index=False, float_format="{:.2f}".format)

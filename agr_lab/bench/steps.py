@@ -1,0 +1,215 @@
+"""How fast a machine computes training steps; whatever is compared takes turns, in one process."""
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import cycle, product
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from agr_utils.data.load import load_data
+from agr_utils.models.backbones import BACKBONES
+from agr_utils.models.network import MultiTaskNet
+from agr_utils.training.batches import epoch_batches
+from agr_utils.training.config import TASK_WEIGHTS, TrainConfig
+from agr_utils.training.losses import multitask_loss
+from agr_utils.training.trainer import Trainer
+
+CPU_SETTINGS = tuple(product(("fp32", "bf16"), (False, True)))  # precision, channels_last
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How much is measured; the defaults take a quarter of an hour on two cores.
+
+    Attributes:
+        backbones: architectures whose steps are timed.
+        image_sizes: sides in pixels; the first is the one of what is measured at one size only.
+        batch_size: images a step.
+        seconds: of taking turns, for each thing measured.
+        min_rounds: on a machine so slow that fewer fit into the time.
+        num_faces: JPEG files drawn where no folder of real ones is given.
+        face_size: their side in pixels.
+        num_starts: fresh processes in which the start is timed.
+        cached_images: sizes of the pixel caches whose memory is measured.
+        process_backbones: architectures trained by one process and by two, and by the clock.
+        budget_minutes: of a training by the clock.
+        inside_backbones: architectures that are looked into: mean maps, a sweep of corruptions.
+        num_inside: faces for that.
+    """
+
+    backbones: tuple[str, ...] = tuple(BACKBONES)
+    image_sizes: tuple[int, ...] = (64, 96)
+    batch_size: int = 64
+    seconds: float = 7.0
+    min_rounds: int = 3
+    num_faces: int = 1_600
+    face_size: int = 200
+    num_starts: int = 5
+    cached_images: tuple[int, ...] = (10_000, 20_000, 100_000)
+    process_backbones: tuple[str, ...] = ("custom_cnn", "mobilenet_v3")
+    budget_minutes: float = 1.0
+    inside_backbones: tuple[str, ...] = ("mobilenet_v3",)
+    num_inside: int = 2_000
+
+
+def time_images(call: Callable[[], object], num_images: int) -> float:
+    """Images a second of one call that deals with so many."""
+    started = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # a GPU works on after the call has returned
+    return num_images / (time.perf_counter() - started)
+
+
+def take_turns(turns: dict[Hashable, Callable[[], float]], seconds: float, min_rounds: int) -> pd.DataFrame:
+    """Measure several things in rounds, so that a machine that slows down slows all of them.
+
+    Args:
+        turns: functions that measure once and return images a second.
+        seconds: after which no further round begins.
+        min_rounds: however long they take.
+
+    Returns:
+        One row a round (after one that does not count), one column a function.
+    """
+    for turn in turns.values():
+        turn()  # the first time, memory is allocated, algorithms are chosen and files are read
+    rounds = []
+    started = time.perf_counter()
+    while len(rounds) < min_rounds or time.perf_counter() - started < seconds:
+        order = list(turns)[:: -1 if len(rounds) % 2 else 1]  # who goes first finds the caches full of something else
+        measured = {name: turns[name]() for name in order}
+        rounds.append([measured[name] for name in turns])
+    return pd.DataFrame(rounds, columns=pd.Index(turns, tupleize_cols=False))
+
+
+def summarize_rates(rates: pd.Series, prefix: str = "") -> dict[str, float]:
+    """Median, slowest and fastest of what ``take_turns`` measured, as columns of a table."""
+    return {
+        f"{prefix}images_per_second": rates.median(),
+        f"{prefix}slowest": rates.min(),
+        f"{prefix}fastest": rates.max(),
+    }
+
+
+def bench_training(settings: BenchSettings) -> pd.DataFrame:
+    """Time whole training steps against the same steps on one batch that is already there.
+
+    The whole step goes from cached pixels through augmentation to updated weights, at each architecture's own CPU
+    settings. The compute limit is the same trainer's forward, loss, backward, clipping, AdamW and weight averaging on
+    a resident batch: what no data pipeline could exceed.
+
+    Returns:
+        One row an architecture and image size: ``images_per_second, slowest, fastest``, the same with ``limit_``, and
+        ``share_of_compute_limit``, the quotient of the medians.
+    """
+    rows = []
+    progress = tqdm(total=len(settings.image_sizes) * len(settings.backbones), desc="training", unit="architecture")
+    for image_size in settings.image_sizes:
+        data = load_data("synthetic", image_size, num_images=20 * settings.batch_size)
+        for name in settings.backbones:
+            config = TrainConfig(backbone=name, image_size=image_size, batch_size=settings.batch_size)
+            trainer = Trainer(config, data)
+            rates = _time_training(trainer, settings)
+            row = {"backbone": name, "image_size": image_size, "batch_size": settings.batch_size}
+            row |= {"precision": trainer.accelerator.mixed_precision}
+            row |= summarize_rates(rates["whole"]) | summarize_rates(rates["resident"], "limit_")
+            row["share_of_compute_limit"] = row["images_per_second"] / row["limit_images_per_second"]
+            rows.append(row | {"rounds": len(rates)})
+            progress.update()
+    progress.close()
+    return pd.DataFrame(rows)
+
+
+def _time_training(trainer: Trainer, settings: BenchSettings) -> pd.DataFrame:
+    """Images a second of whole steps and of steps on a resident batch."""
+    batch_size = settings.batch_size
+    batches = cycle(epoch_batches(trainer.train_rows, trainer.config.seed, 0, batch_size))
+    images, labels = trainer.make_batch(next(batches))
+    trainer.model.train()
+    turns = {
+        "whole": lambda: time_images(lambda: trainer.train_step(next(batches)), batch_size),
+        "resident": lambda: time_images(lambda: trainer.optimize(images, labels), batch_size),
+    }
+    return take_turns(turns, settings.seconds, settings.min_rounds)
+
+
+def bench_latency(settings: BenchSettings) -> pd.DataFrame:
+    """Time forward passes on one thread, in float32: one image, as an application asks, and a whole batch.
+
+    Returns:
+        One row an architecture and batch size: ``seconds`` of the whole batch (median), ``slowest, fastest, threads``.
+    """
+    image_size, rows = settings.image_sizes[0], []
+    models = {name: MultiTaskNet(name).eval().to(memory_format=torch.channels_last) for name in settings.backbones}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for batch_size in (1, settings.batch_size):
+            images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+            turns = {name: _time_forward(model, images) for name, model in models.items()}
+            rates = take_turns(turns, settings.seconds, settings.min_rounds)
+            for name in models:
+                seconds = batch_size / rates[name]
+                row = {"backbone": name, "image_size": image_size, "batch_size": batch_size, "threads": 1}
+                row |= {"seconds": seconds.median(), "slowest": seconds.max(), "fastest": seconds.min()}
+                rows.append(row | {"rounds": len(rates)})
+    finally:
+        torch.set_num_threads(threads)
+    return pd.DataFrame(rows)
+
+
+def _time_forward(model: MultiTaskNet, images: Tensor) -> Callable[[], float]:
+    """A function that times one forward pass in images a second."""
+
+    @torch.inference_mode()
+    def turn() -> float:
+        return time_images(lambda: model(images), len(images))
+
+    return turn
+
+
+def bench_cpu_settings(settings: BenchSettings) -> pd.DataFrame:
+    """Time forward, backward and AdamW on one resident batch, in each precision and memory layout.
+
+    Returns:
+        One row an architecture and setting: ``precision, channels_last, images_per_second, slowest, fastest``.
+    """
+    rows = []
+    image_size, batch_size = settings.image_sizes[0], settings.batch_size
+    for name in tqdm(settings.backbones, desc="cpu_settings", unit="architecture"):
+        steps = {setting: _make_step(name, *setting, image_size, batch_size) for setting in CPU_SETTINGS}
+        turns = {setting: lambda step=step: time_images(step, batch_size) for setting, step in steps.items()}
+        rates = take_turns(turns, settings.seconds, settings.min_rounds)
+        for precision, channels_last in CPU_SETTINGS:
+            row = {"backbone": name, "image_size": image_size, "batch_size": batch_size}
+            row |= {"precision": precision, "channels_last": channels_last}
+            row |= summarize_rates(rates[(precision, channels_last)])
+            rows.append(row | {"rounds": len(rates)})
+    return pd.DataFrame(rows)
+
+
+def _make_step(name: str, precision: str, channels_last: bool, image_size: int, batch_size: int) -> Callable[[], None]:
+    """A function that trains one step on the same batch."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = MultiTaskNet(name).to(memory_format=layout).train()
+    images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=layout)
+    age = torch.randint(0, 100, (batch_size,)).float()
+    labels = {"age_min": age, "age_max": age} | {
+        task: torch.randint(0, 2, (batch_size,)) for task in ("gender", "race")
+    }
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(images)
+        loss, _ = multitask_loss(logits, labels, TASK_WEIGHTS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step

@@ -1,0 +1,212 @@
+"""The verdicts: what docs/protocol.md makes of the differences, whichever way they fall."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from agr_lab.evidence.architectures.architectures import (
+    NEWER,
+    OLDER,
+    against,
+    cost_table,
+    front_table,
+    pair_differences,
+    runs_of,
+)
+from agr_lab.evidence.markdown import error_cell
+from agr_lab.evidence.multitask.multitask import (
+    COMPARISONS,
+    gap_differences,
+    mean_multitask_differences,
+    multitask_differences,
+    paired_seeds,
+)
+from agr_lab.evidence.reading import Evidence
+from agr_utils.measure.comparisons import MATTERS, count_calls
+from agr_utils.measure.metrics import METRICS
+from agr_utils.models.backbones import BACKBONES, get_backbone
+
+SEVERAL_SEEDS, NUM_SEEDS = ("custom_cnn", "mobilenet_v3"), 3
+NUM_FRONTS, OFF_FRONTS = 12, 6  # off so many of the Pareto fronts the efficiency is "not supported"
+C3, C3_TEST = "C3: MobileNetV3 and EfficientNet-B3 beat the older ones", "equal computing time"
+SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of the claims table.
+
+    Attributes:
+        claim: its number and text.
+        test: what was compared.
+        verdict: of the protocol; "not finished" while runs are missing.
+        found: what was measured, with intervals.
+        figure: name of the figure that shows it; empty where there is none yet.
+        lacking: seeds that the protocol asks for and that are not trained yet: the verdict is one so far.
+    """
+
+    claim: str
+    test: str
+    verdict: str
+    found: str
+    figure: str
+    lacking: str = ""
+
+    @property
+    def verdict_so_far(self) -> str:
+        """The verdict, and what it lacks."""
+        return f"{self.verdict} so far ({self.lacking})" if self.lacking else self.verdict
+
+
+def all_findings(evidence: Evidence) -> list[Finding]:
+    """Every row of the claims table, from the committed results."""
+    if not evidence.runs:
+        return []
+    findings = [find_multitask(evidence, comparison) for comparison in ("a", "b")]
+    findings += [find_gaps(evidence, comparison) for comparison in ("a", "b")]
+    findings += [find_accuracy(evidence), find_efficiency(evidence)]
+    text = "C4: they suit devices with few resources"
+    return [*findings, Finding(text, "comes with the deployment chapter", "not tested yet", "–", "")]
+
+
+def verdict_multitask(calls: pd.Series) -> str:
+    """C1 for one task: from the calls of five architectures."""
+    counts = count_calls(calls)
+    if counts["better"] >= 3 and not counts["worse"]:
+        return SUPPORTED
+    return NOT_SUPPORTED if counts["worse"] + counts["no difference"] >= 3 else CANNOT_TELL
+
+
+def verdict_gaps(calls: pd.Series) -> str:
+    """C2: from the calls of 16 gaps, of which "better" are smaller."""
+    counts = count_calls(calls)
+    if counts["better"] >= 4 and not counts["worse"]:
+        return SUPPORTED
+    larger_only = counts["worse"] >= 4 and not counts["better"]
+    return NOT_SUPPORTED if larger_only or counts["no difference"] >= 12 else CANNOT_TELL
+
+
+def verdict_accuracy(pairs: pd.DataFrame, name: str) -> str:
+    """C3, accuracy: one newer architecture against the older ones."""
+    counts = [count_calls(against(pairs, name, other)) for other in OLDER]
+    if all(count["better"] >= 2 and not count["worse"] for count in counts):
+        return SUPPORTED
+    return NOT_SUPPORTED if any(count["worse"] >= 2 for count in counts) else CANNOT_TELL
+
+
+def verdict_efficiency(fronts: pd.DataFrame, name: str) -> str:
+    """C3, efficiency: one newer architecture on twelve Pareto fronts."""
+    on = int(fronts[name].sum())
+    if on == len(fronts):
+        return SUPPORTED
+    return NOT_SUPPORTED if len(fronts) - on >= OFF_FRONTS else CANNOT_TELL
+
+
+def verdict_of_all(verdicts: list[str]) -> str:
+    """A claim of several parts: supported if all are, not supported if one is not."""
+    if NOT_SUPPORTED in verdicts:
+        return NOT_SUPPORTED
+    return SUPPORTED if set(verdicts) == {SUPPORTED} else CANNOT_TELL
+
+
+def find_multitask(evidence: Evidence, comparison: str) -> Finding:
+    """C1 under one comparison."""
+    claim, test = "C1: multi-task learning improves each task", f"({comparison}) {COMPARISONS[comparison][0]}"
+    table = multitask_differences(evidence, comparison)
+    done = table["backbone"].nunique()
+    if done < len(BACKBONES):
+        return Finding(claim, test, f"not finished ({done} of {len(BACKBONES)} architectures)", "–", "multitask")
+    calls = {metric: table.loc[table["metric"] == metric, "call"] for metric in MATTERS}
+    verdicts = {metric: verdict_multitask(calls[metric]) for metric in MATTERS}
+    means = mean_multitask_differences(evidence, comparison).set_index("metric")
+    parts = []
+    for metric in MATTERS:
+        counts = count_calls(calls[metric])
+        parts.append(
+            f"{METRICS[metric].label} {format_change(metric, means.loc[metric])} "
+            f"({counts['better']} better, {counts['worse']} worse of 5): {verdicts[metric]}"
+        )
+    verdict, lacking = verdict_of_all(list(verdicts.values())), lacking_pairs(evidence, comparison)
+    return Finding(claim, test, verdict, "; ".join(parts), "multitask", lacking)
+
+
+def lacking_pairs(evidence: Evidence, comparison: str) -> str:
+    """Seeds of which not both sides of a comparison are there."""
+    return lacking_seeds({name: len(paired_seeds(evidence, name, comparison)) for name in SEVERAL_SEEDS})
+
+
+def lacking_seeds(found: dict[str, int]) -> str:
+    """In words, which architectures have fewer seeds than the protocol asks for; empty if none."""
+    counts = [f"{get_backbone(name).title} {count}" for name, count in found.items() if count < NUM_SEEDS]
+    return f"of {NUM_SEEDS} seeds there are: {', '.join(counts)}" if counts else ""
+
+
+def format_change(metric: str, row: pd.Series) -> str:
+    """An improvement with its interval, in the metric's unit."""
+    return f"{error_cell(row, METRICS[metric].in_years, '+')} {METRICS[metric].change_unit}"
+
+
+def find_gaps(evidence: Evidence, comparison: str) -> Finding:
+    """C2 under one comparison."""
+    claim, test = "C2: multi-task learning reduces bias", f"({comparison}) {COMPARISONS[comparison][0]}"
+    table = gap_differences(evidence, comparison)
+    done = len(table["backbones"].iloc[0]) if len(table) else 0
+    if done < len(BACKBONES):
+        return Finding(claim, test, f"not finished ({done} of {len(BACKBONES)} architectures)", "–", "gaps")
+    counts = count_calls(table["call"])
+    change = np.median(-100 * table["value"] / table["single"])
+    found = (
+        f"of {len(table)} gaps between groups {counts['better']} smaller, {counts['worse']} larger, "
+        f"{counts['no difference']} without a difference that matters; median change {change:+.0f} %"
+    )
+    lacking = lacking_pairs(evidence, comparison)
+    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps", lacking)
+
+
+def find_accuracy(evidence: Evidence) -> Finding:
+    """C3 in accuracy: the newer architectures against the older ones, pair by pair."""
+    claim = f"{C3}, in accuracy"
+    if not_all := _architectures_missing(evidence):
+        return Finding(claim, C3_TEST, not_all, "–", "pairs")
+    pairs = pair_differences(evidence)
+    verdicts = {name: verdict_accuracy(pairs, name) for name in NEWER}
+    found = "; ".join(
+        f"{get_backbone(name).title} against "
+        + " and ".join(_describe_calls(against(pairs, name, other), other) for other in OLDER)
+        + f": {verdict}"
+        for name, verdict in verdicts.items()
+    )
+    return Finding(claim, C3_TEST, verdict_of_all(list(verdicts.values())), found, "pairs", _lacking_long(evidence))
+
+
+def find_efficiency(evidence: Evidence) -> Finding:
+    """C3 in efficiency: the newer architectures on Pareto fronts."""
+    claim = f"{C3}, in efficiency"
+    if not_all := _architectures_missing(evidence):
+        return Finding(claim, C3_TEST, not_all, "–", "pareto")
+    fronts = front_table(cost_table(evidence))
+    if len(fronts) < NUM_FRONTS:
+        return Finding(claim, C3_TEST, "not finished (costs are missing: agr bench)", "–", "pareto")
+    verdicts = {name: verdict_efficiency(fronts, name) for name in NEWER}
+    found = "; ".join(
+        f"{get_backbone(name).title} on {int(fronts[name].sum())} of {NUM_FRONTS} Pareto fronts: {verdict}"
+        for name, verdict in verdicts.items()
+    )
+    found += f" ({NUM_FRONTS} would support it, {NUM_FRONTS - OFF_FRONTS} or fewer do not; no interval)"
+    return Finding(claim, C3_TEST, verdict_of_all(list(verdicts.values())), found, "pareto", _lacking_long(evidence))
+
+
+def _architectures_missing(evidence: Evidence) -> str:
+    """Why C3 has no verdict yet; empty where it can have one."""
+    done = len(runs_of(evidence, "long"))
+    return "" if done == len(BACKBONES) else f"not finished ({done} of {len(BACKBONES)} architectures)"
+
+
+def _lacking_long(evidence: Evidence) -> str:
+    return lacking_seeds({name: len(evidence.select("long", name)) for name in SEVERAL_SEEDS})
+
+
+def _describe_calls(calls: pd.Series, other: str) -> str:
+    counts = count_calls(calls)
+    return f"{get_backbone(other).title} {counts['better']} better, {counts['worse']} worse of {len(calls)} tasks"

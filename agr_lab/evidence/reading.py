@@ -1,0 +1,86 @@
+"""The published runs that the claims are tested on, scored once on the same faces."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from agr_utils.data.splits import groups_of
+from agr_utils.errors import InputError
+from agr_utils.measure.bootstrap import GroupBootstrap
+from agr_utils.measure.comparisons import cache_copies, mean_frame
+from agr_utils.measure.results import Run, read_bench, read_folder, read_runs
+from agr_utils.tasks import TASKS
+
+Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
+
+
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
+class Evidence:
+    """The runs of docs/protocol.md, scored on the faces of the test split.
+
+    Attributes:
+        runs: all of them; those of ``results/`` itself count as long.
+        bench: tables of ``agr bench`` by name, for what an architecture costs.
+    """
+
+    runs: tuple[Run, ...]
+    bench: dict[str, pd.DataFrame]
+
+    @property
+    def faces(self) -> pd.DataFrame:
+        """A predictions table, for its images and labels."""
+        return self._faces.copy()
+
+    @cached_property
+    def _faces(self) -> pd.DataFrame:
+        return self.runs[0].split("test")[0]
+
+    @cached_property
+    def bootstrap(self) -> GroupBootstrap:
+        """Resamples of the faces, the same for everything that is computed from this evidence."""
+        return GroupBootstrap(groups_of(self.faces["image_id"]))
+
+    def select(self, length: str, backbone: str, tasks: Sequence[str] = TASKS) -> list[Run]:
+        """Runs of one kind, one a seed.
+
+        Args:
+            length: ``short``, ``long`` or ``equal``.
+            backbone: name of the architecture.
+            tasks: of the runs.
+
+        Raises:
+            InputError: if two of them have one seed.
+        """
+        kind = (length, backbone, tuple(tasks))
+        chosen: dict[int, Run] = {}
+        for run in self.runs:
+            if (run.length, run.backbone, run.tasks) != kind:
+                continue
+            if run.seed in chosen:
+                raise InputError(f"two {length} runs of one seed: {chosen[run.seed].run_id}, {run.run_id}. Keep one")
+            chosen[run.seed] = run
+        return list(chosen.values())
+
+    def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
+        """Scores of each run, rows in the order of ``faces``."""
+        return [_scores(self, run, measure) for run in runs]
+
+    def mean_scores(self, runs: Sequence[Run], measure: Measure) -> pd.DataFrame:
+        """Scores of an image on average over the seeds, rows in the order of ``faces``."""
+        return mean_frame(self.scores(runs, measure))
+
+
+@cache_copies(maxsize=256)  # of every run two measures, which several tables and figures ask for
+def _scores(evidence: Evidence, run: Run, measure: Measure) -> pd.DataFrame:
+    table = run.split("test")[0].set_index("image_id").loc[evidence.faces["image_id"]]
+    return measure(table.reset_index())
+
+
+def read_evidence(results_dir: Path) -> Evidence:
+    """Every run that the claims are tested on; those that are not there yet are missing."""
+    folders = ("claims", "equal_epochs")
+    further = [run for name in folders for run in read_folder(results_dir / name)]
+    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir))

@@ -1,0 +1,40 @@
+"""Published runs: what supports a run's numbers is copied to ``results/``."""
+
+import filecmp
+import shutil
+from pathlib import Path
+
+from agr_utils.errors import InputError
+from agr_utils.files import replace_folder
+from agr_utils.machine import repository_root
+from agr_utils.measure.results import FURTHER_FILES, PUBLISHED_CONTENTS, PUBLISHED_FILES
+from agr_utils.run_files import PREDICTIONS_FILE
+
+
+def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
+    """Copy what supports a run's numbers to ``results/<run id>/``: no image, no weight.
+
+    Maps and sweeps that were published with the same predictions stay, if the run folder has none.
+
+    Raises:
+        InputError: if the run is not finished, or the folder to be replaced holds more than a published run.
+    """
+    run_dir = Path(run_dir).resolve()  # the name of "." is empty
+    for name in PUBLISHED_FILES:
+        if not (run_dir / name).is_file():
+            raise InputError(f"{run_dir}: no {name}, so the run is not finished. Go on with the same agr train command")
+    target = Path(results_dir or repository_root() / "results").resolve() / run_dir.name
+    if not run_dir.name or target.resolve() == run_dir:
+        raise InputError(f"{run_dir}: cannot be published to {target.parent}. Choose another --results-dir")
+    with replace_folder(target, PUBLISHED_CONTENTS) as partial:
+        published = target / PREDICTIONS_FILE
+        same = published.exists() and filecmp.cmp(published, run_dir / PREDICTIONS_FILE, shallow=False)
+        for name in PUBLISHED_FILES:
+            shutil.copyfile(run_dir / name, partial / name)
+        for name in FURTHER_FILES:
+            path = target / name if same and not (run_dir / name).exists() else run_dir / name
+            if path.is_dir():
+                shutil.copytree(path, partial / path.name)
+            elif path.exists():
+                shutil.copyfile(path, partial / path.name)
+    return target

@@ -1,0 +1,211 @@
+"""Where a network looked: class activation maps of one task, by the grad-cam package.
+
+A map is a picture that persuades whether or not it is right; ``agr_utils.inside.map_scores`` says which it is.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from agr_utils.data.augment import check_images
+from agr_utils.errors import InputError, name_hint
+from agr_utils.models.backbones import get_backbone
+from agr_utils.models.network import MultiTaskNet, expected_age, normalize
+
+METHODS = {  # name -> (title, class in pytorch_grad_cam, source)
+    "gradcam": ("Grad-CAM", "GradCAM", "Selvaraju et al. 2017"),
+    "hirescam": ("HiResCAM", "HiResCAM", "Draelos and Carin 2020"),
+    "eigencam": ("EigenCAM", "EigenCAM", "Muhammad and Yeasin 2020"),
+}
+
+
+def explain(
+    model: MultiTaskNet,
+    images: Tensor | Sequence[Tensor],
+    task: str,
+    method: str = "gradcam",
+    layer: str | None = None,
+) -> Tensor:
+    """Map of what spoke for a network's answer to one task.
+
+    Of the age the expected age is explained: the map shows what makes the face look older. Of gender and race it is
+    the logit of the class that is predicted. EigenCAM shows what the layer responds to most and knows of no task.
+
+    Args:
+        model: any; it is put into evaluation mode, and weights and gradients are left as they were.
+        images: (B, 3, H, W) float32 in [0, 1], or B tensors (3, H, W) of one size.
+        task: one that the model has.
+        method: a key of METHODS.
+        layer: dotted name within ``model.backbone`` of the layer whose map is taken; the architecture's
+            ``target_layer`` where it is None.
+
+    Returns:
+        (B, H, W) float32 in [0, 1] on the CPU. The grad-cam package stretches each map so that its smallest value
+        is 0 and its largest 1; a map that is the same everywhere, as where nothing spoke for the answer, is all 0.
+        A constant image has a zero map, and a warning says so. Elsewhere nothing is masked: a part without content
+        may be marked, most of all by a barely trained network.
+
+    Raises:
+        InputError: for a task the model lacks, an unknown method or layer, a layer without a map, images of different
+            sizes, or a model that is not float32.
+    """
+    if task not in model.tasks:
+        raise InputError(f"the model has no head for {task}. It answers: {', '.join(model.tasks)}")
+    if method not in METHODS:
+        raise InputError(f"unknown kind of map '{method}'. Choose one of: {', '.join(METHODS)}")
+    images = check_images(images)
+    tensors = {name: value.dtype for name, value in model.state_dict().items() if value.is_floating_point()}
+    if other := {name: dtype for name, dtype in tensors.items() if dtype != torch.float32}:
+        name, dtype = next(iter(other.items()))
+        raise InputError(f"the model's {name} is {str(dtype).removeprefix('torch.')}. Maps need float32: model.float()")
+    constant = (images.flatten(2).amax(2) == images.flatten(2).amin(2)).all(1)  # (B,)
+    if constant.any():
+        warnings.warn(f"{int(constant.sum())} of {len(images)} images are constant: their maps are 0", stacklevel=2)
+    model.eval()
+    name = layer or target_layer(model, images.shape[-1])
+    module = find_layer(model, name)
+    with torch.inference_mode(False), torch.enable_grad(), _start_at(model, module, name):
+        images = images.to(next(model.parameters()).device).clone()
+        with (
+            _make_cam(method)(_ExplainedScore(model, task), [module]) as cam,
+            # The package keeps the layer's output itself, so an activation that works in place must get a copy.
+            module.register_forward_hook(lambda module, inputs, output: output.clone()),
+        ):
+            maps = torch.from_numpy(cam(images, [lambda output: output[0]] * len(images)))
+    return maps.clamp(0, 1).masked_fill(constant.cpu()[:, None, None], 0.0)
+
+
+class _ExplainedScore(nn.Module):
+    """The number that a map explains, (B, 1), from images in [0, 1]: what the grad-cam package takes for a model."""
+
+    def __init__(self, model: MultiTaskNet, task: str):
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, images: Tensor) -> Tensor:
+        return explained_score(self.model, images, self.task)[:, None]
+
+
+def explained_score(model: MultiTaskNet, images: Tensor, task: str) -> Tensor:
+    """Expected age in years, or the logit of the predicted class: (B, 3, H, W) in [0, 1] to (B,)."""
+    logits = model(normalize(images))
+    if task == "age":
+        return expected_age(model.probabilities({"age": logits["age"]})["age"])
+    return logits[task].amax(dim=1)
+
+
+def _make_cam(method: str) -> type:
+    try:
+        import pytorch_grad_cam  # a second to import, and only maps need it
+    except ImportError as error:
+        raise InputError(f"maps need the grad-cam package ({error}). Install it with: pip install grad-cam") from error
+    return getattr(pytorch_grad_cam, METHODS[method][1])
+
+
+def find_layer(model: MultiTaskNet, name: str) -> nn.Module:
+    """A layer of the backbone by its dotted name.
+
+    Raises:
+        InputError: naming near ones if there is none of that name.
+    """
+    layers = dict(model.backbone.named_modules())
+    if name not in layers or not name:
+        hint = name_hint(name, layers, listed=dict(model.backbone.named_children()))
+        raise InputError(f"no layer '{name}' in the backbone. {hint}")
+    return layers[name]
+
+
+@contextmanager
+def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
+    """Make the layer's output the start of the graph: nothing below it needs a gradient, nor does any weight."""
+    ran = False
+
+    def make_leaf(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        nonlocal ran
+        ran = True
+        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] * output.shape[3] < 2:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(
+                f"layer '{name}' has no map (its output is {shape}). Choose an earlier one, or larger images"
+            )
+        return output.detach().requires_grad_()
+
+    def check_ran(model: nn.Module, inputs: tuple, output: dict[str, Tensor]) -> None:
+        if not ran:
+            raise InputError(f"layer '{name}' takes no part in the forward pass. Choose another one")
+
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        with module.register_forward_hook(make_leaf), model.register_forward_hook(check_ran):
+            yield
+    finally:
+        for parameter, needs_gradient, gradient in before:
+            parameter.requires_grad_(needs_gradient)
+            parameter.grad = gradient  # grad-cam clears them
+
+
+def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
+    """The last stage of the backbone at each resolution from a quarter of the input's side downwards.
+
+    Returns:
+        Side of the map in pixels, largest first, to the dotted name of the layer.
+    """
+    # Whole stages: what lies within them is numbered twice.
+    stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
+    sides = _map_sides(model, stages, image_size)
+    names = {side: name for name, side in sides.items() if side <= math.ceil(image_size / 4)}
+    return dict(sorted(names.items(), reverse=True))
+
+
+def map_side(model: MultiTaskNet, layer: str, image_size: int) -> int:
+    """Side in pixels of the map of one layer of the backbone.
+
+    Raises:
+        InputError: if there is no such layer, or it has no map.
+    """
+    sides = _map_sides(model, {layer: find_layer(model, layer)}, image_size)
+    if layer not in sides:
+        raise InputError(f"layer '{layer}' has no map at {image_size} px. Choose an earlier one, or larger images")
+    return sides[layer]
+
+
+def _map_sides(model: MultiTaskNet, layers: dict[str, nn.Module], image_size: int) -> dict[str, int]:
+    """Sides of the maps of those layers that have one, in the order of the forward pass."""
+    sides: dict[str, int] = {}
+    handles = []
+    for name, module in layers.items():
+
+        def note(module: nn.Module, inputs: tuple, output: object, name: str = name) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[3] > 1:
+                sides[name] = output.shape[3]
+
+        handles.append(module.register_forward_hook(note))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            weight = next(model.parameters())
+            model(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return sides
+
+
+def target_layer(model: MultiTaskNet, image_size: int) -> str:
+    """The layer that maps are taken from where none is asked for: see ``Backbone.target_layer``.
+
+    For an architecture outside the course it is the last stage at a quarter of the input's side, as it is for the five.
+    """
+    if name := get_backbone(model.backbone_name).target_layer:
+        return name
+    layers = map_layers(model, image_size)
+    if not layers:
+        raise InputError(f"{model.backbone_name} has no layer with a map at {image_size} px. Name one with layer=")
+    return next(iter(layers.values()))

@@ -1,0 +1,239 @@
+"""Errors of a model on changed faces: one sweep of a model, and what sweeps say side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from agr_utils.data.load import FaceData
+from agr_utils.data.splits import groups_of, stable_numbers
+from agr_utils.errors import InputError
+from agr_utils.files import read_table, write_table
+from agr_utils.machine import current_commit
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
+from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies
+from agr_utils.measure.fairness import ERRORS, error_rows, group_members
+from agr_utils.models.network import MultiTaskNet
+from agr_utils.run_files import SWEEP_FILE
+from agr_utils.tasks import LabelScheme
+from agr_utils.training.batches import load_pixels, split_batches
+from agr_utils.training.predictions import predict_probabilities, predictions_table
+
+CLEAN = "clean"
+SWEPT_ERRORS = ("age_mae", "gender_error", "race_error")
+SWEEP_BATCH = 64  # larger ones are slower: their maps no longer fit the cache
+
+
+def sweep(
+    model: MultiTaskNet, data: FaceData, rows: np.ndarray, corruptions: Sequence[str] = tuple(CORRUPTIONS)
+) -> pd.DataFrame:
+    """Errors of a model on the faces as they are and under every corruption and severity.
+
+    Args:
+        model: in evaluation mode; its answers are averaged over each face and its mirror image, as everywhere.
+        data: faces.
+        rows: which of them.
+        corruptions: keys of CORRUPTIONS.
+
+    Returns:
+        A row a face and condition, faces in the same order in each: ``image_id, corruption, severity`` (``clean`` and 0
+        for the faces as they are), ``age_signed`` (predicted minus labelled age, years), ``gender_error, race_error``
+        (wrong or not), NaN without a label; those of the tasks that the model has.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    seeds = stable_numbers(data.faces["image_id"])  # a face is changed in the same way whatever else lies beside it
+    conditions = [(CLEAN, 0), *((name, severity) for name in corruptions for severity in SEVERITIES)]
+    parts = []
+    with tqdm(total=len(conditions) * len(rows), desc="sweep", unit="face", leave=False, disable=None) as progress:
+        for name, severity in conditions:
+            for batch in split_batches(rows, SWEEP_BATCH):
+                images = load_pixels(data, batch, device)
+                if severity:
+                    images = corrupt(images, name, severity, seeds[batch], data.scheme.name)
+                probabilities = {task: p.cpu().numpy() for task, p in predict_probabilities(model, images).items()}
+                table = predictions_table(probabilities, data.faces.iloc[batch], "")
+                errors = error_rows(table).drop(columns="age_mae", errors="ignore")
+                parts.append(errors.assign(image_id=table["image_id"], corruption=name, severity=severity))
+                progress.update(len(batch))
+    columns = ["image_id", "corruption", "severity"]
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*columns, *table.columns.difference(columns)]]
+
+
+def sweep_run_folder(
+    run_dir: Path, source: Path | None = None, split: str = "test", num_images: int = 2000, command: str = ""
+) -> pd.DataFrame:
+    """Sweep the model of a finished run, and write the table into its folder.
+
+    Args:
+        run_dir: the run folder.
+        source: see ``load_run``.
+        split: whose faces are taken.
+        num_images: faces, about; whole near-duplicate groups.
+        command: the command line, written down for whoever wants to repeat it.
+
+    Returns:
+        See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
+    """
+    from agr_utils.training.run import load_run  # what trains takes seconds to import
+
+    model, data, _ = load_run(run_dir, source)
+    table = sweep(model, data, data.sample(split, num_images))
+    table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}
+    write_sweep(table, Path(run_dir) / SWEEP_FILE)
+    return table
+
+
+def summarize_sweep(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean errors: a row a corruption, averaged over the severities, a column an error in its unit; first clean."""
+    swept = Sweep(table)
+    clean = np.nanmean(swept.values[:, 0], axis=0)
+    means = clean + np.nanmean(swept.increases(), axis=0)  # (corruptions, errors)
+    scale = [ERRORS[error].scale for error in swept.errors]
+    columns = [ERRORS[error].title for error in swept.errors]
+    index = [CLEAN, *(CORRUPTIONS[name].title for name in swept.corruptions)]
+    return pd.DataFrame(np.vstack([clean, means]) * scale, index, columns).round(2)
+
+
+def write_sweep(table: pd.DataFrame, path: Path) -> None:
+    """Write a sweep as Parquet, atomically: ages to a tenth of a year, for 100,000 rows are many."""
+    small = table.astype({"corruption": "category", "severity": "int8"})
+    for column in small.columns.intersection(["gender_error", "race_error"]):
+        small[column] = small[column].astype("boolean")
+    if "age_signed" in small:
+        small["age_signed"] = small["age_signed"].round(1).astype("float32")
+    write_table(small, path)
+
+
+def read_sweep(path: Path) -> pd.DataFrame:
+    """Read what ``write_sweep`` wrote.
+
+    Raises:
+        InputError: if the file is missing or no such table.
+    """
+    return read_table(path, ("image_id", "corruption", "severity"), "a sweep", f"agr robustness {Path(path).parent}")
+
+
+class Sweep:
+    """A sweep as arrays.
+
+    Attributes:
+        image_ids: of the n faces.
+        conditions: (corruption, severity) of each of c conditions, the first is (``clean``, 0).
+        errors: names of the e errors, of SWEPT_ERRORS.
+        values: (n, c, e) float64, NaN without a label.
+        signed_age: (n, c) float64 predicted minus labelled age in years; None where the model has no age.
+    """
+
+    def __init__(self, table: pd.DataFrame):
+        table = table.assign(corruption=table["corruption"].astype(str))
+        if "age_signed" in table:
+            table["age_mae"] = table["age_signed"].abs()
+        self.errors = [name for name in SWEPT_ERRORS if name in table]
+        self.conditions = list(table[["corruption", "severity"]].drop_duplicates().itertuples(index=False, name=None))
+        num_faces, left_over = divmod(len(table), len(self.conditions))
+        ids = pd.factorize(table["image_id"])[0]
+        if left_over or (ids.reshape(-1, num_faces) != ids[:num_faces]).any():
+            raise InputError("a sweep must have the same faces in every condition. Make it again with: agr robustness")
+        self.image_ids = table["image_id"].iloc[:num_faces].reset_index(drop=True)
+        values = table[self.errors].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        shape = (len(self.conditions), num_faces)
+        self.values = values.reshape(*shape, -1).transpose(1, 0, 2)
+        signed = table["age_signed"].to_numpy(dtype=float, na_value=np.nan) if "age_signed" in table else None
+        self.signed_age = None if signed is None else signed.reshape(shape).T
+
+    @property
+    def corruptions(self) -> list[str]:
+        """Names of the corruptions, without ``clean``."""
+        return list(dict.fromkeys(name for name, severity in self.conditions if severity))
+
+    def increases(self) -> np.ndarray:
+        """What each corruption adds to a face's errors, on average over the severities: (n, corruptions, errors)."""
+        names = np.array([name for name, _ in self.conditions])
+        by_corruption = [self.values[:, names == name].mean(axis=1) for name in self.corruptions]
+        return np.stack(by_corruption, axis=1) - self.values[:, :1]
+
+    def bootstrap(self) -> GroupBootstrap:
+        """Resamples of the faces."""
+        return GroupBootstrap(groups_of(self.image_ids))
+
+
+@cache_copies(maxsize=16)
+def curve_table(swept: Sweep) -> pd.DataFrame:
+    """Errors against severity: rows ``corruption, severity, error, value, low, high``; severity 0 is clean."""
+    count = len(swept.values)
+    table = interval(swept.bootstrap().means(swept.values.reshape(count, -1))).drop(columns="p")
+    labels = [(*condition, error) for condition in swept.conditions for error in swept.errors]
+    return pd.concat([pd.DataFrame(labels, columns=["corruption", "severity", "error"]), table], axis=1)
+
+
+def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.DataFrame:
+    """How much less ours are hurt than theirs: both sides give each error once, on the same faces.
+
+    Args:
+        ours: sweeps that together have some errors, as one multi-task model.
+        theirs: sweeps that together have the same, as three single-task models.
+
+    Returns:
+        Rows ``corruption, error, value, low, high, p, matters, seeds`` as ``add_calls`` takes them; above 0, ours are
+        hurt less.
+    """
+    mine, other = _by_error(ours), _by_error(theirs)
+    errors = [name for name in SWEPT_ERRORS if name in mine and name in other]
+    if not errors:
+        raise InputError("these sweeps have no error in common: their models have no task in common")
+    first = ours[0]
+    for swept in (*ours, *theirs):
+        if not swept.image_ids.equals(first.image_ids) or swept.conditions != first.conditions:
+            raise InputError("sweeps of different faces or corruptions cannot be compared. Make them with one setting")
+    difference = np.stack([other[name] - mine[name] for name in errors], axis=2)  # (n, corruptions, errors)
+    samples = first.bootstrap().means(difference.reshape(len(difference), -1))
+    labels = [(corruption, error) for corruption in first.corruptions for error in errors]
+    return _with_matters(pd.DataFrame(labels, columns=["corruption", "error"]), interval(samples))
+
+
+def _by_error(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
+    """Increases of each error, (n, corruptions), of whichever sweep has it."""
+    return {name: swept.increases()[:, :, number] for swept in sweeps for number, name in enumerate(swept.errors)}
+
+
+def _with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    metric = {"age_mae": "age_mae", "gender_error": "gender_accuracy", "race_error": "race_accuracy"}
+    matters = labels["error"].map(lambda error: MATTERS[metric[error]])
+    return pd.concat([labels, found], axis=1).assign(matters=matters, seeds=[[value] for value in found["value"]])
+
+
+def group_differences(swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, corruption: str, severity: int):
+    """Is a group hurt more than everybody else?
+
+    Args:
+        swept: of one model.
+        faces: table with ``image_id, age_min, gender, race``.
+        scheme: of the labels.
+        corruption: which.
+        severity: which.
+
+    Returns:
+        Rows ``grouping, group, count, error, value, low, high, p, …`` with calls: the increase of everybody else's
+        error minus that of the group's; below 0, the group is hurt more.
+    """
+    labels = faces.set_index("image_id").loc[swept.image_ids].reset_index()
+    increase = swept.values[:, swept.conditions.index((corruption, severity))] - swept.values[:, 0]  # (n, errors)
+    bootstrap, parts = swept.bootstrap(), []
+    for grouping in ("gender", "race"):
+        members = group_members(labels, scheme, grouping)
+        known = members.any(axis=1)
+        for name, inside in members.items():
+            sets = np.stack([inside, known & ~inside], axis=1)
+            samples = bootstrap.group_means(increase, sets)  # (R + 1, errors, 2)
+            found = interval(samples[:, :, 1] - samples[:, :, 0])
+            found.insert(0, "error", swept.errors)
+            parts.append(found.assign(grouping=grouping, group=name, count=int(inside.sum())))
+    columns = ["error", "value", "low", "high", "p", "grouping", "group", "count"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    labels_only = table[["grouping", "group", "count", "error"]]
+    return add_calls(_with_matters(labels_only, table.drop(columns=labels_only.columns)))

@@ -1,0 +1,172 @@
+"""How unequally a model errs: errors by labelled group, gaps between groups, and their intervals.
+
+Groups come from labels, which are somebody's guesses. A gap says that people labelled so are served worse by the model,
+or labelled worse; it does not say why.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.data.faces import age_band
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
+from agr_utils.measure.metrics import Metric, by_name, score_rows, signed_age_error
+from agr_utils.tasks import LabelScheme
+
+MIN_IMAGES = 30  # a smaller group is named and not given a number
+GROUPINGS = ("gender", "race", "age band", "gender x race")
+
+ERRORS = by_name(
+    Metric("age_mae", "MAE", "years", higher_is_better=False),
+    Metric("age_signed", "signed age error", "years"),
+    Metric("gender_error", "gender error", "%", higher_is_better=False),
+    Metric("race_error", "race error", "%", higher_is_better=False),
+)
+
+
+def error_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What each image adds to each error of ERRORS, those that the table allows; NaN where its label is missing."""
+    scores, errors = score_rows(table), pd.DataFrame(index=table.index)
+    if "age_mae" in scores:
+        errors["age_mae"], errors["age_signed"] = scores["age_mae"], signed_age_error(table)
+    for task in ("gender", "race"):
+        if f"{task}_accuracy" in scores:
+            errors[f"{task}_error"] = 1 - scores[f"{task}_accuracy"]
+    return errors
+
+
+def label_groups(table: pd.DataFrame, scheme: LabelScheme) -> pd.DataFrame:
+    """Name of the labelled group of each image: ``gender, race, age band`` as text, missing where the label is."""
+    groups = pd.DataFrame(index=table.index)
+    for task in ("gender", "race"):
+        names = dict(enumerate(scheme.classes(task)))
+        groups[task] = pd.Categorical(table[task].map(names), categories=list(names.values()))
+    groups["age band"] = age_band(table["age_min"])
+    return groups
+
+
+def group_columns(grouping: str) -> list[str]:
+    """Columns of ``label_groups`` that a grouping crosses: ``gender x race`` to ``[gender, race]``."""
+    return grouping.split(" x ")
+
+
+def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
+    """Errors of one run by group (fairlearn's MetricFrame).
+
+    Args:
+        table: predictions of one run and one split.
+        scheme: of the labels.
+        grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by `` x ``.
+
+    Returns:
+        One row a group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
+        Images without a label of the grouping are in no group.
+    """
+    errors = error_rows(table)
+    groups = label_groups(table, scheme)[group_columns(grouping)]
+    known = groups.notna().all(axis=1)
+    if not known.any():
+        return pd.DataFrame(columns=["count", *errors]).astype({"count": int})
+    from fairlearn.metrics import MetricFrame, count  # takes a second, and most of what is here does not need it
+
+    metrics = {"count": count} | {name: _mean_of(errors[name]) for name in errors}
+    positions = np.flatnonzero(known)  # a metric is given positions and looks the errors up: NaN may not pass through
+    frame = MetricFrame(
+        metrics=metrics, y_true=positions, y_pred=positions, sensitive_features=groups[known].astype(str)
+    )
+    columns = group_columns(grouping)
+    present = groups[known].drop_duplicates().sort_values(columns).astype(str)  # in the order of the labels
+    by_group = frame.by_group.loc[present[columns[0]] if len(columns) == 1 else list(present.itertuples(index=False))]
+    by_group.loc[by_group["count"] < MIN_IMAGES, list(errors)] = np.nan
+    return by_group.astype({"count": int})
+
+
+def _mean_of(errors: pd.Series):
+    values = errors.to_numpy(dtype=float)
+    return lambda positions, _: float(np.nanmean(values[positions])) if np.isfinite(values[positions]).any() else np.nan
+
+
+def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
+    """Which images belong to which group: (n, g) bool, a column for each group of at least MIN_IMAGES images.
+
+    Groups are in the order of the labels; an image that lacks one of the labels belongs to none.
+    """
+    columns = group_columns(grouping)
+    groups = label_groups(table, scheme)[columns]
+    number = groups.groupby(columns, observed=True).ngroup().fillna(-1).to_numpy(dtype=int)  # -1 or NaN: one is missing
+    members = {}
+    for code in range(number.max(initial=-1) + 1):
+        inside = number == code
+        if inside.sum() >= MIN_IMAGES:
+            members[", ".join(groups.iloc[inside.argmax()].astype(str))] = inside
+    return pd.DataFrame(members, index=table.index)
+
+
+def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> list[str]:
+    """Names of the groups that ``group_members`` leaves out because they have fewer than MIN_IMAGES images."""
+    columns = group_columns(grouping)
+    counts = label_groups(table, scheme)[columns].value_counts(sort=False)
+    return [", ".join(map(str, name)) for name in sorted(counts.index[(counts > 0) & (counts < MIN_IMAGES)])]
+
+
+def gaps(by_group: np.ndarray) -> np.ndarray:
+    """Largest minus smallest group value, along the last axis; NaN where a resample lost a whole group.
+
+    Args:
+        by_group: (R + 1, …, g) as ``sample_groups`` gives them. A group without a value in row 0, of which nobody has
+            the label, takes no part; of fewer than two groups there is no gap.
+    """
+    measured = ~np.isnan(by_group[:1])  # (1, …, g)
+    largest = np.where(measured, by_group, -np.inf).max(axis=-1, initial=-np.inf)
+    smallest = np.where(measured, by_group, np.inf).min(axis=-1, initial=np.inf)
+    with np.errstate(invalid="ignore"):
+        return np.where(measured.sum(axis=-1) >= 2, largest - smallest, np.nan)
+
+
+def worst(by_group: np.ndarray) -> np.ndarray:
+    """Group value furthest from 0, in absolute terms, along the last axis; groups as of ``gaps``, at least one."""
+    measured = ~np.isnan(by_group[:1])
+    furthest = np.where(measured, np.abs(by_group), 0.0).max(axis=-1, initial=0.0)
+    return np.where(measured.any(axis=-1), furthest, np.nan)
+
+
+def sample_groups(
+    bootstrap: GroupBootstrap, errors: Sequence[pd.DataFrame], table: pd.DataFrame, scheme: LabelScheme, grouping: str
+) -> tuple[np.ndarray, list[str]]:
+    """Group means of several models' errors on the same resamples.
+
+    Args:
+        bootstrap: of the images.
+        errors: of each model, rows and columns alike.
+        table: any predictions table of these images, for the labels.
+        scheme: of the labels.
+        grouping: see ``group_table``.
+
+    Returns:
+        (R + 1, models, errors, groups), and the names of the groups.
+    """
+    members = group_members(table, scheme, grouping)
+    values = np.concatenate([frame.to_numpy(dtype=float) for frame in errors], axis=1)
+    samples = bootstrap.group_means(values, members.to_numpy(dtype=bool))
+    return samples.reshape(len(samples), len(errors), errors[0].shape[1], members.shape[1]), list(members)
+
+
+def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
+    """Errors of one run by group with 95 % intervals.
+
+    Args:
+        table: predictions of one run and one split.
+        scheme: of the labels.
+        grouping: see ``group_table``.
+        bootstrap: of the images.
+
+    Returns:
+        Rows ``error, group, value, low, high, resamples, count``; groups of fewer than MIN_IMAGES images are left out,
+        and errors of which no image has the label.
+    """
+    errors, members = error_rows(table), group_members(table, scheme, grouping)
+    samples, names = sample_groups(bootstrap, [errors], table, scheme, grouping)
+    result = interval(samples.reshape(len(samples), -1)).drop(columns="p")  # columns: each error, in it each group
+    labels = {"error": np.repeat(list(errors), len(names)), "group": names * len(errors.columns)}
+    return result.assign(**labels, count=np.tile(members.sum(), len(errors.columns)))

@@ -1,0 +1,173 @@
+"""Metrics of a predictions table, with intervals. Nothing here needs an image or a model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.measure.bootstrap import COVERAGE, GroupBootstrap, interval
+from agr_utils.predictions_table import check_predictions, class_probabilities, tasks_of
+
+CS_YEARS = 5  # cumulative score: share of ages within so many years
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric or an error, and how it is shown.
+
+    Attributes:
+        name: of its column.
+        label: for readers.
+        unit: ``years``, or ``%`` of what is kept as a share in 0 to 1.
+        higher_is_better: None where neither is.
+    """
+
+    name: str
+    label: str
+    unit: str
+    higher_is_better: bool | None = None
+
+    @property
+    def in_years(self) -> bool:
+        """Whether it is shown as it is kept."""
+        return self.unit == "years"
+
+    @property
+    def scale(self) -> float:
+        """Factor from what is kept to what is shown."""
+        return 1.0 if self.in_years else 100.0
+
+    @property
+    def title(self) -> str:
+        """Label with the unit."""
+        return f"{self.label} ({self.unit})"
+
+    @property
+    def change_unit(self) -> str:
+        """Unit of a difference."""
+        return "years" if self.in_years else "points"
+
+    @property
+    def change_title(self) -> str:
+        """Label with the unit of a difference."""
+        return f"{self.label} ({self.change_unit})"
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, in words."""
+        return "more is better" if self.higher_is_better else "less is better"
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """Metrics by their names, in the order given."""
+    return {metric.name: metric for metric in metrics}
+
+
+METRICS = by_name(
+    Metric("age_mae", "MAE", "years", higher_is_better=False),
+    Metric("age_cs5", "CS@5", "%", higher_is_better=True),
+    Metric("gender_accuracy", "Gender", "%", higher_is_better=True),
+    Metric("race_accuracy", "Race", "%", higher_is_better=True),
+)
+
+
+def improvement_signs(metrics: Iterable[str]) -> np.ndarray:
+    """1 for each metric of which more is better, else -1: times a difference, above 0 is better."""
+    return np.array([1 if METRICS[name].higher_is_better else -1 for name in metrics])
+
+
+def score_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What each image adds to each metric; NaN where its label is missing or the model gave no answer.
+
+    Args:
+        table: a predictions table.
+
+    Returns:
+        Columns ``age_mae`` (absolute error, years), ``age_cs5``, ``gender_accuracy``, ``race_accuracy`` (0 or 1),
+        those to which an image adds something; a metric is the mean of its column.
+
+    Raises:
+        InputError: see ``check_predictions``.
+    """
+    check_predictions(table)
+    scores, tasks = pd.DataFrame(index=table.index), tasks_of(table)
+    if "age" in tasks:
+        error = signed_age_error(table).abs()
+        scores["age_mae"] = error
+        scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
+    for task in ("gender", "race"):
+        if task in tasks:
+            predicted, label = predicted_class(table, task), table[task].astype("Float64").astype(float)
+            known = predicted.notna() & label.notna()
+            scores[f"{task}_accuracy"] = (predicted == label).astype(float).where(known)
+    return scores.dropna(axis=1, how="all")
+
+
+def signed_age_error(table: pd.DataFrame) -> pd.Series:
+    """Predicted minus labelled age in years, (n,) float; above 0 for those predicted too old.
+
+    NaN without a label, and where the prediction is not finite.
+    """
+    predicted = table["age_pred"].astype("Float64").astype(float)
+    return predicted.where(np.isfinite(predicted)) - table["age"].astype("Float64").astype(float)
+
+
+def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
+    """Most probable code of ``gender`` or ``race``, (n,) int; None where the table lacks the task.
+
+    A probability that is not a number is no answer: those rows are NaN, and the whole is float.
+    """
+    if task not in tasks_of(table):
+        return None
+    probabilities = class_probabilities(table, task)  # (n, C)
+    codes = (probabilities[:, 1] >= 0.5).astype(int) if task == "gender" else probabilities.argmax(axis=1)
+    return pd.Series(codes, index=table.index).where(np.isfinite(probabilities).all(axis=1))
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
+    """In words, which images count for no metric of a task: those without a label, and those without an answer."""
+    scores, lines = score_rows(table), []
+    for task in tasks_of(table):
+        labelled = int(table[task].notna().sum())
+        scored = max((int(scores[name].notna().sum()) for name in scores if name.startswith(task)), default=0)
+        reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
+        words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
+        lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
+    return lines
+
+
+def bootstrap(
+    scores: pd.DataFrame,
+    groups: pd.Series,
+    num_resamples: int = 10_000,
+    coverage: float = COVERAGE,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Percentile intervals of the means of ``scores`` when whole groups are drawn again with replacement.
+
+    Args:
+        scores: one column a metric, one row an image, NaN where it does not count.
+        groups: near-duplicate cluster of each row.
+        num_resamples: bootstrap samples.
+        coverage: of the interval, in (0, 1).
+        seed: of the drawing.
+
+    Returns:
+        One row a metric: ``value, low, high, count`` (images that count).
+    """
+    samples = GroupBootstrap(groups, num_resamples, seed).means(scores.to_numpy(dtype=float))
+    result = interval(samples, coverage)[["value", "low", "high"]].set_index(scores.columns)
+    return result.assign(count=scores.notna().sum())
+
+
+def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:
+    """Metrics of one run and split with 95 % intervals: one row a metric, ``value, low, high, count``.
+
+    Args:
+        table: predictions of one run and one split.
+        groups: near-duplicate cluster of each row; every image its own where it is None.
+        num_resamples: bootstrap samples.
+    """
+    groups = table["image_id"] if groups is None else groups
+    return bootstrap(score_rows(table), groups.reset_index(drop=True), num_resamples)

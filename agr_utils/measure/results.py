@@ -1,0 +1,182 @@
+"""Published runs: small files in ``results/`` that carry every number shown to a reader."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from agr_utils.data.splits import groups_of, read_split_file
+from agr_utils.data.utkface import read_names
+from agr_utils.errors import InputError
+from agr_utils.files import list_visible, read_json, read_table
+from agr_utils.machine import repository_root
+from agr_utils.models.backbones import BACKBONES, get_backbone
+from agr_utils.predictions_table import read_predictions
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.tasks import TASKS
+from agr_utils.training.config import TrainConfig, recorded_config
+
+PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
+FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
+PUBLISHED_CONTENTS = (*PUBLISHED_FILES, *FURTHER_FILES, f"{MAPS_FOLDER}/*")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run as it was published.
+
+    Attributes:
+        run_id: name of its folder.
+        about: ``config.json``: config, command, commit, hardware, parameters, MACs.
+        history: one row an epoch.
+        predictions: one row an image.
+    """
+
+    run_id: str
+    about: dict
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @property
+    def config(self) -> TrainConfig:
+        """What was trained; a setting that is younger than the run has its default."""
+        return TrainConfig.from_dict(self.about["config"])
+
+    @property
+    def title(self) -> str:
+        """Name of the architecture for tables and figures."""
+        return get_backbone(self.backbone).title
+
+    @property
+    def backbone(self) -> str:
+        """Name of the architecture in the registry."""
+        return self.about["config"]["backbone"]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Heads that were trained."""
+        return tuple(self.about["config"]["tasks"])
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return self.about["config"]["seed"]
+
+    @property
+    def length(self) -> str:
+        """``short`` or ``equal`` where the label of the run's study says so (docs/protocol.md), else ``long``."""
+        label = self.run_id.rsplit("-", 1)[-1]
+        return label if label in ("short", "equal") else "long"
+
+    def split(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
+        """Predictions of a split, and the near-duplicate cluster of each row."""
+        table = self.predictions[self.predictions["split"] == name].reset_index(drop=True)
+        return table, groups_of(table["image_id"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read one published run, or a run folder that is finished."""
+    files = [Path(folder) / name for name in PUBLISHED_FILES]
+    return _read_once(*files, tuple(file.stat().st_mtime_ns for file in files if file.exists()))
+
+
+@lru_cache(maxsize=128)  # a page of tables asks for the same runs again and again; the times tell when one is new
+def _read_once(config: Path, history: Path, predictions: Path, times: tuple[int, ...]) -> Run:
+    about = read_json(config)
+    recorded_config(about, config)
+    epochs = read_table(history, ("epoch",), "a history", "agr train")
+    return Run(config.resolve().parent.name, about, epochs, read_predictions(predictions))
+
+
+def read_folder(folder: Path) -> list[Run]:
+    """Every run that a folder holds, by name."""
+    return [read_run(path.parent) for path in list_visible(folder, f"*/{CONFIG_FILE}")]
+
+
+def check_results(results_dir: Path) -> None:
+    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
+    if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
+        raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")
+
+
+def read_short_runs(results_dir: Path) -> list[Run]:
+    """The short runs that the claims are tested on (docs/protocol.md), by name."""
+    return [run for run in read_folder(results_dir / "claims") if run.length == "short"]
+
+
+def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
+    """What lies beside the predictions of some runs, for those that have it.
+
+    Args:
+        folder: that holds the runs' folders.
+        runs: in the order in which they are wanted.
+        name: of the file or folder, one of FURTHER_FILES.
+        read: reads it.
+    """
+    found = [(run, folder / run.run_id / name) for run in runs]
+    return [(run, read(path)) for run, path in found if path.exists()]
+
+
+def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
+    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures.
+
+    Raises:
+        InputError: if there are two of one architecture.
+    """
+    chosen: dict[str, Run] = {}
+    for run in read_folder(results_dir or repository_root() / "results"):
+        if (run.config.data, run.config.protocol, run.tasks) != (data, "grouped", TASKS):
+            continue
+        if run.backbone in chosen:
+            raise InputError(
+                f"two published runs of one architecture: {chosen[run.backbone].run_id}, {run.run_id}. Move one to a "
+                "folder of its own, as agr publish --results-dir does"
+            )
+        chosen[run.backbone] = run
+    return [chosen[name] for name in BACKBONES if name in chosen]
+
+
+def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
+    """Runs of each ablation, by its name."""
+    folders = list_visible(results_dir / "ablations", "*/")
+    return {folder.name: read_folder(folder) for folder in folders}
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """``results/published.csv``, as text: an empty cell was not found in the source."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def describe_machine(table: pd.DataFrame) -> str:
+    """The hardware that a table of ``agr bench`` was measured on, in one line."""
+    row, threads = table.iloc[0], table["threads"].unique()
+    machine = f"{row['cpu']}, {row['cores']} cores"
+    return machine if len(threads) > 1 else f"{machine}, {threads[0]} thread{'s' if threads[0] > 1 else ''}"
+
+
+def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
+    """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
+    paths = list_visible(results_dir / "bench", "*.csv")
+    return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
+
+
+def read_labels_from_split() -> pd.DataFrame:
+    """Faces table of the 21,288 UTKFace files that the committed split lists: their names hold their labels."""
+    return _read_labels_once().copy()
+
+
+@cache
+def _read_labels_once() -> pd.DataFrame:
+    listed = read_split_file()
+    faces = read_names(listed["image_id"].tolist())
+    faces["group"], faces["split"] = listed["group"], listed["split"]
+    return faces

@@ -1,0 +1,104 @@
+"""The predictions table: one row an image and run. Training writes it; measures and claims read nothing else."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.errors import InputError
+from agr_utils.files import read_table, write_table
+from agr_utils.tasks import TASKS
+
+LABELS = ("age", "age_min", "age_max", "gender", "race")
+
+
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write a predictions table as Parquet, atomically."""
+    write_table(table, path)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a predictions table.
+
+    Raises:
+        InputError: if the file is missing, no such table, or one that cannot be scored (see ``check_predictions``).
+    """
+    table = read_table(path, ("run_id", "image_id", "split", *LABELS), "a predictions table", "agr train")
+    try:
+        check_predictions(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return table
+
+
+def predicted_splits(path: Path) -> tuple[str, ...]:
+    """Splits in a predictions table; none where it is missing or damaged."""
+    try:
+        return tuple(read_predictions(path)["split"].unique())
+    except InputError:
+        return ()
+
+
+def class_probabilities(table: pd.DataFrame, task: str) -> np.ndarray:
+    """Probability of each class of ``gender`` or ``race``, (n, C) float, position = code."""
+    if task == "gender":
+        table = pd.DataFrame({"male": 1 - table["gender_p"], "female": table["gender_p"]})
+    else:
+        table = table[probability_columns(table)]
+    return table.to_numpy(dtype=float, na_value=np.nan)
+
+
+def probability_columns(table: pd.DataFrame) -> list[str]:
+    """Names of the columns with the race probabilities, in the order of the codes.
+
+    Raises:
+        InputError: if a code below the largest one has none.
+    """
+    codes = [int(column.removeprefix("race_p")) for column in table if re.fullmatch(r"race_p\d+", str(column))]
+    columns = [f"race_p{code}" for code in range(max(codes, default=-1) + 1)]
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    return columns
+
+
+def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """The tasks that a predictions table answers."""
+    answered = {"age": "age_pred" in table, "gender": "gender_p" in table, "race": bool(probability_columns(table))}
+    return tuple(task for task in TASKS if answered[task])
+
+
+def check_predictions(table: pd.DataFrame) -> None:
+    """Refuse a predictions table that cannot be scored.
+
+    Raises:
+        InputError: if a row occurs twice, a column that is needed is missing or holds no numbers, a probability lies
+            outside [0, 1], or a label is the code of no class. Missing values are none of these.
+    """
+    columns = {task: task_columns(table, task) for task in tasks_of(table)}
+    needed = [column for names in columns.values() for column in names]
+    if missing := [column for column in needed if column not in table]:
+        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    for column in needed:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise InputError(f"the column '{column}' of the predictions holds {table[column].dtype}, and not numbers")
+    for task in columns.keys() - {"age"}:
+        labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
+        num_classes = probabilities.shape[1]
+        if not labels.isin(range(num_classes)).all():
+            raise InputError(f"the predictions give {num_classes} classes of {task}; labels are {sorted(set(labels))}")
+        finite = probabilities[np.isfinite(probabilities)]
+        if (np.abs(finite - 0.5) > 0.5 + 1e-4).any():
+            raise InputError(f"the predictions hold probabilities of {task} outside 0 to 1")
+    key = [column for column in ("run_id", "image_id") if column in table]
+    if "image_id" in key and (repeated := table.duplicated(key)).any():
+        first = table["image_id"][repeated].iloc[0]
+        raise InputError(
+            f"{repeated.sum()} rows of the predictions repeat an image, first: {first}. Keep one of each: copies would "
+            "make intervals too narrow"
+        )
+
+
+def task_columns(table: pd.DataFrame, task: str) -> list[str]:
+    """Columns with the labels and the answers of one task."""
+    return [task, *({"age": ["age_pred"], "gender": ["gender_p"]}.get(task) or probability_columns(table))]
