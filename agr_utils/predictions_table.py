@@ -72,7 +72,7 @@ def check_predictions(table: pd.DataFrame) -> None:
     """Refuse a predictions table that cannot be scored.
 
     Raises:
-        InputError: if a row occurs twice, a column that is needed is missing or holds no numbers, a probability lies
+        InputError: if a row occurs twice, a column that is needed is missing or of another kind, a probability lies
             outside [0, 1], or a label is the code of no class. Missing values are none of these.
     """
     columns = {task: task_columns(table, task) for task in tasks_of(table)}
@@ -82,6 +82,10 @@ def check_predictions(table: pd.DataFrame) -> None:
     for column in needed:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise InputError(f"the column '{column}' of the predictions holds {table[column].dtype}, and not numbers")
+    for column in {"run_id", "image_id", "split"} & set(table):
+        kind = pd.api.types.infer_dtype(table[column], skipna=True)
+        if kind not in ("string", "categorical", "empty"):
+            raise InputError(f"the column '{column}' of the predictions holds {kind}, and not names")
     for task in columns.keys() - {"age"}:
         labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
         num_classes = probabilities.shape[1]
