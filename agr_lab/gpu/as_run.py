@@ -58,8 +58,10 @@ def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...], source: 
         "hardware": {"accelerator": about["device"], "torch": about["torch"], "seconds": about["seconds"]},
     }  # fmt: skip
     write_json(output_dir / CONFIG_FILE, record)
+    history = pd.read_csv(folder / JOB_HISTORY)
+    history.insert(0, "epoch", (history["step"] / about["steps"] * job.epochs).round(2))
     with atomic_path(output_dir / HISTORY_FILE) as partial:
-        partial.write_bytes((folder / JOB_HISTORY).read_bytes())
+        history.to_csv(partial, index=False, float_format="%.6g")
     return finish_run(model.eval(), data, output_dir, record, splits)
 
 
