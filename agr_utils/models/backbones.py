@@ -12,6 +12,10 @@ from agr_utils.models.custom_cnn import CustomCNN
 from agr_utils.models.face_resnet import FaceResNet
 
 Pretrained = bool | Literal["if-available"]
+_NO_WEIGHTS = (
+    "no pretrained weights for {} could be had ({}). Without a network, train from scratch (leave out --pretrained) or "
+    "say --pretrained if-available"
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         return model, model.num_features, "from scratch"
     import timm
 
-    if pretrained == "if-available" and not _weights_within_reach(backbone.timm_name):
+    if pretrained and not _weights_within_reach(backbone.timm_name):
+        if pretrained is True:
+            raise InputError(_NO_WEIGHTS.format(name, "no network, and none on this disk"))
         pretrained = False
     options = {"num_classes": 0} | ({"drop_path_rate": drop_rate} if drop_rate else {})  # some do not know the latter
     if pretrained:
@@ -105,10 +111,7 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
             return model, _num_features(model), f"timm {timm.__version__} {model.pretrained_cfg.get('tag', '')}".strip()
         except Exception as error:  # timm, huggingface_hub and the network each raise their own kinds
             if pretrained != "if-available":
-                raise InputError(
-                    f"no pretrained weights for {name} could be had ({type(error).__name__}). Without a network, train "
-                    "from scratch (leave out --pretrained) or say --pretrained if-available"
-                ) from error
+                raise InputError(_NO_WEIGHTS.format(name, type(error).__name__)) from error
     try:
         model = timm.create_model(backbone.timm_name, pretrained=False, **options)
         return model, _num_features(model), "from scratch"

@@ -3,6 +3,7 @@ import timm
 import torch
 
 from agr_utils.errors import InputError
+from agr_utils.models import backbones
 from agr_utils.models.backbones import BACKBONES, create_backbone, get_backbone
 from agr_utils.models.network import MultiTaskNet, age_interval, count_macs, count_parameters, expected_age, normalize
 
@@ -68,12 +69,21 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch):
         return real_create(*args, **keywords)
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(backbones, "_weights_within_reach", lambda name: True)  # and gone when they are fetched
     with pytest.raises(InputError, match="if-available") as caught:
         create_backbone("mobilenet_v3", pretrained=True)
     assert "\n" not in str(caught.value)
     assert create_backbone("mobilenet_v3", pretrained="if-available")[2] == "from scratch"
     with pytest.raises(InputError, match="no pretrained weights"):
         create_backbone("custom_cnn", pretrained=True)
+
+
+def test_pretrained_weights_without_a_network_are_refused_before_anything_is_fetched(monkeypatch, capfd):
+    monkeypatch.setattr(backbones, "_weights_within_reach", lambda name: False)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("tried to fetch"))
+    with pytest.raises(InputError, match="no network, and none on this disk"):
+        create_backbone("mobilenet_v3", pretrained=True)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_macs_and_parameters_of_a_known_network():
