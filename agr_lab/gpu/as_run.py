@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from agr_lab.gpu.train import HISTORY_FILE as JOB_HISTORY
-from agr_lab.gpu.train import SUMMARY_FILE, Job, job_from, load_finished
+from agr_lab.gpu.jobs import HISTORY_FILE as JOB_HISTORY
+from agr_lab.gpu.jobs import SUMMARY_FILE, Job, job_from
+from agr_lab.gpu.training import load_finished
 from agr_utils.data.load import load_data
 from agr_utils.files import atomic_path, write_json
 from agr_utils.machine import current_commit

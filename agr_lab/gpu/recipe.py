@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_lab.gpu.train import SUMMARY_FILE, job_from
+from agr_lab.gpu.jobs import SUMMARY_FILE, job_from
 
 SETTINGS = (
     "backbone", "initial", "start", "image_size", "epochs", "batch_size", "learning_rate", "head_factor", "changes",

@@ -10,8 +10,10 @@ import torch
 from agr_lab.gpu import recipe
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.initial_weights import read_manifest
+from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
-from agr_lab.gpu.train import Faces, Job, age_weights, bundle, job_from, main, make_harsh, score, soft_losses
+from agr_lab.gpu.train import bundle, main, make_harsh
+from agr_lab.gpu.training import Faces, age_weights, score, soft_losses
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.models.face_resnet import FaceResNet
 from agr_utils.training.losses import age_target, distribution_loss

@@ -1,0 +1,63 @@
+"""What is to be trained on a lent accelerator, and the names of the files that come back."""
+
+from dataclasses import dataclass, fields
+
+PIXELS_FILE, HARSH_FILE, FACES_FILE = "pixels.npy", "harsh.npy", "faces.parquet"
+SUMMARY_FILE, HISTORY_FILE, WEIGHTS_FILE, PREDICTIONS_FILE = "job.json", "history.csv", "weights.safetensors", "p.npz"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        name: of its folder.
+        backbone: name of the architecture.
+        initial: file of the backbone's weights; None for none.
+        start: finished job whose averaged weights, heads included, the training begins with.
+        image_size: side in pixels.
+        epochs: passes over the training split.
+        batch_size: images a step.
+        learning_rate: peak; the new heads learn at ``head_factor`` times that.
+        weight_decay: of AdamW.
+        head_factor: see ``learning_rate``.
+        dropout: before the heads.
+        changes: strength of ``Changes``; 0 for the course's published augmentation.
+        mixup: share of the batches in which images and targets are mixed in pairs.
+        teachers: finished jobs whose mean answer to the same picture is the target, mixed with the labels.
+        teacher_share: of that answer in the target.
+        even_ages: exponent of 1 / (number of faces of about that age) by which faces are drawn; 0 for each once.
+        ema: decay of the averaged weights, per step.
+        seed: sets everything random.
+        keep: whether the weights come back, in half precision.
+        seconds: estimate; a job is not begun when less is left.
+    """
+
+    name: str
+    backbone: str
+    initial: str | None = None
+    start: str | None = None
+    image_size: int = 112
+    epochs: float = 12
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    head_factor: float = 1.0
+    dropout: float = 0.2
+    changes: float = 1.0
+    mixup: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 0.7
+    even_ages: float = 0.0
+    ema: float = 0.998
+    seed: int = 0
+    keep: bool = False
+    seconds: float = 60
+
+
+def job_from(content: dict) -> Job:
+    """A job from JSON; an unknown setting is an error."""
+    unknown = set(content) - {field.name for field in fields(Job)}
+    if unknown:
+        raise SystemExit(f"unknown setting of a job: {', '.join(sorted(unknown))}")
+    return Job(**content | {"teachers": tuple(content.get("teachers", ()))})
