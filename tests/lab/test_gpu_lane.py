@@ -7,15 +7,18 @@ import pandas as pd
 import pytest
 import torch
 
-from agr_lab.gpu import recipe
+from agr_lab.gpu import as_run, recipe
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.initial_weights import read_manifest
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
 from agr_lab.gpu.train import bundle, main, make_harsh
 from agr_lab.gpu.training import Faces, age_weights, score, soft_losses
+from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
+from agr_utils.measure.results import read_run
 from agr_utils.models.face_resnet import FaceResNet
+from agr_utils.tasks import get_scheme
 from agr_utils.training.losses import age_target, distribution_loss
 
 
@@ -119,6 +122,14 @@ def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, mon
     assert list(rows.index) == ["pupil", "teacher"] and rows.loc["pupil", "teachers"] == "teacher"
     assert (out / "part.00").stat().st_size > 1000
     bundle([job_from(jobs[0])], work, out)
+    drawn = draw_faces(60, 32, 0)
+    data = FaceData(drawn.faces, drawn.pixels, get_scheme("utkface"))
+    monkeypatch.setattr(as_run, "load_data", lambda **_: data)
+    table = as_run.become_run(work / "pupil", tmp_path / "run", ("validation",))
+    run = read_run(tmp_path / "run")
+    assert run.about["job"]["teachers"] == ["teacher"] and run.config.image_size == 32
+    assert list(run.history["epoch"]) == sorted(run.history["epoch"]) and run.history["epoch"].iloc[-1] == 0.5
+    assert len(table) == len(data.rows("validation")) and set(table["split"]) == {"validation"}
 
 
 def test_an_unknown_setting_of_a_job_is_refused():
