@@ -44,17 +44,19 @@ def badge(path: Path) -> str:
 
 
 def setup_source() -> str:
-    """The set-up cell: nothing outside Colab; there a shallow clone and only what Colab lacks, never torch."""
+    """The set-up cell: on Colab a shallow clone and what Colab lacks, never torch; elsewhere a look for the course."""
     repository, branch = read_repository()
-    clone = f"git clone -q --depth 1 -b {branch} https://github.com/{repository} /content/course"
+    address = f"https://github.com/{repository}"
+    lacking = "fairlearn imagehash torchmetrics grad-cam onnxruntime"
+    fetch = f"git clone -q --depth 1 -b {branch} {address} /content/course && pip install -q {lacking}"
     return "\n".join(
         [
-            "import sys  # this cell does nothing outside Colab",
+            "import importlib.util, sys  # outside Colab this cell only looks for the course",
             'if "google.colab" in sys.modules:',
-            f"    !test -d /content/course || {clone}",
+            f"    !test -d /content/course || ({fetch})",
             "    %cd -q /content/course/notebooks",
-            "    %pip install -q fairlearn imagehash torchmetrics grad-cam onnxruntime",
             '    sys.path.insert(0, "/content/course")',
+            f'assert importlib.util.find_spec("agr_utils"), "No course here: git clone {address}, then: make course"',
         ]
     )
 

@@ -222,6 +222,13 @@ def test_set_up_never_touches_torch_and_swallows_nothing():
     assert "torch " not in source.replace("torchmetrics", "") and "except" not in source and "|| true" not in source
 
 
+def test_set_up_outside_the_course_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines = load_tool().setup_source().splitlines()
+    with pytest.raises(AssertionError, match="git clone https://github.com/.+, then: make course"):
+        exec("\n".join([lines[0], lines[-1]]), {})
+
+
 def test_shrunk_picture_of_a_chart_is_the_same_picture():
     pixels = np.full((60, 80, 3), 255, np.uint8)
     pixels[10:50, 20:30] = (0, 114, 178)
