@@ -156,7 +156,7 @@ def test_figures_can_be_drawn_with_reports_and_without(evidence: MapEvidence, tm
     nothing = read_map_evidence(tmp_path)
     assert not any((nothing.cues, nothing.shortcuts, nothing.faces, nothing.short, nothing.seeds))
     robustness = read_robustness(tmp_path)
-    for name, figure in (figures_of("figures_maps") | figures_of("figures_robustness")).items():
+    for name, figure in (figures_of("maps.figures") | figures_of("robustness.figures")).items():
         if figure.read is read_map_evidence:
             for given in (evidence, nothing):
                 assert figure.draw(given).axes, name
