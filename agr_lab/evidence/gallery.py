@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agr_lab.evidence.register import Register
 
 # Each has a register of figures. Imported where they are drawn: that takes seconds, and each process must do it anyway.
-MODULES = ("figures_claims", "maps.figures", "robustness.figures", "figures_runs")
+MODULES = ("figures_claims", "accuracy.risk_coverage", "maps.figures", "robustness.figures", "figures_runs")
 # For the web and for a paper; without dates, so that the same results give the same bytes.
 FORMATS = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
 PADDING = 0.1  # inches around what is drawn

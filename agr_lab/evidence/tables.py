@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.claims import all_findings
 from agr_lab.evidence.maps.evidence import read_map_evidence
 from agr_lab.evidence.maps.tables import map_tables, trust_table
@@ -21,8 +22,6 @@ from agr_utils.measure.metrics import METRICS, summarize
 from agr_utils.measure.results import Run, describe_machine, read_bench, read_folder, read_runs
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import get_scheme
-
-SHIPPED_FOLDER = "shipped"  # in results/, holds the run behind the shipped model
 
 
 def fill_tables(results_dir: Path, root: Path) -> list[Path]:
@@ -47,7 +46,7 @@ def fill_tables(results_dir: Path, root: Path) -> list[Path]:
     for name, table in evidence_tables(results_dir, evidence).items():
         fill_table(evidence_page, name, table)
     card = root / "docs" / "MODEL_CARD.md"
-    shipped = read_folder(results_dir / SHIPPED_FOLDER)
+    shipped = read_shipped(results_dir)
     fill_table(card, "home", home_table(shipped))
     fill_table(card, "groups", groups_table(shipped))
     fill_table(root / "README.md", "maps", trust_table(maps))

@@ -106,7 +106,7 @@ def fit_abstention(table: Mapping[str, np.ndarray]) -> dict[str, dict]:
         ``curve``, up to 41 pairs of coverage and risk. Where none halves the risk, the threshold of least risk.
     """
     found = {}
-    for task, (confidence, wrong) in _confidences(table).items():
+    for task, (confidence, wrong) in confidences(table).items():
         known = np.isfinite(wrong)
         if known.sum() < _MIN_ANSWERED:
             continue
@@ -125,7 +125,7 @@ def fit_abstention(table: Mapping[str, np.ndarray]) -> dict[str, dict]:
     return found
 
 
-def _confidences(table: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def confidences(table: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Confidence, and 1 where the answer is wrong, 0 where it is right, NaN where the label is not known."""
     columns = {
         name: np.asarray(table[name], dtype=float) for name in table if name.startswith(("age", "gender", "race"))
