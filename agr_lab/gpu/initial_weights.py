@@ -91,6 +91,7 @@ def read_manifest(manifest: Path) -> dict[str, Tensor]:
 
 
 def save_half(model: nn.Module, path: Path) -> None:
-    """Write a backbone's weights in half precision; statistics of normalisation and small vectors stay whole."""
-    tensors = {key: value.half() if value.ndim > 1 else value.contiguous() for key, value in model.state_dict().items()}
+    """Write a network's weights in half precision; statistics of normalisation and other vectors stay whole."""
+    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    tensors = {key: value.half() if value.ndim > 1 else value for key, value in state.items()}
     save_file(tensors, path)

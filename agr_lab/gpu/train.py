@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from agr_lab.gpu.augment import Changes
+from agr_lab.gpu.initial_weights import save_half
 from agr_lab.gpu.jobs import (
     FACES_FILE,
     HARSH_FILE,
@@ -108,11 +108,7 @@ def finish(job: Job, faces: Faces, work: Path, device: torch.device) -> None:
     history = pd.DataFrame(training.run())
     folder = work / job.name
     history.to_csv(folder / HISTORY_FILE, index=False, float_format="%.6g")
-    state = training.averaged.state_dict()
-    save_file(
-        {k: (v.half() if v.ndim > 1 and v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()},
-        folder / WEIGHTS_FILE,
-    )
+    save_half(training.averaged, folder / WEIGHTS_FILE)
     answers = training.predict(faces.pixels[torch.from_numpy(faces.splits["validation"]).to(device)])
     np.savez_compressed(folder / PREDICTIONS_FILE, **{k: v.astype(np.float16) for k, v in answers.items()})
     about = {"job": asdict(job), "torch": torch.__version__, "steps": training.total_steps}
