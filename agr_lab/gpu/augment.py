@@ -5,7 +5,6 @@ closer, darker, greyer, smaller and more compressed: every change here is one of
 """
 
 import math
-import random
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ class Changes:
 
     def __init__(self, generator: Generator, strength: float = 1.0):
         self.generator, self.strength = generator, strength
-        self.factors = random.Random(generator.initial_seed())  # sizes, which the device need not be waited for
+        self.cosine, self.luminance = _cosine_matrix(generator.device), _luminance_steps(generator.device)
 
     def __call__(self, images: Tensor, size: int) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1] to (B, 3, size, size) float32 in [0, 1]."""
@@ -77,14 +76,13 @@ class Changes:
         return torch.cat(sampled)
 
     def low_resolution(self, images: Tensor) -> Tensor:
-        """Shrink and enlarge a quarter of the images, to between 0.25 and 0.8 of the side."""
+        """Shrink and enlarge a quarter of the images, to 0.3, 0.5 and 0.7 of the side."""
         size = images.shape[3]
-        number = len(images) // 4
-        order = torch.randperm(len(images), generator=self.generator, device=images.device)[:number]
-        factor = self.factors.uniform(0.25, 0.8)
-        small = F.interpolate(images[order], size=max(16, round(size * factor)), mode="bilinear", antialias=True)
+        order = self.uniform(0, 1, len(images)).argsort()[: len(images) // 4]
         images = images.clone()
-        images[order] = F.interpolate(small, size=size, mode="bilinear")
+        for part, factor in zip(order.tensor_split(3), (0.3, 0.5, 0.7), strict=True):
+            small = F.interpolate(images[part], size=max(16, round(size * factor)), mode="bilinear", antialias=True)
+            images[part] = F.interpolate(small, size=size, mode="bilinear")
         return images
 
     def light(self, images: Tensor) -> Tensor:
@@ -124,11 +122,11 @@ class Changes:
         """Blocks of 8x8 whose cosine coefficients are rounded as in JPEG of quality 15 to 90, in half the images."""
         size = images.shape[3] // 8 * 8
         blocks = images[:, :, :size, :size].unfold(2, 8, 8).unfold(3, 8, 8)  # (B, 3, n, n, 8, 8)
-        cosine = _cosine_matrix(images.device)
+        cosine = self.cosine
         coefficients = cosine @ blocks @ cosine.T
         quality = self.uniform(15, 90, len(images), 1, 1, 1, 1, 1)
         factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-        step = (_luminance_steps(images.device) * factor).clamp(min=1) / 255
+        step = (self.luminance * factor).clamp(min=1) / 255
         blocks = cosine.T @ ((coefficients / step).round() * step) @ cosine
         coded = blocks.permute(0, 1, 2, 4, 3, 5).reshape(len(images), 3, size, size)
         chosen = self.chosen(images, 0.5)

@@ -1,6 +1,9 @@
 """What is to be trained on a lent accelerator, and the names of the files that come back."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from agr_utils.tasks import TASKS
 
 PIXELS_FILE, HARSH_FILE, FACES_FILE = "pixels.npy", "harsh.npy", "faces.parquet"
 SUMMARY_FILE, HISTORY_FILE, WEIGHTS_FILE, PREDICTIONS_FILE = "job.json", "history.csv", "weights.safetensors", "p.npz"
@@ -13,6 +16,8 @@ class Job:
     Attributes:
         name: of its folder.
         backbone: name of the architecture.
+        tasks: the heads.
+        task_weights: of the losses; 1 where a task is not named.
         initial: file of the backbone's weights; None for none.
         start: finished job whose averaged weights, heads included, the training begins with.
         image_size: side in pixels.
@@ -29,12 +34,16 @@ class Job:
         even_ages: exponent of 1 / (number of faces of about that age) by which faces are drawn; 0 for each once.
         ema: decay of the averaged weights, per step.
         seed: sets everything random.
+        evaluations: how often, evenly spaced, the validation split is scored.
+        predict: splits whose answers come back.
         keep: whether the weights come back, in half precision.
         seconds: estimate; a job is not begun when less is left.
     """
 
     name: str
     backbone: str
+    tasks: tuple[str, ...] = TASKS
+    task_weights: Mapping[str, float] = field(default_factory=dict)
     initial: str | None = None
     start: str | None = None
     image_size: int = 112
@@ -51,13 +60,20 @@ class Job:
     even_ages: float = 0.0
     ema: float = 0.998
     seed: int = 0
+    evaluations: int = 4
+    predict: tuple[str, ...] = ("validation",)
     keep: bool = False
     seconds: float = 60
+
+    def weight_of(self, task: str) -> float:
+        """Factor of a task's loss."""
+        return self.task_weights.get(task, 1.0)
 
 
 def job_from(content: dict) -> Job:
     """A job from JSON; an unknown setting is an error."""
-    unknown = set(content) - {field.name for field in fields(Job)}
+    unknown = set(content) - {setting.name for setting in fields(Job)}
     if unknown:
         raise SystemExit(f"unknown setting of a job: {', '.join(sorted(unknown))}")
-    return Job(**content | {"teachers": tuple(content.get("teachers", ()))})
+    lists = ("tasks", "teachers", "predict")
+    return Job(**content | {name: tuple(content[name]) for name in lists if name in content})

@@ -26,7 +26,7 @@ def trial_row(folder: Path) -> dict:
     settings = {name: getattr(job, name) for name in SETTINGS}
     settings["initial"] = Path(job.initial).stem if job.initial else ""
     settings["teachers"] = " ".join(job.teachers)
-    return {"trial": folder.name} | settings | {name: about[name] for name in (*SCORES, *COST)}
+    return {"trial": folder.name} | settings | {name: about.get(name) for name in (*SCORES, *COST)}
 
 
 def main() -> None:

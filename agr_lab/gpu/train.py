@@ -1,27 +1,31 @@
 """Train a list of models on an accelerator that is lent for minutes.
 
-The faces lie on the device as bytes and are changed there, so nothing waits for a data loader. Several processes share
-the device: while one prepares a step, another computes. A job is finished or not at all: what the time did not allow is
-trained at the next chance, and finished jobs are left alone.
+The faces lie on the device as bytes and are changed there, so nothing waits for a data loader. Several trainings share
+the device. A job is finished or not at all: what the time did not allow is trained at the next chance, and finished
+jobs are left alone.
 
-    python -m agr_lab.gpu.train jobs.json --pack pack --work work --out out --workers 3 --seconds 420
+    python -m agr_lab.gpu.train jobs.json --pack pack --work work --out out --slots 6 --seconds 420
+    python -m agr_lab.gpu.train protocol --pack pack --work work --out out --finished earlier --seconds 420
 """
 
 import argparse
 import json
-import os
-import subprocess
+import shutil
 import sys
 import tarfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
 import torch
 
+from agr_lab.gpu import protocol
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.initial_weights import save_half
 from agr_lab.gpu.jobs import (
@@ -38,8 +42,11 @@ from agr_lab.gpu.jobs import (
 from agr_lab.gpu.pack import unpack_faces
 from agr_lab.gpu.training import Faces, Training
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from agr_utils.models.network import age_quantiles
 
 PART_BYTES = 15 * 2**20
+QUANTILES = np.arange(0.025, 1, 0.05, dtype=np.float32)  # levels of the age that are kept
+Plan = Callable[[dict[str, dict]], list[Job]]
 
 
 def make_harsh(pixels: np.ndarray) -> np.ndarray:
@@ -63,103 +70,145 @@ def make_harsh(pixels: np.ndarray) -> np.ndarray:
     return np.stack(changed)
 
 
-def prepare(pack: Path, work: Path) -> None:
-    """Decode the pack and make the harsh validation split, once per machine."""
+def prepare(pack: Path, work: Path, harsh: bool) -> None:
+    """Decode the pack and, where it is asked for, make the harsh validation split; once per machine."""
     work.mkdir(parents=True, exist_ok=True)
-    if (work / HARSH_FILE).exists():
-        return
-    pixels, faces = unpack_faces(pack)
-    np.save(work / PIXELS_FILE, pixels)
-    faces.to_parquet(work / FACES_FILE)
-    validation = pixels[np.flatnonzero(faces["split"] == "validation")]
-    with ProcessPoolExecutor() as pool:
-        harsh = np.concatenate(list(pool.map(make_harsh, np.array_split(validation, min(32, len(validation))))))
-    np.save(work / HARSH_FILE, harsh)
+    if not (work / PIXELS_FILE).exists():
+        pixels, faces = unpack_faces(pack)
+        faces.to_parquet(work / FACES_FILE)
+        np.save(work / PIXELS_FILE, pixels)
+    if harsh and not (work / HARSH_FILE).exists():
+        pixels, faces = np.load(work / PIXELS_FILE), pd.read_parquet(work / FACES_FILE)
+        validation = pixels[np.flatnonzero(faces["split"] == "validation")]
+        with ProcessPoolExecutor() as pool:
+            changed = np.concatenate(list(pool.map(make_harsh, np.array_split(validation, min(32, len(validation))))))
+        np.save(work / HARSH_FILE, changed)
 
 
-def work_off(jobs: list[Job], work: Path, deadline: float, device: torch.device) -> None:
-    """Train what is open, one job after the other, until the deadline comes too near."""
-    faces = Faces(work, device)
-    while True:
-        waiting = [job for job in jobs if not (work / job.name / "claimed").exists()]
-        ready = [
-            job
-            for job in waiting
-            if all((work / name / SUMMARY_FILE).exists() for name in (*job.teachers, *filter(None, [job.start])))
-        ]
-        ready = [job for job in ready if time.time() + job.seconds < deadline]
-        if not ready:
-            if not waiting or time.time() + min(job.seconds for job in waiting) > deadline:
-                return
-            time.sleep(0.5)
-            continue
-        job = ready[0]
-        (work / job.name).mkdir(exist_ok=True)
-        try:
-            os.close(os.open(work / job.name / "claimed", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        finish(job, faces, work, device)
+class Shift:
+    """One call's work: which job is next, and whether it can still be finished."""
+
+    def __init__(self, plan: Plan, work: Path, deadline: float):
+        self.plan, self.work, self.deadline = plan, work, deadline
+        self.lock, self.running, self.paces = Lock(), set(), {}
+        self.finished = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{SUMMARY_FILE}")}
+        self.trained: list[Job] = []
+
+    def seconds(self, job: Job) -> float:
+        """What a job will take, by the pace of the last of its architecture and size, or by its own estimate."""
+        pace = self.paces.get((job.backbone, job.image_size))
+        return job.seconds if pace is None else pace * job.epochs * 1.1 + 3
+
+    def next_job(self) -> Job | None:
+        """Claim the first open job whose needs are finished and that fits the time; None where no job ever will."""
+        while True:
+            with self.lock:
+                waiting = [
+                    j for j in self.plan(self.finished) if j.name not in self.finished and j.name not in self.running
+                ]
+                fitting = [job for job in waiting if time.time() + self.seconds(job) < self.deadline]
+                for job in fitting:
+                    if all(name in self.finished for name in (*job.teachers, *filter(None, [job.start]))):
+                        self.running.add(job.name)
+                        return job
+                if not fitting and not self.running:
+                    return None
+                if time.time() > self.deadline:
+                    return None
+            time.sleep(0.2)  # what runs may open other jobs
+
+    def work_off(self, faces: Faces, device: torch.device) -> None:
+        """Train what is open, one job after the other."""
+        while job := self.next_job():
+            start = time.time()
+            try:
+                about = finish(job, faces, self.work, device)
+            except Exception:  # noqa: BLE001 - what others reach in these minutes must not be lost with one; it stays claimed
+                traceback.print_exc()
+                continue
+            with self.lock:
+                self.paces[job.backbone, job.image_size] = (time.time() - start) / job.epochs
+                self.running.discard(job.name)
+                self.finished[job.name] = about
+                self.trained.append(job)
 
 
-def finish(job: Job, faces: Faces, work: Path, device: torch.device) -> None:
+def finish(job: Job, faces: Faces, work: Path, device: torch.device) -> dict:
     """Train a job and write its folder; the summary comes last and says that the rest is whole."""
     training = Training(job, faces, work, device)
     history = pd.DataFrame(training.run())
     folder = work / job.name
+    folder.mkdir(exist_ok=True)
     history.to_csv(folder / HISTORY_FILE, index=False, float_format="%.6g")
     save_half(training.averaged, folder / WEIGHTS_FILE)
-    answers = training.predict(faces.pixels[torch.from_numpy(faces.splits["validation"]).to(device)])
-    np.savez_compressed(folder / PREDICTIONS_FILE, **{k: v.astype(np.float16) for k, v in answers.items()})
+    for split in job.predict:
+        np.savez_compressed(
+            folder / f"{split}_{PREDICTIONS_FILE}", **short_answers(training.predict(faces.splits[split]))
+        )
     about = {"job": asdict(job), "torch": torch.__version__, "steps": training.total_steps}
     about["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     about |= history.iloc[-1].to_dict()
     (folder / SUMMARY_FILE).write_text(json.dumps(about, indent=1))
     print(job.name, {k: round(v, 4) for k, v in history.iloc[-1].items()}, flush=True)
+    return about
+
+
+def short_answers(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What measures need of the probabilities: mean age (float32), its quantiles, classes (float16)."""
+    short = {task: answers[task].astype(np.float16) for task in answers.keys() - {"age"}}
+    if "age" in answers:
+        belief = torch.from_numpy(answers["age"])
+        levels = torch.from_numpy(QUANTILES).expand(len(belief), -1)
+        short["age_mean"] = (answers["age"] @ np.arange(belief.shape[1])).astype(np.float32)
+        short["age_quantiles"] = torch.cat(
+            [age_quantiles(*p) for p in zip(belief.split(512), levels.split(512), strict=True)]
+        )
+        short["age_quantiles"] = short["age_quantiles"].numpy().astype(np.float16)
+    return short
 
 
 def bundle(jobs: list[Job], work: Path, out: Path) -> None:
-    """One archive of all finished jobs, cut into parts that may travel: ``cat part.* | tar x``."""
+    """One archive of finished jobs, cut into parts that may travel: ``cat part.* | tar x``."""
     archive = work / "finished.tar"
     with tarfile.open(archive, "w") as tar:
         for job in jobs:
-            folder = work / job.name
-            if (folder / SUMMARY_FILE).exists():
-                for name in (SUMMARY_FILE, HISTORY_FILE, PREDICTIONS_FILE, *([WEIGHTS_FILE] if job.keep else [])):
-                    tar.add(folder / name, f"{job.name}/{name}")
+            for path in sorted((work / job.name).iterdir()):
+                if path.name != WEIGHTS_FILE or job.keep:
+                    tar.add(path, f"{job.name}/{path.name}")
     content = archive.read_bytes()
     for index, start in enumerate(range(0, len(content), PART_BYTES)):
         (out / f"part.{index:02d}").write_bytes(content[start : start + PART_BYTES])
 
 
 def main() -> None:
-    """Prepare once, start the workers, and bring back what is finished."""
+    """Prepare once, train side by side, and bring back what is finished."""
     start = time.time()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("jobs", type=Path, help="JSON: a list of jobs")
+    parser.add_argument("jobs", help="JSON file with a list of jobs, or 'protocol' for those of docs/protocol_2.md")
     parser.add_argument("--pack", type=Path, required=True, help="folder made by agr_lab.gpu.pack")
     parser.add_argument("--work", type=Path, required=True, help="folder that stays on the machine")
     parser.add_argument("--out", type=Path, required=True, help="folder that is brought back")
-    parser.add_argument("--workers", type=int, default=3, help="processes that share the device")
+    parser.add_argument("--finished", type=Path, help="folder of jobs that were finished before, elsewhere")
+    parser.add_argument("--slots", type=int, default=6, help="trainings side by side")
     parser.add_argument("--seconds", type=float, default=420, help="until everything must be written")
-    parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)  # of a worker
     options = parser.parse_args()
-    jobs = [job_from(content) for content in json.loads(options.jobs.read_text())]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if options.deadline:
-        torch.backends.cudnn.benchmark = True
-        work_off(jobs, options.work, options.deadline, device)
-        return
-    prepare(options.pack, options.work)
-    for claimed in options.work.glob("*/claimed"):  # of a machine or a call that ended in mid-job
-        if not (claimed.parent / SUMMARY_FILE).exists():
-            claimed.unlink()
+    if options.finished:
+        shutil.copytree(options.finished, options.work, dirs_exist_ok=True)
+    if options.jobs == "protocol":
+        plan, harsh = protocol.plan, False
+    else:
+        jobs, harsh = [job_from(content) for content in json.loads(Path(options.jobs).read_text())], True
+        plan = lambda finished: jobs  # noqa: E731
+    prepare(options.pack, options.work, harsh)
     print(f"prepared after {time.time() - start:.0f} s", flush=True)
-    command = [sys.executable, "-m", "agr_lab.gpu.train", *sys.argv[1:], "--deadline", str(start + options.seconds)]
-    workers = [subprocess.Popen(command) for _ in range(options.workers)]
-    codes = [worker.wait() for worker in workers]
-    bundle(jobs, options.work, options.out)
-    print(f"ended after {time.time() - start:.0f} s, exit codes {codes}", flush=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sys.setswitchinterval(0.0005)  # a thread that has a graph to start does not wait for one that builds a network
+    shift, faces = Shift(plan, options.work, start + options.seconds), Faces(options.work, device)
+    with ThreadPoolExecutor(options.slots) as pool:
+        for outcome in [pool.submit(shift.work_off, faces, device) for _ in range(options.slots)]:
+            outcome.result()
+    bundle(shift.trained, options.work, options.out)
+    print(f"{len(shift.trained)} jobs, ended after {time.time() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

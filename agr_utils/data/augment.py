@@ -83,7 +83,7 @@ def augment(
     Args:
         images: (B, 3, H, W) float32 in [0, 1].
         settings: how strongly.
-        generator: on the CPU; the only source of randomness.
+        generator: the only source of randomness. On the CPU it gives the same numbers on every machine.
         share: where several processes divide a batch, the part of it that ``images`` are. Each process draws for the
             whole batch, so that an image is changed in the same way by however many processes there are.
         batch_size: images in the whole batch; B where it is None.
@@ -91,7 +91,8 @@ def augment(
     Returns:
         A new (B, 3, H, W) float32 tensor in the memory layout of ``images``; colours may leave [0, 1] a little.
     """
-    draws = torch.rand(NUM_DRAWS, batch_size or len(images), generator=generator)[:, share].to(images.device)
+    shape = NUM_DRAWS, batch_size or len(images)
+    draws = torch.rand(shape, generator=generator, device=generator.device)[:, share].to(images.device)
     images = warp(images, settings, draws[:6])
     jitter_colour_(images, settings.colour, draws[6:9])
     return erase_(images, settings.erase, draws[9:])

@@ -24,9 +24,9 @@ from agr_utils.deploy.onnx_file import seal
 from agr_utils.deploy.quality import fit_limit, measure_quality
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
-from agr_utils.models.network import MultiTaskNet, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, age_quantiles, expected_age, normalize
 from agr_utils.run_files import CHECKPOINT_FILE
-from agr_utils.tasks import NUM_AGES, TASKS
+from agr_utils.tasks import TASKS
 from agr_utils.training.predictions import predictions_table
 from agr_utils.training.run import load_run
 
@@ -84,22 +84,6 @@ class AnswerNet(nn.Module):
         # The interval always holds the point that is reported.
         interval = torch.stack([torch.minimum(interval[:, 0], mean), torch.maximum(interval[:, 1], mean)], dim=1)
         return [belief, age_quantiles(belief, self.quantiles.expand(belief.shape[0], -1)), mean, interval]
-
-
-def age_quantiles(belief: Tensor, levels: Tensor) -> Tensor:
-    """Quantiles of age distributions, interpolated: the mass of age k lies evenly between k - 0.5 and k + 0.5.
-
-    Args:
-        belief: (B, 117) float32, rows sum to 1.
-        levels: (B, Q) float32 in (0, 1).
-
-    Returns:
-        (B, Q) float32, years in [0, 116], not decreasing where the levels are not.
-    """
-    before = belief.cumsum(1) - belief  # (B, 117)
-    # Of each bin the share that lies below the level, summed: bins below count 1, the one that holds it a part.
-    share = (levels[:, None, :] - before[:, :, None]) / belief.clamp(min=1e-9)[:, :, None]  # (B, 117, Q)
-    return (share.clamp(0, 1).sum(1) - 0.5).clamp(0, NUM_AGES - 1)
 
 
 @torch.inference_mode()

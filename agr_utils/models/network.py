@@ -106,6 +106,22 @@ def age_interval(probabilities: Tensor, coverage: float = 0.9, widening: float =
     return (lower - widening).clamp(0, NUM_AGES - 1), (upper + widening).clamp(0, NUM_AGES - 1)
 
 
+def age_quantiles(belief: Tensor, levels: Tensor) -> Tensor:
+    """Quantiles of age distributions, interpolated: the mass of age k lies evenly between k - 0.5 and k + 0.5.
+
+    Args:
+        belief: (B, 117) float32, rows sum to 1.
+        levels: (B, Q) float32 in (0, 1).
+
+    Returns:
+        (B, Q) float32, years in [0, 116], not decreasing where the levels are not.
+    """
+    before = belief.cumsum(1) - belief  # (B, 117)
+    # Of each bin the share that lies below the level, summed: bins below count 1, the one that holds it a part.
+    share = (levels[:, None, :] - before[:, :, None]) / belief.clamp(min=1e-9)[:, :, None]  # (B, 117, Q)
+    return (share.clamp(0, 1).sum(1) - 0.5).clamp(0, NUM_AGES - 1)
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

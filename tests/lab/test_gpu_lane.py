@@ -107,20 +107,26 @@ def test_harsh_faces_are_the_same_every_time(pack):
 def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, monkeypatch):
     tiny = {"backbone": "custom_cnn", "image_size": 32, "epochs": 0.5, "batch_size": 10, "seconds": 1, "keep": True}
     jobs = [tiny | {"name": "pupil", "teachers": ["teacher"], "mixup": 1.0}, tiny | {"name": "teacher", "changes": 0}]
+    jobs.append(tiny | {"name": "alone", "tasks": ["race"], "task_weights": {"race": 3}, "predict": ["test"]})
     path, work, out = tmp_path / "jobs.json", tmp_path / "work", tmp_path / "out"
     path.write_text(json.dumps(jobs))
     out.mkdir()
     arguments = ["train", str(path), "--pack", str(pack[0]), "--work", str(work), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", [*arguments, "--workers", "1", "--seconds", "300"])
+    monkeypatch.setattr("sys.argv", [*arguments, "--slots", "2", "--seconds", "300"])
     main()
-    assert {file.name for file in (work / "pupil").iterdir()} >= {"job.json", "weights.safetensors", "p.npz"}
+    assert {file.name for file in (work / "pupil").iterdir()} >= {"job.json", "weights.safetensors", "validation_p.npz"}
     table = tmp_path / "recipe.csv"
     monkeypatch.setattr("sys.argv", ["recipe", str(table), str(work)])
     recipe.main()
     recipe.main()
     rows = pd.read_csv(table).set_index("trial")
-    assert list(rows.index) == ["pupil", "teacher"] and rows.loc["pupil", "teachers"] == "teacher"
+    assert list(rows.index) == ["alone", "pupil", "teacher"] and np.isnan(rows.loc["alone", "validation_mae"])
+    assert rows.loc["pupil", "teachers"] == "teacher"
     assert (out / "part.00").stat().st_size > 1000
+    with np.load(work / "pupil" / "validation_p.npz") as answers:
+        assert answers["age_quantiles"].shape == (10, 20) and (np.diff(answers["age_quantiles"]) >= 0).all()
+        assert np.abs(answers["gender"].sum(1) - 1).max() < 0.01
+    assert set(np.load(work / "alone" / "test_p.npz")) == {"race"}
     bundle([job_from(jobs[0])], work, out)
     drawn = draw_faces(60, 32, 0)
     data = FaceData(drawn.faces, drawn.pixels, get_scheme("utkface"))
