@@ -41,7 +41,7 @@ def make_job(
     return Job(
         name, backbone, tasks, WEIGHTINGS[weighting], image_size=IMAGE_SIZE, epochs=epochs, learning_rate=rate,
         seed=seed, changes=0, evaluations=1 if epochs < 10 else 4, predict=() if is_tuning else ("validation", "test"),
-        keep=not is_tuning and seed == SEEDS[0] and tasks == TASKS, seconds=3 + 2 * epochs, **more,
+        keep=(seed, epochs, tasks) == (SEEDS[0], CLAIM_EPOCHS, TASKS), seconds=3 + 2 * epochs, **more,
     )  # fmt: skip
 
 

@@ -5,12 +5,11 @@ the device. A job is finished or not at all: what the time did not allow is trai
 jobs are left alone.
 
     python -m agr_lab.gpu.train jobs.json --pack pack --work work --out out --slots 6 --seconds 420
-    python -m agr_lab.gpu.train protocol --pack pack --work work --out out --finished earlier --seconds 420
+    python -m agr_lab.gpu.train protocol --pack pack --work work --out out --finished trials.csv --seconds 420
 """
 
 import argparse
 import json
-import shutil
 import sys
 import tarfile
 import time
@@ -88,10 +87,11 @@ def prepare(pack: Path, work: Path, harsh: bool) -> None:
 class Shift:
     """One call's work: which job is next, and whether it can still be finished."""
 
-    def __init__(self, plan: Plan, work: Path, deadline: float):
+    def __init__(self, plan: Plan, work: Path, deadline: float, before: dict[str, dict]):
         self.plan, self.work, self.deadline = plan, work, deadline
         self.lock, self.running, self.paces = Lock(), set(), {}
-        self.finished = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{SUMMARY_FILE}")}
+        here = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{SUMMARY_FILE}")}
+        self.finished = before | here
         self.trained: list[Job] = []
 
     def seconds(self, job: Job) -> float:
@@ -168,13 +168,17 @@ def short_answers(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def bundle(jobs: list[Job], work: Path, out: Path) -> None:
-    """One archive of finished jobs, cut into parts that may travel: ``cat part.* | tar x``."""
+    """One archive of finished jobs, cut into parts that may travel: ``cat part.* | tar x``.
+
+    Weights come last, so that an archive whose end was too much to travel has lost only them.
+    """
     archive = work / "finished.tar"
+    kept = {job.name for job in jobs if job.keep}
     with tarfile.open(archive, "w") as tar:
-        for job in jobs:
-            for path in sorted((work / job.name).iterdir()):
-                if path.name != WEIGHTS_FILE or job.keep:
-                    tar.add(path, f"{job.name}/{path.name}")
+        paths = [path for job in jobs for path in sorted((work / job.name).iterdir())]
+        for path in sorted(paths, key=lambda path: path.name == WEIGHTS_FILE):
+            if path.name != WEIGHTS_FILE or path.parent.name in kept:
+                tar.add(path, f"{path.parent.name}/{path.name}")
     content = archive.read_bytes()
     for index, start in enumerate(range(0, len(content), PART_BYTES)):
         (out / f"part.{index:02d}").write_bytes(content[start : start + PART_BYTES])
@@ -188,12 +192,10 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, required=True, help="folder made by agr_lab.gpu.pack")
     parser.add_argument("--work", type=Path, required=True, help="folder that stays on the machine")
     parser.add_argument("--out", type=Path, required=True, help="folder that is brought back")
-    parser.add_argument("--finished", type=Path, help="folder of jobs that were finished before, elsewhere")
+    parser.add_argument("--finished", type=Path, help="table of trainings finished before (agr_lab.gpu.trials)")
     parser.add_argument("--slots", type=int, default=6, help="trainings side by side")
     parser.add_argument("--seconds", type=float, default=420, help="until everything must be written")
     options = parser.parse_args()
-    if options.finished:
-        shutil.copytree(options.finished, options.work, dirs_exist_ok=True)
     if options.jobs == "protocol":
         plan, harsh = protocol.plan, False
     else:
@@ -203,7 +205,8 @@ def main() -> None:
     print(f"prepared after {time.time() - start:.0f} s", flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sys.setswitchinterval(0.0005)  # a thread that has a graph to start does not wait for one that builds a network
-    shift, faces = Shift(plan, options.work, start + options.seconds), Faces(options.work, device)
+    before = pd.read_csv(options.finished, index_col="trial").to_dict("index") if options.finished else {}
+    shift, faces = Shift(plan, options.work, start + options.seconds, before), Faces(options.work, device)
     with ThreadPoolExecutor(options.slots) as pool:
         for outcome in [pool.submit(shift.work_off, faces, device) for _ in range(options.slots)]:
             outcome.result()

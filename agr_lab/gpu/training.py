@@ -32,7 +32,7 @@ from agr_utils.training.losses import AGE_MEAN_WEIGHT, AGE_SIGMA, LABEL_SMOOTHIN
 
 NUM_AHEAD = 16  # steps that are handed to the device before the oldest is waited for
 _BUILDING = RLock()  # initial weights come from torch's global generator
-_RECORDER = ThreadPoolExecutor(1)  # one thread records: algorithms that it timed once stay chosen
+_RECORDER = ThreadPoolExecutor(1)  # one recording at a time, on a thread that does nothing else
 
 
 class Faces:
@@ -187,14 +187,12 @@ class Training:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         gc.disable()  # what it frees in mid-recording would end the recording
-        torch.backends.cudnn.benchmark = True
         with torch.cuda.stream(self.stream):
             self.step()
             self.stream.synchronize()
             graph.capture_begin(capture_error_mode="thread_local")
             self.step()
             graph.capture_end()
-        torch.backends.cudnn.benchmark = False
         gc.enable()
         return graph
 

@@ -1,18 +1,20 @@
 """The accelerator lane runs on a CPU as well: packing, changes on the device, jobs that finish or wait."""
 
 import json
+from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from agr_lab.gpu import as_run, recipe
+from agr_lab.gpu import as_run, protocol, trials
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.initial_weights import read_manifest
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
-from agr_lab.gpu.train import bundle, main, make_harsh
+from agr_lab.gpu.train import bundle, main, make_harsh, short_answers
 from agr_lab.gpu.training import Faces, age_weights, score, soft_losses
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
@@ -116,9 +118,9 @@ def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, mon
     main()
     assert {file.name for file in (work / "pupil").iterdir()} >= {"job.json", "weights.safetensors", "validation_p.npz"}
     table = tmp_path / "recipe.csv"
-    monkeypatch.setattr("sys.argv", ["recipe", str(table), str(work)])
-    recipe.main()
-    recipe.main()
+    monkeypatch.setattr("sys.argv", ["trials", str(table), str(work)])
+    trials.main()
+    trials.main()
     rows = pd.read_csv(table).set_index("trial")
     assert list(rows.index) == ["alone", "pupil", "teacher"] and np.isnan(rows.loc["alone", "validation_mae"])
     assert rows.loc["pupil", "teachers"] == "teacher"
@@ -156,3 +158,59 @@ def test_eight_bit_weights_of_a_manifest_are_widened(tmp_path):
     (tmp_path / "m.bin").write_bytes(bytes([0, 1, 2, 4]))
     (tmp_path / "m.json").write_text(json.dumps([{"weights": [entry], "paths": ["m.bin"]}]))
     assert read_manifest(tmp_path / "m.json")["w"].tolist() == [[-1.0, -0.5], [0.0, 1.0]]
+
+
+def summary(job, bonus=0.0):
+    scores = {"validation_mae": 5 + 40 / job.epochs - bonus, "validation_gender": 0.9, "validation_race": 0.8}
+    scores = {name: value + bonus / 50 if value < 1 else value for name, value in scores.items()}
+    return {name: value for name, value in scores.items() if name.removeprefix("validation_") in ("mae", *job.tasks)}
+
+
+def test_the_protocol_is_worked_off_by_its_rules():
+    finished, done = {}, []
+    while todo := [job for job in protocol.plan(finished) if job.name not in finished]:
+        job = todo[0]
+        liked = (job.learning_rate == 0.001) + (job.task_weights == {"race": 3})
+        finished[job.name] = summary(job, bonus=0.5 * liked)
+        done.append(job)
+    assert len({job.name for job in done}) == len(done)
+    assert done[0].seed == protocol.TUNING_SEED and all(job.image_size == 96 and not job.changes for job in done)
+    judged = [job for job in done if job.seed != protocol.TUNING_SEED and job.backbone == "mobilenet_v3"]
+    assert {job.learning_rate for job in judged} == {0.001}
+    multi, alone = ([job for job in judged if (len(job.tasks) == 3) is is_multi] for is_multi in (True, False))
+    assert all(job.task_weights == {"race": 3} for job in multi) and not any(job.task_weights for job in alone)
+    count = lambda jobs: sorted(Counter(round(job.epochs, 2) for job in jobs).items())  # noqa: E731
+    assert count(alone) == [(6.67, 9), (20, 9)]
+    assert count(multi) == [(10, 1), (20, 3), (40, 3)]  # each doubling of the length was worth it
+    assert not any(len(job.tasks) == 1 for job in done if job.backbone == "resnet18")
+    assert Counter(bool(job.initial) for job in done if job.backbone == protocol.INITIAL) == {True: 12, False: 12}
+    assert {(job.epochs, job.seed) for job in done if job.keep} == {(20, 1)}
+
+
+def test_a_length_is_doubled_only_while_that_pays():
+    jobs, chosen = protocol.length_jobs("custom_cnn", 0.001, "equal", {})
+    assert [job.epochs for job in jobs] == [10] and chosen is None
+    finished = {jobs[0].name: summary(jobs[0])}
+    jobs, chosen = protocol.length_jobs("custom_cnn", 0.001, "equal", finished)
+    finished[jobs[1].name] = {**summary(jobs[0]), "validation_race": 0.801}  # not even 1 % fewer errors on average
+    jobs, chosen = protocol.length_jobs("custom_cnn", 0.001, "equal", finished)
+    assert [job.epochs for job in jobs] == [10, 20] and chosen.epochs == 10
+
+
+def test_answers_of_the_device_become_a_predictions_table(pack, tmp_path):
+    folder, faces = tmp_path / "finished" / "one", pd.read_parquet(pack[0] / FACES_FILE)
+    folder.mkdir(parents=True)
+    job = Job("one", "custom_cnn", epochs=2, image_size=32, predict=("test",))
+    about = {"job": asdict(job), "torch": "2", "device": "chip", "steps": 8, "seconds": 3.0}
+    (folder / "job.json").write_text(json.dumps(about))
+    (folder / "history.csv").write_text("step,validation_mae\n4,9\n8,8\n")
+    belief = np.eye(117)[[30] * 10].astype(np.float32)
+    answers = {"age": belief, "gender": np.tile([0.25, 0.75], (10, 1)), "race": np.full((10, 5), 0.2)}
+    np.savez_compressed(folder / "test_p.npz", **short_answers(answers))
+    as_run.record_answers(folder, tmp_path / "one", faces, "abc", with_quantiles=True)
+    run = read_run(tmp_path / "one")
+    table = run.predictions
+    assert (table["split"] == "test").all() and table["image_id"].tolist() == faces["image_id"][50:].tolist()
+    assert (table["age_pred"] == 30).all() and (table["gender_p"] == 0.75).all() and "race_p4" in table
+    assert table["age_q0.025"].iloc[0] == pytest.approx(29.5) and table.filter(like="age_q").shape[1] == 20
+    assert run.about["commit"] == "abc" and list(run.history["epoch"]) == [1, 2]

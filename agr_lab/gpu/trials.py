@@ -1,6 +1,6 @@
-"""Trials of the shipped model's recipe as one table: what each cost, and what it brought on the validation split.
+"""Trainings on an accelerator as one table: what each cost, and what it brought on the validation split.
 
-python -m agr_lab.gpu.recipe results/recipe.csv FOLDER_OF_FINISHED_JOBS …
+python -m agr_lab.gpu.trials results/recipe.csv FOLDER_OF_FINISHED_JOBS …
 """
 
 import argparse
@@ -12,8 +12,8 @@ import pandas as pd
 from agr_lab.gpu.jobs import SUMMARY_FILE, job_from
 
 SETTINGS = (
-    "backbone", "initial", "start", "image_size", "epochs", "batch_size", "learning_rate", "head_factor", "changes",
-    "mixup", "even_ages", "teachers", "seed",
+    "backbone", "tasks", "task_weights", "initial", "start", "image_size", "epochs", "batch_size", "learning_rate",
+    "head_factor", "changes", "mixup", "even_ages", "teachers", "seed",
 )  # fmt: skip
 SCORES = [f"{split}_{name}" for split in ("validation", "harsh") for name in ("mae", "gender", "race")]
 COST = ["seconds", "images_per_second", "device", "torch"]
@@ -25,7 +25,8 @@ def trial_row(folder: Path) -> dict:
     job = job_from(about["job"])
     settings = {name: getattr(job, name) for name in SETTINGS}
     settings["initial"] = Path(job.initial).stem if job.initial else ""
-    settings["teachers"] = " ".join(job.teachers)
+    settings["teachers"], settings["tasks"] = " ".join(job.teachers), " ".join(job.tasks)
+    settings["task_weights"] = " ".join(f"{task}={weight:g}" for task, weight in job.task_weights.items())
     return {"trial": folder.name} | settings | {name: about.get(name) for name in (*SCORES, *COST)}
 
 
