@@ -5,19 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.architectures.architectures import (
-    NEWER,
-    OLDER,
-    against,
-    cost_table,
-    front_table,
-    pair_differences,
-    runs_of,
-)
-from agr_lab.evidence.markdown import error_cell
+from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences, runs_of
+from agr_lab.evidence.architectures.pareto import cost_table, front_table
+from agr_lab.evidence.markdown import error_cell, markdown_table
+from agr_lab.evidence.multitask.gaps import gap_differences
 from agr_lab.evidence.multitask.multitask import (
-    COMPARISONS,
-    gap_differences,
+    comparison_title,
     mean_multitask_differences,
     multitask_differences,
     paired_seeds,
@@ -70,6 +63,22 @@ def all_findings(evidence: Evidence) -> list[Finding]:
     return [*findings, Finding(text, "comes with the deployment chapter", "not tested yet", "–", "")]
 
 
+def claims_rows(evidence: Evidence) -> pd.DataFrame:
+    """The findings as a table: ``claim, compared_at, verdict, found, figure``."""
+    rows = [(one.claim, one.test, one.verdict_so_far, one.found, one.figure) for one in all_findings(evidence)]
+    return pd.DataFrame(rows, columns=["claim", "compared_at", "verdict", "found", "figure"])
+
+
+def claims_table(evidence: Evidence) -> str:
+    """What became of each claim: verdict, what was found with intervals, and the figure."""
+    rows = [
+        [row.claim, row.compared_at, f"**{row.verdict}**", row.found,
+         f"[{row.figure}](figures/{row.figure}.png)" if row.figure else "–"]
+        for row in claims_rows(evidence).itertuples()
+    ]  # fmt: skip
+    return markdown_table(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"], rows)
+
+
 def verdict_multitask(calls: pd.Series) -> str:
     """C1 for one task: from the calls of five architectures."""
     counts = count_calls(calls)
@@ -112,7 +121,7 @@ def verdict_of_all(verdicts: list[str]) -> str:
 
 def find_multitask(evidence: Evidence, comparison: str) -> Finding:
     """C1 under one comparison."""
-    claim, test = "C1: multi-task learning improves each task", f"({comparison}) {COMPARISONS[comparison][0]}"
+    claim, test = "C1: multi-task learning improves each task", comparison_title(comparison)
     table = multitask_differences(evidence, comparison)
     done = table["backbone"].nunique()
     if done < len(BACKBONES):
@@ -149,7 +158,7 @@ def format_change(metric: str, row: pd.Series) -> str:
 
 def find_gaps(evidence: Evidence, comparison: str) -> Finding:
     """C2 under one comparison."""
-    claim, test = "C2: multi-task learning reduces bias", f"({comparison}) {COMPARISONS[comparison][0]}"
+    claim, test = "C2: multi-task learning reduces bias", comparison_title(comparison)
     table = gap_differences(evidence, comparison)
     done = len(table["backbones"].iloc[0]) if len(table) else 0
     if done < len(BACKBONES):

@@ -1,6 +1,7 @@
 """Tables in Markdown pages."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -8,15 +9,14 @@ import pandas as pd
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
 
-
-def table_line(cells: list[str]) -> str:
-    """One row of a table."""
-    return "| " + " | ".join(cells) + " |"
+NOT_YET = "No finished runs yet."
 
 
-def header_lines(titles: list[str]) -> list[str]:
-    """The first two lines of a table."""
-    return [table_line(titles), "|---" * len(titles) + "|"]
+def markdown_table(titles: Iterable[str], rows: Iterable[Iterable[object]], empty: str = NOT_YET) -> str:
+    """A table, or ``empty`` where it would have no row."""
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in rows]
+    titles = list(titles)
+    return "\n".join(["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", *lines]) if lines else empty
 
 
 def interval_cell(row: pd.Series, scale: float, digits: int, sign: str = "") -> str:

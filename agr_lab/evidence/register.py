@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from agr_utils.measure.results import read_runs
 
 Reader = Callable[[Path], Any]
+Draw = Callable[..., tuple[plt.Figure, pd.DataFrame]]
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,21 @@ class Figure:
 
     Attributes:
         caption: its message.
-        read: makes what ``draw`` is given out of the folder of results.
-        draw: draws it.
+        draw: draws it, and gives the table of what is drawn, which goes into the CSV file.
+        read: makes what ``draw`` is given out of the folder of results; None where it needs none of them.
         note: what its marks mean, for the gallery.
     """
 
     caption: str
-    read: Reader
-    draw: Callable[[Any], plt.Figure]
+    draw: Draw
+    read: Reader | None
     note: str = ""
 
 
 class Register(dict[str, Figure]):
-    """The figures of a module by name, in the order of the gallery."""
+    """Figures by name, in the order of the gallery."""
 
-    def add(self, name: str, caption: str, read: Reader = read_runs, note: str = "") -> Callable:
+    def add(self, name: str, caption: str, read: Reader | None = read_runs, note: str = "") -> Callable[[Draw], Draw]:
         """Register a function that draws one figure.
 
         Args:
@@ -42,8 +44,8 @@ class Register(dict[str, Figure]):
             note: of its marks.
         """
 
-        def register(draw: Callable[[Any], plt.Figure]) -> Callable:
-            self[name] = Figure(caption, read, draw, note)
+        def register(draw: Draw) -> Draw:
+            self[name] = Figure(caption, draw, read, note)
             return draw
 
         return register

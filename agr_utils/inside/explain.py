@@ -7,7 +7,9 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,11 @@ from agr_utils.errors import InputError, name_hint
 from agr_utils.models.backbones import get_backbone
 from agr_utils.models.network import MultiTaskNet, expected_age, normalize
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+MAP_COLOURS = "viridis"  # of equal steps to the eye, with any kind of colour vision and in grey
 METHODS = {  # name -> (title, class in pytorch_grad_cam, source)
     "gradcam": ("Grad-CAM", "GradCAM", "Selvaraju et al. 2017"),
     "hirescam": ("HiResCAM", "HiResCAM", "Draelos and Carin 2020"),
@@ -209,3 +216,26 @@ def target_layer(model: MultiTaskNet, image_size: int) -> str:
     if not layers:
         raise InputError(f"{model.backbone_name} has no layer with a map at {image_size} px. Name one with layer=")
     return next(iter(layers.values()))
+
+
+def plot_map(image: np.ndarray, values: np.ndarray, ax: "Axes", largest: float | None = None) -> "AxesImage":
+    """A map over a drawn face or a mean face, in grey.
+
+    Args:
+        image: (S, S, 3) uint8; never a photograph of one person.
+        values: map of any resolution.
+        ax: to draw on.
+        largest: value of the brightest colour; the map's own largest where it is None.
+
+    Returns:
+        The map's image, for a colour bar.
+    """
+    size = image.shape[0]
+    ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=(0, size, size, 0))
+    largest = largest or max(float(values.max()), 1e-9)
+    alpha = 0.25 + 0.5 * np.clip(values / largest, 0, 1)  # where nothing is marked, the face shows
+    drawn = ax.imshow(
+        values, cmap=MAP_COLOURS, vmin=0, vmax=largest, extent=(0, size, size, 0), interpolation="bilinear", alpha=alpha
+    )
+    ax.set_axis_off()
+    return drawn

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -16,6 +17,7 @@ from agr_utils.machine import current_commit
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies
 from agr_utils.measure.fairness import ERRORS, error_rows, group_members
+from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import SWEEP_FILE
 from agr_utils.tasks import LabelScheme
@@ -237,3 +239,26 @@ def group_differences(swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, co
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     labels_only = table[["grouping", "group", "count", "error"]]
     return add_calls(_with_matters(labels_only, table.drop(columns=labels_only.columns)))
+
+
+def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:
+    """One error against the severity of one corruption, a line a model, 95 % intervals as bands.
+
+    Args:
+        curves: title of the model to what ``curve_table`` gave.
+        error: key of ERRORS.
+        corruption: key of CORRUPTIONS.
+        ax: to draw on.
+    """
+    scale = ERRORS[error].scale
+    for title, table in curves.items():
+        rows = table[(table["error"] == error) & table["corruption"].isin([corruption, "clean"])].sort_values(
+            "severity"
+        )
+        colour = COLOURS.get(title, NEUTRAL)
+        ax.plot(rows["severity"], scale * rows["value"], marker=MARKERS.get(title, "o"), ms=4, lw=1.3, color=colour,
+                label=title)  # fmt: skip
+        ax.fill_between(rows["severity"], scale * rows["low"], scale * rows["high"], color=colour, alpha=0.15, lw=0)
+    ax.set_title(CORRUPTIONS[corruption].title, fontsize=11)
+    ax.set_xticks([0, *SEVERITIES])
+    return ax

@@ -111,16 +111,23 @@ def plot_label_counts(faces: pd.DataFrame, scheme: LabelScheme, axes: Sequence[A
     return axes
 
 
-def plot_age_error(table: pd.DataFrame, ax: Axes, label: str | None = None, **style) -> Axes:
-    """Mean absolute error of the age in each age band, with a 95 % interval of the mean."""
+def age_error_by_band(table: pd.DataFrame) -> pd.DataFrame:
+    """MAE of the age in each age band, in years: ``value``, and ``low, high``, which are 1.96 standard errors off."""
     known = table.dropna(subset=["age"])
     error = (known["age_pred"].astype(float) - known["age"].astype(float)).abs()
     by_band = error.groupby(age_band(known["age"]), observed=False)
     mean, half_width = by_band.mean(), 1.96 * by_band.sem()
+    return pd.DataFrame({"value": mean, "low": mean - half_width, "high": mean + half_width})
+
+
+def plot_age_error(table: pd.DataFrame, ax: Axes, label: str | None = None, **style) -> Axes:
+    """Mean absolute error of the age in each age band, with a 95 % interval of the mean."""
+    bands = age_error_by_band(table)
+    mean, half_width = bands["value"], bands["high"] - bands["value"]
     ax.errorbar(mean.index.astype(str), mean, yerr=half_width, marker="o", capsize=3, label=label, **style)
     ax.set_xlabel("labelled age (years)")
     ax.set_ylabel("MAE (years)")
-    ax.set_ylim(0, max(ax.get_ylim()[1], 1.05 * (mean + half_width).max()))
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.05 * bands["high"].max()))
     return ax
 
 
@@ -167,4 +174,22 @@ def plot_age_belief(belief: np.ndarray, ages: Sequence[float], ax: Axes) -> Axes
     ax.set_xlabel("age (years)")
     ax.set_ylabel("probability")
     ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes, min_images: int = 10) -> Axes:
+    """How often answers of a given confidence are right; on the line a model is as right as it says.
+
+    Args:
+        tables: title of the run to what ``reliability`` gave.
+        ax: to draw on.
+        min_images: of a bin that is shown.
+    """
+    ax.plot([0, 100], [0, 100], color=NEUTRAL, lw=1, ls="--")
+    for name, table in tables.items():
+        shown = table[table["count"] >= min_images]
+        style = {"color": COLOURS.get(name, NEUTRAL), "marker": MARKERS.get(name, "o"), "ms": 5, "lw": 1.3}
+        ax.plot(100 * shown["confidence"], 100 * shown["accuracy"], label=name, **style)
+    ax.set_xlabel("confidence (%)")
+    ax.set_ylabel("right (%)")
     return ax

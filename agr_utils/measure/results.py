@@ -151,9 +151,15 @@ def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
     return {folder.name: read_folder(folder) for folder in folders}
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """``results/published.csv``, as text: an empty cell was not found in the source."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def read_published(results_dir: Path) -> pd.DataFrame:
+    """``results/published.csv``, as text: an empty cell was not found in the source; no rows without the file."""
+    path = results_dir / "published.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+
+
+def read_figure(name: str) -> pd.DataFrame:
+    """The numbers behind a published figure: ``figures/<name>.csv``, which ``agr figures`` writes."""
+    return read_table(repository_root() / "figures" / f"{name}.csv", (), "a figure's table", "agr figures")
 
 
 def describe_machine(table: pd.DataFrame) -> str:

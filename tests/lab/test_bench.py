@@ -15,8 +15,8 @@ from agr_lab.bench.pipelines import GOALS, JpegDataset, bench_pipelines, open_fa
 from agr_lab.bench.report import BENCHMARKS, QUICK, choose_benchmarks, format_table
 from agr_lab.bench.steps import bench_latency, bench_training, take_turns
 from agr_lab.cli import main as cli
-from agr_lab.evidence import figures_runs
-from agr_lab.evidence.tables import read_speeds
+from agr_lab.evidence.pages import read_speeds
+from agr_lab.evidence.speed import draw_speed
 from agr_utils.data.augment import Augmentation
 from agr_utils.measure.results import read_bench
 
@@ -133,7 +133,7 @@ def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Pa
     assert parts == pytest.approx(start["seconds"], rel=1e-3)
     assert tables["memory"]["num_images"].tolist() == list(QUICK.cached_images)
     assert (tables["memory"]["peak_mib"] > 100).all()
-    assert figures_runs.draw_speed(tables).axes[0].get_xlabel()
+    assert draw_speed(tables)[0].axes[0].get_xlabel()
 
 
 def test_the_speed_of_an_epoch_is_that_at_64_pixels(tmp_path: Path):

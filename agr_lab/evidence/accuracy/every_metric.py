@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_utils.data.faces import age_band
 from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
-from agr_utils.measure.calibration import covered, sample_ece
+from agr_utils.measure.calibration import covered, null_ece, sample_ece
 from agr_utils.measure.metrics import METRICS, Metric, by_name, score_rows
+from agr_utils.measure.results import Run
 
 MORE_METRICS = by_name(
     Metric("age_macro_mae", "Macro-MAE", "years", higher_is_better=False),
@@ -52,3 +54,19 @@ def _mean_over(bootstrap: GroupBootstrap, scores: pd.Series, classes: pd.Series)
     names = classes[scores.notna()].dropna().unique()
     members = np.stack([(classes == name).fillna(False).to_numpy(dtype=bool) for name in names], axis=1)
     return np.mean(bootstrap.group_means(scores.to_numpy(dtype=float)[:, None], members)[:, 0], axis=1)
+
+
+def every_metric_table(runs: list[Run]) -> str:
+    """A row a metric, a column a run."""
+    splits = [run.split("test") for run in runs]
+    results = [evaluate_table(table, GroupBootstrap(groups)) for table, groups in splits]
+    rows = [
+        [metric.title, *(error_cell(result.loc[name], metric.in_years) for result in results)]
+        for name, metric in MORE_METRICS.items()
+        if results
+    ]
+    for task in ("gender", "race") if results else ():
+        ranges = [interval(null_ece(table, task)[:, None]).iloc[0] for table, _ in splits]
+        title = f"{task.title()} ECE of a perfectly calibrated model (%)"
+        rows.append([title, *(error_cell(row, years=False) for row in ranges)])
+    return markdown_table(["Metric", *(run.title for run in runs)], rows)

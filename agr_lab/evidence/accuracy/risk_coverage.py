@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from agr_lab.evidence.register import Register
 from agr_utils.deploy.calibrate import FAR_OFF, confidences, fit_abstention, risk_coverage
@@ -27,9 +28,10 @@ def read_shipped(results_dir: Path) -> list[Run]:
     note="Line: the test faces that it is surest about, first. Point: the threshold that halves the share of wrong "
     "answers on the validation split, used on the test split. Dashed: half the share of all.",
 )
-def draw_risk_coverage(runs: list[Run]) -> plt.Figure:
+def draw_risk_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
     """Share of wrong answers against the share of faces that are answered, a task a panel."""
-    drawn, axes = plt.subplots(1, len(TASKS), figsize=(12, 3.4))
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(12, 3.4))
+    rows = []
     for run in runs[:1]:
         thresholds = fit_abstention(run.split("validation")[0])
         for ax, (task, (confidence, wrong)) in zip(axes, confidences(run.split("test")[0]).items(), strict=True):
@@ -42,9 +44,12 @@ def draw_risk_coverage(runs: list[Run]) -> plt.Figure:
             ax.plot(100 * answered.mean(), 100 * wrong[answered].mean(), "o", color="#D55E00", label="--abstain")
             ax.axhline(50 * wrong.mean(), color="0.5", ls="--", label="half of all")
             ax.set_title(TITLES[task])
+            steps = np.searchsorted(coverage, np.arange(2, 101) / 100 - 1e-9)  # a row for every hundredth of the faces
+            rows += [(task, "surest first", coverage[step], risk[step]) for step in steps]
+            rows.append((task, "--abstain", answered.mean(), wrong[answered].mean()))
     for ax in axes:
         ax.set(xlabel="faces answered (%)", ylabel="wrong among them (%)", xlim=(0, 100), ylim=(0, None))
     if runs:
         axes[0].legend(loc="upper left")
-    drawn.tight_layout()
-    return drawn
+    figure.tight_layout()
+    return figure, pd.DataFrame(rows, columns=["task", "which", "answered", "wrong"]).drop_duplicates()

@@ -1,13 +1,27 @@
-"""Ablations: runs that differ in one setting, against the usual one on the same faces (docs/protocol.md)."""
+"""Figures ``balancing`` and ``age_heads``: runs that differ in one setting, on the same faces (docs/protocol.md)."""
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
+from agr_lab.evidence.panels import draw_panels
+from agr_lab.evidence.register import Register
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.metrics import improvement_signs, score_rows
-from agr_utils.measure.results import Run
+from agr_utils.measure.comparisons import MATTERS
+from agr_utils.measure.forest import plot_forest
+from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.plots import NEUTRAL
+from agr_utils.measure.results import Run, read_ablations
 
+FIGURES = Register()
+NOTE = (
+    "One training each. Filled: the 95 % interval leaves out 0, uncorrected for the number of comparisons. "
+    "Grey: too small to matter."
+)
 USUAL = {"balancing": "equal weights", "age_heads": "distribution"}  # ablation -> setting of all other runs
 VARIED = {"balancing": ("balancing", "task_weights", "conflict_steps"), "age_heads": ("age_head",)}
 SPLIT = "validation"
@@ -73,27 +87,53 @@ def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=columns) if parts else pd.DataFrame(columns=columns)
 
 
-def gradient_agreement(history: pd.DataFrame) -> pd.DataFrame:
-    """Over a whole training, how far the gradients of each two tasks agree.
+@FIGURES.add("balancing", "Weights of the tasks: MobileNetV3, short runs, validation split", read_ablations, NOTE)
+def draw_balancing(ablations: dict[str, list[Run]]) -> tuple[plt.Figure, pd.DataFrame]:
+    """A sweep of weights and learned ones against equal ones."""
+    return _draw(ablations.get("balancing", []), "balancing", tuple(MATTERS))
+
+
+@FIGURES.add(
+    "age_heads", "Ways to ask for an age: custom CNN, age alone, short runs, validation split", read_ablations, NOTE
+)
+def draw_age_heads(ablations: dict[str, list[Run]]) -> tuple[plt.Figure, pd.DataFrame]:
+    """Three formulations of the age against the distribution."""
+    return _draw(ablations.get("age_heads", []), "age_heads", ("age_mae", "age_cs5"))
+
+
+def _draw(runs: list[Run], ablation: str, metrics: Sequence[str]) -> tuple[plt.Figure, pd.DataFrame]:
+    table = setting_table(runs, ablation)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(12, 1.6 + 0.4 * max(3, len(runs))), sharey=True)
+    draw_panels(axes, metrics, lambda metric, ax: plot_settings(table, metric, ax), table["value"].notna().any())
+    figure.tight_layout()
+    return figure, table
+
+
+def plot_settings(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
+    """What each setting of an ablation changes in one metric, a row a setting; filled where the interval leaves out 0.
 
     Args:
-        history: of a run with ``conflict_steps``: the mean ``cosine_…`` of each epoch, and the share of the steps at
-            which two tasks pulled apart, ``conflict_…``.
-
-    Returns:
-        Rows ``pair, measure, value, low, high``, ``measure`` being ``cosine`` or ``conflict``. Means over the steps;
-        intervals by drawing epochs again, which takes epochs for independent and so is too narrow rather than too wide.
+        table: see ``setting_table``.
+        metric: a key of METRICS.
+        ax: to draw on.
     """
-    steps = history["step"].diff().fillna(history["step"]).to_numpy()
-    measured = history.filter(regex="^(cosine|conflict)_").notna().all(axis=1)  # a last epoch may be too short for it
-    history, steps = history[measured], steps[measured]
-    labels = [name.split("_", 1) for name in history if name.startswith(("cosine_", "conflict_"))]
-    weighted = np.stack([steps * history["_".join(label)] for label in labels] + [steps], axis=1)
-    sums = GroupBootstrap(np.arange(len(history))).sums(weighted)
-    table = pd.DataFrame(labels, columns=["measure", "pair"])
-    return table.join(interval(sums[:, :-1] / sums[:, -1:]).drop(columns="p"))
+    record, rows = METRICS[metric], table[table["metric"] == metric]
+    usual, others = rows.iloc[0], rows.iloc[1:]
+    plot_forest(others, ax, "setting", styles={"": (NEUTRAL, "o", 0.0)}, scale=record.scale,
+                matters=MATTERS.get(metric, 0.0))  # fmt: skip
+    ax.set_title(f"{record.label} ({usual['setting']}: {error_number(usual['absolute'], record.in_years)})")
+    ax.set_xlabel(f"change ({record.change_unit})\n← worse      better →")
 
 
-def watched_history(runs: list[Run]) -> pd.DataFrame | None:
-    """History of the run whose gradients were compared while it trained; None if there is none."""
-    return next((run.history for run in runs if "cosine_age_gender" in run.history), None)
+def ablation_table(ablations: dict[str, list[Run]], name: str, title: str) -> str:
+    """A row a setting: each metric, and by how much it is better than with the usual setting, which comes first."""
+    table = setting_table(ablations.get(name, []), name)
+    cells = []
+    for setting, rows in table.groupby("setting", sort=False):
+        found = [setting]
+        for _, row in rows.iterrows():
+            years = METRICS[row["metric"]].in_years
+            value = error_number(row["absolute"], years)
+            found.append(value if np.isnan(row["value"]) else f"{value} ({error_cell(row, years, '+')})")
+        cells.append(found)
+    return markdown_table([title, *(METRICS[metric].title for metric in table["metric"].unique())], cells)

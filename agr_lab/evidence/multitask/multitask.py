@@ -1,19 +1,25 @@
-"""C1 and C2: one model with three heads against three models with one, of the same backbone (docs/protocol.md)."""
+"""C1, figure ``multitask``: one model with three heads against three with one, of one backbone (docs/protocol.md)."""
 
-from collections.abc import Iterator, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.reading import Evidence, Measure
-from agr_utils.measure.bootstrap import basic_interval, interval
+from agr_lab.evidence.markdown import error_cell, markdown_table
+from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.reading import Evidence, Measure, read_evidence
+from agr_lab.evidence.register import Register
+from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_frame, mean_of_columns
-from agr_utils.measure.fairness import ERRORS, GROUPINGS, error_rows, gaps, sample_groups, worst
-from agr_utils.measure.metrics import improvement_signs, score_rows
+from agr_utils.measure.forest import Style, plot_forest
+from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.plots import NEUTRAL
 from agr_utils.measure.results import Run
-from agr_utils.models.backbones import BACKBONES
-from agr_utils.tasks import TASKS, get_scheme
+from agr_utils.models.backbones import BACKBONES, get_backbone
+from agr_utils.tasks import TASKS
+
+FIGURES = Register()
 
 # name -> (title, length of the multi-task runs, of the single-task runs)
 COMPARISONS = {
@@ -21,8 +27,8 @@ COMPARISONS = {
     "b": ("equal total compute", "long", "short"),
     "long": ("equal epochs, long runs", "long", "long"),  # reported, not counted
 }
-SIDES = {"multi": 0, "single": 1}  # positions along the axis of the two sides
-GAP_MATTERS = 0.1  # share of the single-task models' gap
+STYLES: dict[str, Style] = {"a": ("#0072B2", "o", -0.16), "b": ("#D55E00", "s", 0.16), "long": (NEUTRAL, "D", 0.0)}
+MEAN = "mean of all"
 
 
 def paired_seeds(evidence: Evidence, backbone: str, comparison: str) -> dict[int, tuple[Run, list[Run]]]:
@@ -53,7 +59,7 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
         is there, too, outside the family: without a call.
     """
     parts = []
-    for backbone in _finished(evidence, comparison):
+    for backbone in finished(evidence, comparison):
         multi, single = paired_scores(evidence, backbone, comparison, score_rows)
         sign = improvement_signs(multi[0])
         means = mean_of_columns(evidence.bootstrap, [mean_frame(multi), mean_frame(single)])
@@ -68,7 +74,7 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
 def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """The same on average over the architectures: rows ``metric, value, low, high``."""
     differences, names = [], []
-    for backbone in _finished(evidence, comparison):
+    for backbone in finished(evidence, comparison):
         multi, single = paired_scores(evidence, backbone, comparison, score_rows)
         names = list(multi[0])
         differences.append(improvement_signs(names) * (mean_frame(multi) - mean_frame(single)))
@@ -89,73 +95,87 @@ def _call_counted(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([add_calls(table[counts]), table[~counts].assign(call="")]).sort_index()
 
 
-def _finished(evidence: Evidence, comparison: str) -> Iterator[str]:
+def finished(evidence: Evidence, comparison: str) -> Iterator[str]:
     """Architectures of which a whole pair is there."""
     return (name for name in BACKBONES if paired_seeds(evidence, name, comparison))
 
 
-@cache_copies(maxsize=8)
-def gap_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
-    """C2: what multi-task learning does to gaps between groups, on average over the architectures.
-
-    Returns:
-        16 rows as of ``gap_changes``, with ``p_holm, call``. No rows where no pair is finished.
-    """
-    table = gap_changes(evidence, comparison, GROUPINGS)
-    return add_calls(table.assign(seeds=[(value,) for value in table["value"]])) if len(table) else table
+def comparison_title(comparison: str) -> str:
+    """Name of a comparison for readers: ``a`` to ``(a) equal epochs``."""
+    return f"({comparison}) {COMPARISONS[comparison][0]}"
 
 
-def gap_changes(evidence: Evidence, comparison: str, groupings: Sequence[str]) -> pd.DataFrame:
-    """Gaps of one model with three heads against those of three models with one.
+def comparison_styles() -> dict[str, Style]:
+    """How each comparison is drawn, by its title."""
+    return {comparison_title(name): style for name, style in STYLES.items()}
 
-    Each training has its own gap, and these are averaged over seeds, then over architectures: a gap of averaged errors
-    would be narrower the more seeds there are.
 
-    Args:
-        evidence: the runs.
-        comparison: a key of COMPARISONS.
-        groupings: see ``fairness.group_table``.
-
-    Returns:
-        A row an error and grouping: ``error, grouping, value, low, high, p, matters``: above 0 multi-task has the
-        smaller gap. ``multi`` and ``single``: the mean gaps. ``basic, basic_low, basic_high``: see ``basic_interval``.
-        ``worst…`` and ``overall…``: by how much the error of the worst group, and of all faces, lies nearer to 0.
-        ``backbones``: the difference of each architecture.
-    """
-    backbones = list(_finished(evidence, comparison))
-    if not backbones:
+def multitask_rows(evidence: Evidence) -> pd.DataFrame:
+    """Both tables of every comparison, with columns ``comparison`` and ``architecture`` (titles); the means last."""
+    tables, means = [], []
+    for name in COMPARISONS:
+        table = multitask_differences(evidence, name)
+        if len(table):
+            titles = table["backbone"].map(lambda backbone: get_backbone(backbone).title)
+            tables.append(table.assign(comparison=comparison_title(name), architecture=titles))
+            mean = mean_multitask_differences(evidence, name)  # of no family, so not corrected
+            means.append(mean.assign(comparison=comparison_title(name), architecture=MEAN, call=""))
+    if not tables:
         return pd.DataFrame()
-    paired = [paired_scores(evidence, name, comparison, error_rows) for name in backbones]
-    frames = [frame for side in SIDES.values() for both in paired for frame in both[side]]
-    owners = np.repeat(np.arange(len(backbones)), [len(multi) for multi, _ in paired])  # of each pair
-    shares = (owners == np.arange(len(backbones))[:, None]).astype(float)
-    shares /= shares.sum(axis=1, keepdims=True)  # (b, pairs): a mean over the pairs of an architecture
+    columns = [
+        "comparison",
+        "architecture",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "matters",
+        "call",
+        "seeds",
+    ]
+    return pd.concat([*tables, *means], ignore_index=True)[columns]
 
-    def by_side(values: np.ndarray) -> np.ndarray:
-        """(R + 1, frames, errors) to (R + 1, sides, pairs, errors)."""
-        return values.reshape(len(values), 2, len(owners), -1)
 
-    def by_backbone(values: np.ndarray) -> np.ndarray:
-        """(R + 1, sides, pairs, errors) to single minus multi: (R + 1, b, errors)."""
-        return np.einsum("bp,rpe->rbe", shares, values[:, SIDES["single"]] - values[:, SIDES["multi"]])
+@FIGURES.add(
+    "multitask",
+    "C1: does multi-task learning improve each task? Filled: holds after correction",
+    read_evidence,
+    "Test split, one network with three heads against three with one. Filled: Holm-corrected p below 0.05 and all "
+    "seeds on the same side; ticks under a mark are its single seeds. Grey: too small to matter. The mean of all is "
+    "not tested.",
+)
+def draw_multitask(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
+    """Differences between multi-task and single-task models, by architecture."""
+    table = multitask_rows(evidence)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True)
 
-    overall = by_backbone(by_side(np.abs(mean_of_columns(evidence.bootstrap, frames))))
-    scheme, rows = get_scheme("utkface"), []
-    for grouping in groupings:
-        samples, _ = sample_groups(evidence.bootstrap, frames, evidence.faces, scheme, grouping)
-        gap = by_side(gaps(samples))
-        changes = {"": by_backbone(gap), "worst": by_backbone(by_side(worst(samples))), "overall": overall}
-        means = {name: change.mean(axis=1) for name, change in changes.items()}  # (R + 1, errors)
-        tables = {name: interval(mean) for name, mean in means.items()} | {"basic": basic_interval(means[""])}
-        for number, error in enumerate(frames[0]):
-            row = {"error": error, "grouping": grouping} | tables[""].iloc[number].to_dict()
-            for name in ("basic", "worst", "overall"):
-                value, low, high = tables[name].loc[number, ["value", "low", "high"]]
-                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-            row |= {name: (shares @ gap[0, side, :, number]).mean() for name, side in SIDES.items()}
-            row["matters"] = GAP_MATTERS * row["single"]
-            row["backbones"] = MappingProxyType(dict(zip(backbones, changes[""][0, :, number], strict=True)))
-            rows.append(row)
-    order = {name: number for number, name in enumerate(ERRORS)}
-    table = pd.DataFrame(rows).sort_values("error", key=lambda names: names.map(order), kind="stable")
-    return table.reset_index(drop=True)
+    def draw(metric: str, ax: plt.Axes) -> None:
+        record, rows = METRICS[metric], table[table["metric"] == metric]
+        plot_forest(rows, ax, "architecture", "comparison", styles=comparison_styles(), scale=record.scale,
+                    matters=MATTERS[metric], margin=0.6, seeds=True)  # fmt: skip
+        ax.axhline(rows["architecture"].nunique() - 1.5, color=NEUTRAL, lw=0.5)
+        ax.set_title(record.label)
+        ax.set_xlabel(f"change ({record.change_unit})\n← worse      better →")
+
+    draw_panels(axes, MATTERS, draw, len(table))
+    figure.tight_layout()
+    legend_below(figure, axes[0])
+    return figure, table
+
+
+def multitask_table(evidence: Evidence) -> str:
+    """C1: a row an architecture and comparison, by how much each metric is better with three heads, and the call."""
+    cells = []
+    for comparison, (title, *_) in COMPARISONS.items():
+        for backbone, rows in multitask_differences(evidence, comparison).groupby("backbone", sort=False):
+            rows = rows.set_index("metric")
+            found = [
+                " ".join([error_cell(rows.loc[name], METRICS[name].in_years, "+"), rows.loc[name, "call"]]).strip()
+                for name in METRICS
+            ]
+            where = comparison_title(comparison) if comparison in ("a", "b") else title
+            cells.append([where, get_backbone(backbone).title, len(rows["seeds"].iloc[0]), *found])
+    titles = [metric.title for metric in METRICS.values()]
+    return markdown_table(["Compared at", "Architecture", "Seeds", *titles], cells)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_lab.evidence.figures_claims import draw_age_heads
-from agr_lab.evidence.multitask.ablations import gradient_agreement, setting_table
-from agr_lab.evidence.tables_evidence import NOT_YET, ablation_table, conflict_table
+from agr_lab.evidence.markdown import NOT_YET
+from agr_lab.evidence.multitask.ablations import ablation_table, draw_age_heads, setting_table
+from agr_lab.evidence.multitask.conflict import conflict_table, gradient_agreement
 from agr_utils.errors import InputError
 from agr_utils.measure.metrics import summarize
 from agr_utils.measure.results import Run
@@ -56,7 +56,7 @@ def test_every_way_to_ask_for_an_age_is_compared_with_the_distribution():
     assert table["value"].tolist()[1:] == pytest.approx([-1.0, 0.0, 0.5])
     lines = ablation_table({"age_heads": runs}, "age_heads", "Age head").splitlines()
     assert len(lines) == 2 + 4 and "(-1.00 [-1.00, -1.00])" in lines[3] and "(+0.50 [+0.50, +0.50])" in lines[5]
-    drawn = draw_age_heads({"age_heads": runs})
+    drawn, _ = draw_age_heads({"age_heads": runs})
     labels = [tick.get_text() for tick in drawn.axes[0].get_yticklabels()]
     assert labels == ["classification", "ordinal", "regression"] and len(drawn.axes) == 2
 

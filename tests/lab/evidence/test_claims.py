@@ -9,7 +9,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from agr_lab.evidence.accuracy.every_metric import evaluate_table
-from agr_lab.evidence.architectures.architectures import NEWER, OLDER, against, cost_table, on_front, pair_differences
+from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences
+from agr_lab.evidence.architectures.pareto import cost_table, on_front
 from agr_lab.evidence.claims import (
     OFF_FRONTS,
     all_findings,
@@ -23,9 +24,10 @@ from agr_lab.evidence.claims import (
     verdict_multitask,
     verdict_of_all,
 )
-from agr_lab.evidence.multitask.multitask import gap_differences, multitask_differences, paired_seeds
+from agr_lab.evidence.markdown import NOT_YET
+from agr_lab.evidence.multitask.gaps import gap_differences, gap_table
+from agr_lab.evidence.multitask.multitask import multitask_differences, multitask_table, paired_seeds
 from agr_lab.evidence.reading import Evidence
-from agr_lab.evidence.tables_claims import NOT_YET, gap_table, multitask_table
 from agr_utils.data.faces import age_band
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import read_names

@@ -5,23 +5,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_lab.evidence.gallery import figures_of
-from agr_lab.evidence.maps.evidence import (
-    MapEvidence,
-    against_rivals,
-    all_verdicts,
-    read_map_evidence,
-    region_differences,
-    shortcut_table,
-    verdicts,
-)
+from agr_lab.evidence.gallery import FIGURES
+from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, against_rivals, read_map_evidence
+from agr_lab.evidence.maps.map_regions import region_differences
+from agr_lab.evidence.maps.map_shortcut import shortcut_table
 from agr_lab.evidence.maps.report import MapReport
-from agr_lab.evidence.maps.tables import NOT_YET, map_tables, scores_with_intervals, trust_table
-from agr_lab.evidence.robustness.evidence import read_robustness
-from agr_lab.evidence.robustness.tables import robustness_tables
+from agr_lab.evidence.maps.trust import all_verdicts, trust_table, verdicts
+from agr_lab.evidence.pages import map_tables, robustness_tables
+from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.robustness.sweeps import read_robustness
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.face_regions import REGIONS
-from agr_utils.inside.map_tables import MEAN_SIDE, RIVALS
+from agr_utils.inside.map_tables import MEAN_SIDE, RIVALS, scores_with_intervals
+from agr_utils.measure.results import read_ablations, read_bench, read_runs
 from agr_utils.tasks import TASKS
 
 NUM_FACES = 60
@@ -156,13 +152,13 @@ def test_figures_can_be_drawn_with_reports_and_without(evidence: MapEvidence, tm
     nothing = read_map_evidence(tmp_path)
     assert not any((nothing.cues, nothing.shortcuts, nothing.faces, nothing.short, nothing.seeds))
     robustness = read_robustness(tmp_path)
-    for name, figure in (figures_of("maps.figures") | figures_of("robustness.figures")).items():
-        if figure.read is read_map_evidence:
-            for given in (evidence, nothing):
-                assert figure.draw(given).axes, name
-        elif figure.read is read_robustness:
-            assert figure.draw(robustness).axes, name
+    for name, figure in FIGURES.items():
+        given = {read_map_evidence: (evidence, nothing), read_robustness: (robustness,)}
+        given |= {read_evidence: (Evidence((), {}),), read_runs: ([],), read_ablations: ({},), read_bench: ({},)}
+        for results in given.get(figure.read, ()):
+            drawn, table = figure.draw(results)
+            assert drawn.axes and (len(table) or results is not evidence), name
         plt.close("all")
-    assert trust_table(nothing) == NOT_YET
+    assert trust_table(nothing) == NO_REPORTS
     tables = map_tables(nothing) | robustness_tables(robustness)
     assert {name for name, text in tables.items() if "No finished" not in text} == {"corruptions"}

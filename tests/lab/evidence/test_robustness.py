@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agr_lab.evidence.robustness.evidence import RobustnessEvidence
-from agr_lab.evidence.robustness.tables import mean_errors_table
+from agr_lab.evidence.robustness.severity import mean_errors_table
+from agr_lab.evidence.robustness.sweeps import RobustnessEvidence
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.splits import read_split_file, stable_numbers

@@ -1,0 +1,79 @@
+"""Figure ``seeds`` and its table: how far trainings differ by chance."""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from agr_lab.evidence.accuracy.accuracy import runs_table
+from agr_lab.evidence.panels import draw_panels
+from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.register import Register
+from agr_utils.measure.comparisons import MATTERS
+from agr_utils.measure.metrics import METRICS, summarize
+from agr_utils.measure.plots import COLOURS, MARKERS
+from agr_utils.measure.results import Run
+from agr_utils.models.backbones import BACKBONES
+
+FIGURES = Register()
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """Runs in the order of the course's architectures, then by length and seed."""
+    order = list(BACKBONES)
+    return sorted(runs, key=lambda run: (order.index(run.backbone), run.length, run.seed))
+
+
+def multitask_runs(evidence: Evidence) -> list[Run]:
+    """Every run with three heads that the claims are tested on."""
+    return in_order(run for run in evidence.runs if len(run.tasks) > 1 and run.length != "equal")
+
+
+@FIGURES.add("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
+def draw_seeds(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
+    """Each seed of the architectures that have several."""
+    rows = []
+    for run in multitask_runs(evidence):
+        value = summarize(*run.split("test"), num_resamples=200)["value"]
+        rows.append({"architecture": run.title, "length": run.length, "seed": run.seed} | value.to_dict())
+    table = pd.DataFrame(rows)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
+    draw_panels(axes, MATTERS, lambda metric, ax: plot_seeds(table, metric, ax), rows)
+    figure.tight_layout()
+    return figure, table
+
+
+def plot_seeds(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
+    """A metric of every training on a line for each architecture and length.
+
+    Args:
+        table: ``architecture, length, seed`` and the metrics, a row a training.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    record = METRICS[metric]
+    kinds = table.groupby(["architecture", "length"], sort=False)
+    for number, ((name, length), rows) in enumerate(kinds):
+        values = record.scale * rows[metric]
+        ax.plot([values.min(), values.max()], [number] * 2, color=COLOURS[name], lw=1.5)
+        face = COLOURS[name] if length == "long" else "white"
+        ax.plot(values, [number] * len(values), MARKERS[name], color=COLOURS[name], mfc=face, mew=1.8, ms=7)
+    ax.set_yticks(range(len(kinds)), [f"{name}, {length}" for name, length in kinds.groups])
+    ax.set_ylim(len(kinds) - 0.5, -0.5)
+    ax.set_xlabel(f"{record.title}, {record.direction}")
+
+
+def seeds_table(evidence: Evidence) -> str:
+    """Every multi-task run of an architecture of which there are several seeds."""
+    runs = multitask_runs(evidence)
+    kinds = [(run.backbone, run.length) for run in runs]
+    several = [run for run in runs if kinds.count((run.backbone, run.length)) > 1]
+    return runs_table({f"{run.title}, {run.length}, seed {run.seed}": run for run in several}, "Run", "test")
+
+
+def equal_epochs_table(evidence: Evidence) -> str:
+    """The runs of as many epochs each, with the published run that had as many by itself."""
+    equal = [run for run in evidence.runs if run.length == "equal"]
+    lengths = {run.config.num_epochs for run in equal}
+    equal += [run for run in multitask_runs(evidence) if run.length == "long" and run.config.num_epochs in lengths]
+    return runs_table({run.title: run for run in in_order(equal)}, "Architecture", "test")

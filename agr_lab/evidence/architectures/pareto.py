@@ -1,0 +1,116 @@
+"""C3 in efficiency and figure ``pareto``: accuracy against what it costs (docs/protocol.md)."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
+
+from agr_lab.evidence.architectures.pairs import runs_of
+from agr_lab.evidence.panels import draw_nothing, legend_below
+from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.register import Register
+from agr_utils.measure.comparisons import MATTERS
+from agr_utils.measure.metrics import METRICS, score_rows
+from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
+from agr_utils.measure.results import describe_machine
+from agr_utils.models.backbones import get_backbone
+
+FIGURES = Register()
+# column -> (title, unit, how many of the measured unit it is); less is better
+COSTS = {
+    "parameters": ("Parameters", "millions", 1e6),
+    "macs": ("MACs", "millions", 1e6),
+    "latency": ("Latency of one image, one thread", "ms", 1e-3),
+    "epoch_seconds": ("Training time", "seconds an epoch", 1.0),
+}
+
+
+def cost_table(evidence: Evidence, length: str = "long") -> pd.DataFrame:
+    """What each architecture costs, and its test results.
+
+    Returns:
+        One row an architecture (index: its name): the columns of COSTS in seconds and counts, NaN for what
+        ``agr bench`` has not measured, and the metrics.
+    """
+    rows, bench = {}, evidence.bench
+    for name, runs in runs_of(evidence, length).items():
+        about = runs[0].about
+        rows[name] = {"parameters": about["parameters"], "macs": about["macs"]}
+        rows[name]["latency"] = _look_up(bench.get("latency"), name, "seconds", batch_size=1)
+        speed = _look_up(bench.get("training"), name, "images_per_second", image_size=64)
+        rows[name]["epoch_seconds"] = about["num_train"] / speed
+        rows[name] |= evidence.mean_scores(runs, score_rows).mean().to_dict()
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _look_up(table: pd.DataFrame | None, backbone: str, column: str, **where: int) -> float:
+    """A measured value; NaN where it was not measured."""
+    if table is None:
+        return float("nan")
+    chosen = table[table["backbone"] == backbone]
+    for key, value in where.items():
+        chosen = chosen[chosen[key] == value]
+    return float(chosen[column].iloc[0]) if len(chosen) else float("nan")
+
+
+def on_front(costs: pd.Series, values: pd.Series, more_is_better: bool) -> pd.Series:
+    """Whether each is on the Pareto front: no other costs less or as much and scores better. (n,) bool."""
+    scores = values if more_is_better else -values
+    return pd.Series(
+        {name: not ((costs <= costs[name]) & (scores > scores[name])).drop(name).any() for name in costs.index}
+    )
+
+
+def front_table(costs: pd.DataFrame) -> pd.DataFrame:
+    """Which architectures are on which front: rows (cost, metric), a bool column an architecture."""
+    rows = {}
+    for cost in COSTS:
+        for metric in MATTERS:
+            if costs[cost].notna().all():
+                rows[(cost, metric)] = on_front(costs[cost], costs[metric], METRICS[metric].higher_is_better)
+    return pd.DataFrame(rows).T
+
+
+@FIGURES.add("pareto", "C3: age error against what it costs; filled: no other is better at no more cost", read_evidence)
+def draw_pareto(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
+    """MAE against four costs, with the Pareto fronts."""
+    costs = cost_table(evidence)
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharey=True)
+    table = costs.rename(lambda name: get_backbone(name).title).rename_axis("architecture")
+    for ax, cost in zip(axes.flat, COSTS, strict=True):
+        if len(costs) and costs[cost].notna().all():
+            plot_pareto(table, cost, "age_mae", ax)
+            table[f"{cost}_front"] = on_front(table[cost], table["age_mae"], more_is_better=False)
+        else:
+            draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
+    figure.tight_layout()
+    legend_below(figure, axes[0, 0], 3)
+    if "latency" in evidence.bench:
+        figure.supxlabel(describe_machine(evidence.bench["latency"]), fontsize=10, color=NEUTRAL, y=-0.12)
+    return figure, table.reset_index().astype({name: int for name in ("parameters", "macs") if len(costs)})
+
+
+def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: plt.Axes) -> None:
+    """A metric against a cost, and the line of those that no other beats at no more cost.
+
+    Args:
+        costs: see ``cost_table``, with titles for names.
+        cost: a key of COSTS.
+        metric: a key of METRICS.
+        ax: to draw on.
+    """
+    title, unit, divisor = COSTS[cost]
+    record = METRICS[metric]
+    x, y = costs[cost] / divisor, record.scale * costs[metric]
+    best = on_front(x, y, record.higher_is_better)
+    order = x[best].sort_values().index
+    ax.step(x[order], y[order], where="post", color=NEUTRAL, lw=1.5, zorder=1)
+    for name in costs.index:
+        face = COLOURS[name] if best[name] else "white"
+        ax.plot(x[name], y[name], MARKERS[name], color=COLOURS[name], mfc=face, mew=1.8, ms=9, label=name, ls="")
+    ax.set_xscale("log")
+    wide = x.max() > 6 * x.min()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 6, 8)))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"{title} ({unit})")
+    ax.set_ylabel(record.title)

@@ -1,0 +1,179 @@
+"""The tables of the README and the docs, filled in from ``results/``: which stands on which page."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from agr_lab.evidence.accuracy.accuracy import early_size_table, home_table, real_faces_table
+from agr_lab.evidence.accuracy.every_metric import every_metric_table
+from agr_lab.evidence.accuracy.risk_coverage import read_shipped
+from agr_lab.evidence.accuracy.seeds import equal_epochs_table, seeds_table
+from agr_lab.evidence.claims import claims_table
+from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
+from agr_lab.evidence.groups.group_errors import shipped_groups_table
+from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
+from agr_lab.evidence.maps.map_layers import layers_table
+from agr_lab.evidence.maps.map_regions import regions_table
+from agr_lab.evidence.maps.map_shortcut import shortcut_lines
+from agr_lab.evidence.maps.trust import consistency_table, trust_table, trust_tests_table
+from agr_lab.evidence.markdown import fill_table, markdown_table
+from agr_lab.evidence.multitask.ablations import ablation_table
+from agr_lab.evidence.multitask.conflict import conflict_table
+from agr_lab.evidence.multitask.gaps import gap_table
+from agr_lab.evidence.multitask.multitask import multitask_table
+from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.robustness.all_corruptions import corruptions_table
+from agr_lab.evidence.robustness.robustness_augmentation import augmentation_table
+from agr_lab.evidence.robustness.robustness_groups import darkness_table, robustness_groups_table
+from agr_lab.evidence.robustness.robustness_multitask import robustness_multitask_table
+from agr_lab.evidence.robustness.severity import mean_errors_table
+from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, read_robustness
+from agr_utils.errors import InputError
+from agr_utils.inside.explain import METHODS
+from agr_utils.inside.sweep import SWEPT_ERRORS
+from agr_utils.measure.results import (
+    describe_machine,
+    read_ablations,
+    read_bench,
+    read_folder,
+    read_published,
+    read_runs,
+)
+from agr_utils.models.backbones import BACKBONES
+
+
+def fill_pages(results_dir: Path, root: Path) -> list[Path]:
+    """Write every table into its page.
+
+    Args:
+        results_dir: published runs and benchmarks.
+        root: folder of the pages.
+
+    Returns:
+        The pages.
+    """
+    evidence, maps, bench = read_evidence(results_dir), read_map_evidence(results_dir), read_bench(results_dir)
+    shipped = read_shipped(results_dir)
+    pages = {
+        root / "README.md": {
+            "real-faces": real_faces_table(read_runs(results_dir), read_speeds(results_dir)),
+            "claims": claims_table(evidence),
+            "maps": trust_table(maps),
+        },
+        root / "docs" / "scaling.md": {
+            name: bench_table(bench.get(name), BENCH_COLUMNS[name]) for name in BENCH_COLUMNS
+        }
+        | {"early-size": early_size_table(read_folder(results_dir / "ablations" / "early_size"))},
+        root / "docs" / "evidence.md": evidence_tables(results_dir, evidence),
+        root / "docs" / "looking_inside.md": map_tables(maps) | robustness_tables(read_robustness(results_dir)),
+        root / "docs" / "MODEL_CARD.md": {"home": home_table(shipped), "groups": shipped_groups_table(shipped)},
+    }
+    for page, tables in pages.items():
+        for name, table in tables.items():
+            fill_table(page, name, table)
+    return list(pages)
+
+
+def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
+    """Each table of docs/evidence.md, by the name of its markers."""
+    ablations = read_ablations(results_dir)
+    return {
+        "every-metric": every_metric_table(read_runs(results_dir)),
+        "multitask": multitask_table(evidence),
+        "gaps-a": gap_table(evidence, "a"),
+        "gaps-b": gap_table(evidence, "b"),
+        "seeds": seeds_table(evidence),
+        "equal-epochs": equal_epochs_table(evidence),
+        "balancing": ablation_table(ablations, "balancing", "Weights"),
+        "conflict": conflict_table(ablations),
+        "age-heads": ablation_table(ablations, "age_heads", "Age head"),
+        "noise": noise_table(),
+        "published": published_tables(read_published(results_dir)),
+        "hours": hours_table(results_dir),
+    }
+
+
+def map_tables(evidence: MapEvidence) -> dict[str, str]:
+    """Each table of docs/looking_inside.md about maps, by the name of its markers."""
+    tests = {f"tests-{kind}": trust_tests_table(evidence, kind) for kind in METHODS}
+    return tests | {
+        "map-layers": layers_table(evidence),
+        "map-shortcut": shortcut_lines(evidence),
+        "map-regions": regions_table(evidence),
+        "map-consistency": consistency_table(evidence),
+    }
+
+
+def robustness_tables(evidence: RobustnessEvidence) -> dict[str, str]:
+    """Each table of docs/looking_inside.md about robustness, by the name of its markers."""
+    return {
+        "corruptions": corruptions_table(),
+        **{f"robustness-{error}": mean_errors_table(evidence, error) for error in SWEPT_ERRORS},
+        "robustness-multitask": robustness_multitask_table(evidence),
+        "robustness-groups": robustness_groups_table(evidence),
+        "robustness-darkness": darkness_table(evidence),
+        "robustness-augmentation": augmentation_table(evidence),
+    }
+
+
+def hours_table(results_dir: Path) -> str:
+    """Hours of one core that the trainings behind each folder of results took."""
+    folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
+    folders["equal epochs"] = read_folder(results_dir / "equal_epochs")
+    folders["maps of drawn faces"] = read_folder(results_dir / "cues")
+    folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
+    folders["all"] = [run for runs in folders.values() for run in runs]
+    hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
+    rows = [[name, len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
+    return markdown_table(["Runs", "Number", "Hours"], rows)
+
+
+def read_speeds(results_dir: Path) -> pd.Series:
+    """Images of 64 px a second of each backbone as ``agr bench`` measured them; empty where it has not."""
+    table = read_bench(results_dir).get("training")
+    if table is None:
+        return pd.Series(dtype=float)
+    return table[table["image_size"] == 64].set_index("backbone")["images_per_second"]
+
+
+BENCH_COLUMNS = {
+    "training": {"backbone": "architecture", "image_size": "px", "precision": "precision",
+                 "images_per_second": "images/s", "limit_images_per_second": "resident batch",
+                 "share_of_compute_limit": "share"},
+    "latency": {"backbone": "architecture", "image_size": "px", "batch_size": "images", "seconds": "seconds"},
+    "pipelines": {"measure": "measure", "image_size": "px", "images_per_second": "pixel cache (images/s)",
+                  "peer_images_per_second": "JPEG files, DataLoader", "ratio": "ratio"},
+    "startup": {"num_images": "images", "seconds": "seconds to the first step", "import_seconds": "of imports before"},
+    "memory": {"num_images": "images", "pixels_mib": "pixel cache (MiB)", "anonymous_mib": "anonymous (MiB)",
+               "peak_mib": "resident, file pages too (MiB)"},
+    "processes": {"backbone": "architecture", "processes": "processes", "threads": "threads each",
+                  "images_per_second": "images/s", "speedup": "speed-up"},
+    "inside": {"backbone": "architecture", "image_size": "px", "measure": "measure", "num_images": "faces",
+               "seconds": "seconds"},
+    "budget": {"backbone": "architecture", "minutes": "minutes asked", "taken": "taken", "epochs": "epochs planned"},
+}  # fmt: skip
+
+
+def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
+    """A table of ``agr bench`` as Markdown, with the hardware below.
+
+    Args:
+        table: as it was measured; None where it was not.
+        columns: those shown, and their titles.
+    """
+    if table is None or table.empty:
+        return "Not measured yet: `agr bench`"
+    if missing := [name for name in (*columns, "cpu", "cores", "threads", "torch") if name not in table]:
+        raise InputError(f"results/bench: a table of agr bench has no {' or '.join(missing)}. Measure it again")
+    rows = [[_format_cell(value) for value in row] for row in table[list(columns)].itertuples(index=False)]
+    machine = f"On {describe_machine(table)}; torch {table.iloc[0]['torch']}."
+    return f"{markdown_table(columns.values(), rows)}\n\n{machine}"
+
+
+def _format_cell(value: object) -> str:
+    """Three digits of a number; the name of an architecture."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    if isinstance(value, str):
+        return BACKBONES[value].title if value in BACKBONES else value
+    return f"{value:,}"
