@@ -85,7 +85,8 @@ function showClasses(task, face, photo, index, { text, number, config }) {
   const first = photo.answers[index].answer; // what it would say, certain enough or not
   const shares = names.map((name) => {
     if (task === "race") return face.race_probabilities[name];
-    return name === first.gender ? first.gender_probability : 1 - first.gender_probability;
+    const share = Math.round(100 * first.gender_probability) / 100; // both together make 100 %
+    return name === first.gender ? share : 1 - share;
   });
   names.forEach((name, at) => {
     const share = element("span", "share", percent(shares[at]));

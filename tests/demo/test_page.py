@@ -274,7 +274,8 @@ def test_its_pixels_are_those_of_pillow(tmp_path):
         const results = {{
             smaller: pixels.resize(image, 128, 131), larger: pixels.resize(image, 700, 610),
             fast: pixels.resizeFast(image, 97, 101), reduced: pixels.reduce(image, 3),
-            left: pixels.turn(image, 90), right: pixels.turn(image, 270), middle: detect.middleSquare(image, 128).pixels,
+            left: pixels.turn(image, 90), right: pixels.turn(image, 270),
+            middle: detect.middleSquare(image, 128).pixels,
             crop: detect.cutOut(image, place, 128), reduced_crop: detect.cutOut(image, place, 32),
         }};
         for (const [name, result] of Object.entries(results)) writeFileSync(name, result.data);
