@@ -1,7 +1,7 @@
 """The page in demo/: build it into build/demo, and serve it on this machine only.
 
-    python tools/demo.py build
-    python tools/demo.py serve [PORT]
+python tools/demo.py build
+python tools/demo.py serve [PORT]
 """
 
 import functools
