@@ -1,5 +1,6 @@
 # make course   set up, run the notebooks (quick profile), redraw the figures
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
+# make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
 # Others: figures, notebooks, lint, badges, bench, test-long, test-floors, clean
 
 PYTHON ?= python3
@@ -11,14 +12,15 @@ PARALLEL := -n 2 --dist loadscope
 ONE := OMP_NUM_THREADS=1
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
-.PHONY: course test figures notebooks lint badges unit test-notebooks test-long test-floors bench clean
+.PHONY: course test figures notebooks lint badges unit test-notebooks test-long test-floors bench demo clean
 
 course: $(VENV)/.installed
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
 	$(MAKE) figures
 	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab notebooks"
 
-test: lint unit test-notebooks
+# Without npm or a browser, the page's test says so and is skipped.
+test: lint $(if $(shell command -v npm),demo/node_modules) unit test-notebooks
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -53,6 +55,14 @@ test-long: $(VENV)/.installed
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/agr bench
 
+demo: $(VENV)/.installed demo/node_modules
+	$(BIN)/python tools/demo.py build
+	$(BIN)/python tools/demo.py serve
+
+demo/node_modules: demo/package-lock.json
+	npm ci --prefix demo
+	@touch $@
+
 test-notebooks: $(VENV)/.installed
 	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(PARALLEL) notebooks
 
@@ -64,4 +74,4 @@ test-floors:
 	$(ONE) .venv-floors/bin/python -m pytest -q $(PARALLEL) tests
 
 clean:
-	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache *.egg-info build dist demo/node_modules

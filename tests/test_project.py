@@ -54,7 +54,7 @@ def test_environment_takes_its_list_from_pyproject():
 
 def tracked_text_files() -> list[Path]:
     suffixes = {".py", ".md", ".toml", ".yml", ".txt", ".ipynb", ".json", ".csv", ""}
-    hidden = {".git", ".venv", ".venv-floors", "runs", ".pytest_cache", ".ruff_cache"}
+    hidden = {".git", ".venv", ".venv-floors", "node_modules", "runs", ".pytest_cache", ".ruff_cache"}
     return [
         path
         for path in ROOT.rglob("*")

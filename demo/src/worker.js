@@ -1,0 +1,96 @@
+// The networks run here, beside the page, so that the page stays awake. Messages in: load, photo, answer, map.
+
+import * as ort from "./ort.wasm.bundle.min.mjs";
+import { answerCrop, occlusionMap } from "./answers.js";
+import config from "./config.js";
+import { cutOut, findFaces, middleSquare, placeCrop } from "./detect.js";
+import { fromRgba } from "./pixels.js";
+
+let model, detector;
+let crops = []; // of the current photo: {pixels, side}
+
+class Failure extends Error {
+  constructor(code, detail = "") {
+    super(detail);
+    this.code = code;
+  }
+}
+
+/** A session of a network, if the file is the very one that the page was built with. */
+async function open({ file, sha256 }) {
+  let content;
+  try {
+    const response = await fetch(new URL(file, import.meta.url));
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    content = await response.arrayBuffer();
+  } catch (error) {
+    throw new Failure("modelMissing", `${file}: ${error.message}`);
+  }
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  if (Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) {
+    throw new Failure("modelCorrupt", file);
+  }
+  try {
+    return await ort.InferenceSession.create(content, { executionProviders: ["wasm"] });
+  } catch (error) {
+    throw new Failure("noWasm", error.message);
+  }
+}
+
+async function load() {
+  if (!self.isSecureContext) throw new Failure("insecure");
+  ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  model = await open(config.model);
+  detector = await open(config.detector);
+  await run(new Uint8Array(3 * config.about.image_size ** 2), 1, ["age_mean"]); // the first run is slow: not the user's
+  return { threads: ort.env.wasm.numThreads };
+}
+
+async function run(data, count, names) {
+  const size = config.about.image_size;
+  const outputs = await model.run({ image: new ort.Tensor("uint8", data, [count, size, size, 3]) }, names);
+  return Object.fromEntries(names.map((name) => [name, outputs[name].data]));
+}
+
+async function search({ width, height, data }) {
+  const outputs = await detector.run({ image: new ort.Tensor("uint8", data, [1, height, width, 3]) });
+  return detector.outputNames.map((name) => outputs[name].data);
+}
+
+/** Faces of a photo, or its middle square as the only one. */
+async function photo({ width, height, rgba, whole }) {
+  const started = performance.now();
+  const image = fromRgba(width, height, new Uint8ClampedArray(rgba));
+  const { image_size: size, zoom } = config.about;
+  const faces = whole ? [] : await findFaces(image, search);
+  crops = whole
+    ? [middleSquare(image, size)]
+    : faces.map((face) => {
+        const place = placeCrop(face, zoom);
+        return { pixels: cutOut(image, place, size), side: place.side };
+      });
+  const where = faces.map(({ box, score, turned }) => ({ box, score, turned }));
+  return { faces: where, crops: crops.map((crop) => crop.pixels), milliseconds: performance.now() - started };
+}
+
+async function answer({ tasks }) {
+  const started = performance.now();
+  const answers = [];
+  for (const crop of crops) answers.push(await answerCrop(crop, tasks, config.about, run));
+  return { answers, milliseconds: performance.now() - started };
+}
+
+async function map({ face, task }, id) {
+  return occlusionMap(crops[face].pixels, task, run, (share) => self.postMessage({ id, share }));
+}
+
+const actions = { load, photo, answer, map };
+let last = Promise.resolve(); // one after another: a session takes one call at a time
+
+self.onmessage = ({ data: { id, action, ...arguments_ } }) => {
+  last = last
+    .then(() => actions[action](arguments_, id))
+    .then((result) => self.postMessage({ id, result }))
+    .catch((error) => self.postMessage({ id, code: error.code ?? "unexpected", detail: String(error.message) }));
+};
