@@ -1,4 +1,4 @@
-"""The book: lessons with their committed outputs, docs, figures and the reference of ``agr_utils``. Built by ``make book``."""
+"""The book: lessons with their committed outputs, docs, figures, the reference. Built by ``make book``."""
 
 import inspect
 import sys
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "book")]
 
 from api import write_api_pages  # noqa: E402 - the folders have to be on the path first
-from notebooks import read_repository  # noqa: E402
 
 import agr_utils  # noqa: E402
+from notebooks import read_repository  # noqa: E402
 
 REPOSITORY, BRANCH = read_repository()
 ADDRESS = f"https://github.com/{REPOSITORY}"
@@ -50,6 +50,7 @@ extensions = [
 nb_execution_mode = "off"  # the outputs are those of the committed run
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -73,6 +74,7 @@ html_theme_options = {
     "use_repository_button": True,
     "use_issues_button": True,
     "use_download_button": False,
+    "navbar_persistent": [],  # the side bar has the search
     "show_toc_level": 2,
     "max_navbar_depth": 2,  # deeper, and each page takes half as long again to build
 }
@@ -96,10 +98,12 @@ def link_to_sources(app: Sphinx, doctree: nodes.document) -> None:
 
     A link to something that does not exist is left alone, so that Sphinx warns of it.
     """
+
+    def is_link(node: nodes.Node) -> bool:
+        return isinstance(node, addnodes.download_reference | addnodes.pending_xref)
+
     folder = Path(app.env.doc2path(app.env.docname)).parent
-    for node in list(
-        doctree.findall(lambda node: isinstance(node, addnodes.download_reference | addnodes.pending_xref))
-    ):
+    for node in list(doctree.findall(is_link)):
         target, _, anchor = str(node.get("reftarget", "")).partition("#")
         if node.get("refdomain") not in {None, "", "doc"} or not target or "://" in target:
             continue

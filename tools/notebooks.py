@@ -51,13 +51,15 @@ def setup_source() -> str:
     """The set-up cell: in Colab and Kaggle a shallow clone and what the host lacks; elsewhere a look for the course."""
     repository, branch = read_repository()
     address = f"https://github.com/{repository}"
+    clone = f'os.system("git clone -q --depth 1 -b {branch} {address} course") == 0'
+    offline = "The course could not be fetched. No network? In Kaggle: Settings > Internet on. Then run this again"
     return "\n".join(
         [
             "import importlib.util, os, runpy, sys  # on your own machine this only looks for the course",
             'if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:',
-            f'    fetched = importlib.util.find_spec("agr_utils") or os.path.isdir("course") or not os.system("git clone -q --depth 1 -b {branch} {address} course")',
-            '    assert fetched, "The course could not be fetched. No network? In Kaggle: Settings > Internet on. Then run this again"',
-            '    runpy.run_path("course/tools/hosted/set_up.py")',
+            f'    fetched = importlib.util.find_spec("agr_utils") or os.path.isdir("course") or {clone}',
+            f'    assert fetched, "{offline}"',
+            '    os.path.isdir("course") and runpy.run_path("course/tools/hosted/set_up.py")',
             f'assert importlib.util.find_spec("agr_utils"), "No course here: git clone {address}, then: make course"',
         ]
     )
@@ -69,7 +71,7 @@ def write_badges() -> None:
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "markdown" and "colab-badge.svg" in cell.source:
-                cell.source = re.sub(r"\[!\[Open in Colab\].*", lambda _: badge(path), cell.source)
+                cell.source = re.sub(r"\[!\[Open in Colab\].*", badge(path), cell.source)
             elif "setup" in cell.metadata.get("tags", []):
                 cell.source = setup_source()
         write_notebook(notebook, path)
@@ -140,9 +142,7 @@ def _lint_cell(cell: nbformat.NotebookNode) -> list[str]:
         if output.get("name") == "stderr":
             problems.append(f"writes to stderr: {str(output.text)[:60]!r}")
         if "image/png" in output.get("data", {}) and not alternative_text(cell):
-            problems.append(
-                'a picture without an alternative text: put it in the metadata, {"mystnb": {"image": {"alt": …}}}'
-            )
+            problems.append('no alternative text. Metadata of the cell: {"mystnb": {"image": {"alt": …}}}')
         for kind, content in output.get("data", {}).items():
             if kind == "image/jpeg" or (kind.startswith("image/") and len(content) > MAX_IMAGE_BYTES):
                 problems.append(f"a picture of {len(content) // 1000} kB as {kind}: is it a photograph?")

@@ -14,8 +14,8 @@ COURSE = Path(__file__).resolve().parents[2]
 # The host's notebook server is its own affair.
 SERVER = {"ipykernel", "ipywidgets", "jupyterlab", "nbclient", "nbformat"}
 OFFLINE = (
-    "The packages could not be fetched. Is the network on? Kaggle: Settings > Internet on (it asks for a verified phone number). "
-    "Colab: Runtime > Restart session. Then run this cell again"
+    "The packages could not be fetched. Is the network on? Kaggle: Settings > Internet on, which needs a verified "
+    "phone number. Colab: Runtime > Restart session. Then run this cell again"
 )
 
 
@@ -39,18 +39,8 @@ def set_up(course: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             kept = Path(folder) / "kept.txt"
             kept.write_text("".join(f"{name}=={version}\n" for name, version in installed.items()), encoding="utf-8")
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "--disable-pip-version-check",
-                "-c",
-                str(kept),
-                *lacking,
-            ]
-            if subprocess.call(command) != 0:
+            command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(kept)]
+            if subprocess.call([*command, *lacking]) != 0:
                 raise SystemExit(OFFLINE)
         importlib.invalidate_caches()
     sys.path.insert(0, str(course))

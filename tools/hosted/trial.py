@@ -1,4 +1,4 @@
-"""Try a notebook as Colab or Kaggle would: alone in an empty folder, with the host's versions. See ``make test-colab``."""
+"""Try notebooks as Colab or Kaggle runs them: alone in an empty folder, with the host's versions (make test-colab)."""
 
 import argparse
 import importlib.metadata
@@ -50,10 +50,8 @@ def try_notebook(path: Path, host: str, branch: str) -> bool:
         clock = time.perf_counter()
         command = [sys.executable, "-c", run, path.name]
         done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
-        print(
-            f"{host}, {path.name}: {time.perf_counter() - clock:.0f} s, {'passed' if not done.returncode else 'FAILED'}",
-            flush=True,
-        )
+        outcome = "FAILED" if done.returncode else "passed"
+        print(f"{host}, {path.name}: {time.perf_counter() - clock:.0f} s, {outcome}", flush=True)
         if done.returncode:
             print(done.stderr[-3000:], file=sys.stderr)
         return not done.returncode
