@@ -13,9 +13,12 @@ from pathlib import Path
 
 import nbformat
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from quizzes import lint_quiz, put_quiz, quiz_cells
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
-TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "solution"}
+TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "solution", "quiz"}
 NBVAL_TAGS = {"nbval-skip", "nbval-ignore-output", "nbval-check-output", "raises-exception"}
 REQUIRED_TAGS = ("setup", "imports", "parameters")  # of a lesson, in this order
 MAX_LINES = 25
@@ -66,7 +69,7 @@ def setup_source() -> str:
 
 
 def write_badges() -> None:
-    """Write the repository's address into every notebook: for a fork, change it in pyproject and run this."""
+    """Write address and self-tests into every notebook. In a fork, change the address in pyproject first."""
     for path in find_notebooks():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
@@ -74,6 +77,7 @@ def write_badges() -> None:
                 cell.source = re.sub(r"\[!\[Open in Colab\].*", badge(path), cell.source)
             elif "setup" in cell.metadata.get("tags", []):
                 cell.source = setup_source()
+        put_quiz(notebook, path)
         write_notebook(notebook, path)
 
 
@@ -107,6 +111,11 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
     tagged = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", []) if tag in REQUIRED_TAGS]
     if path.parent == FOLDERS[0] and tuple(tagged) != REQUIRED_TAGS:
         problems.append(f"cells tagged {', '.join(REQUIRED_TAGS)} must come once each, in this order; found {tagged}")
+    if path.parent == FOLDERS[0]:
+        problems += lint_quiz(path)
+        in_notebook = [cell.source for cell in notebook.cells if cell.id in {"quiz-text", "quiz"}]
+        if in_notebook != [cell.source for cell in quiz_cells(path)]:
+            problems.append("the self-test is not that of notebooks/quizzes. Run: make badges")
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []) and cell.source != setup_source():
             problems.append("the set-up cell is not the common one. Run: make badges")
@@ -178,6 +187,8 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "quiz" in cell.metadata.get("tags", []):
+            cell.outputs = []  # a script of 60 kB, which neither GitHub nor a notebook that is not trusted would run
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = _shrink(output.data["image/png"])
