@@ -133,7 +133,7 @@ def small_lesson(tool: ModuleType, path: Path) -> list[NotebookNode]:
         return new_code_cell(source, metadata={"tags": list(names)}, execution_count=count, outputs=list(outputs))
 
     quiz = tool.quiz_cells(path)
-    quiz[1].execution_count = 6
+    quiz[1].execution_count = 5
     return [
         new_markdown_cell(f"# 00 · Small\n{tool.badge(path)}"),
         code(tool.setup_source(), "setup", count=1),
@@ -143,8 +143,8 @@ def small_lesson(tool: ModuleType, path: Path) -> list[NotebookNode]:
         code("RADIUS = 2", "parameters", count=3),
         new_markdown_cell("Why this."),
         code("print(math.pi * RADIUS**2)", count=4, outputs=(new_output("stream", name="stdout", text="12.57\n"),)),
-        code("assert RADIUS > 0", "check", count=5),
         *quiz,
+        code("assert RADIUS > 0", "check", count=6),
     ]
 
 
