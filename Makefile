@@ -1,6 +1,6 @@
 # make course   set up, run the notebooks (quick profile), redraw the figures
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
-# Others: book (build/book/index.html), learner, assignment NOTEBOOK=02, test-colab, test-kaggle, figures, notebooks, lint, badges, bench, test-long, test-floors, clean
+# Others: book (build/book/index.html), paper (build/paper/paper.pdf), learner, assignment NOTEBOOK=02, test-colab, test-kaggle, figures, notebooks, lint, badges, bench, test-long, test-floors, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadscope
 ONE := OMP_NUM_THREADS=1
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
-.PHONY: course test figures notebooks lint badges book learner assignment unit test-colab test-kaggle test-notebooks test-long test-floors bench clean
+.PHONY: course test figures notebooks lint badges book paper learner assignment unit test-colab test-kaggle test-notebooks test-long test-floors bench clean
 
 course: $(VENV)/.installed
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
@@ -45,6 +45,10 @@ badges: $(VENV)/.installed
 book: $(VENV)/.installed
 	$(BIN)/python -m sphinx -j 2 -q -W --keep-going -c book -b html . build/book
 	@echo "The book: build/book/index.html"
+
+# Every number in it is read from the tables of the pages, which `make figures` fills in.
+paper: $(VENV)/.installed
+	$(BIN)/python paper/build.py
 
 # Lessons without outputs, solutions and folded answers, to work in: build/learner/
 learner: $(VENV)/.installed

@@ -1,11 +1,12 @@
 """What the paper reads: the tables of the pages as CSV and as LaTeX, and the facts that a sentence needs.
 
-The one place where the paper meets the results. ``make figures`` fills in the pages from ``results/``; this takes them from there.
+The one place where the paper meets the results: ``make figures`` fills in the pages from ``results/``.
 """
 
 import csv
 import json
 import re
+import tomllib
 from pathlib import Path
 
 from agr_utils.files import atomic_path
@@ -26,7 +27,7 @@ SPECIAL = str.maketrans({"%": "\\%", "&": "\\&", "_": "\\_", "#": "\\#", "×": "
 
 
 def read_tables() -> dict[str, list[list[str]]]:
-    """Every marked table of the pages by its name: rows of plain text, the header first; empty where no run is finished."""
+    """Every marked table of the pages by its name: rows of text, the header first; none without a run."""
     tables = {}
     for page in PAGES:
         for name, text in TABLE.findall((ROOT / page).read_text(encoding="utf-8")):
@@ -76,6 +77,30 @@ def write_latex(name: str, rows: list[list[str]], target: Path) -> None:
     _write(target / f"{name}.tex", "\n".join(lines) + "\n")
 
 
+def write_latex_figures(target: Path) -> None:
+    """Every figure of the gallery, ready to paste, and an entry to cite them by."""
+    gallery = (ROOT / "figures" / "README.md").read_text(encoding="utf-8")
+    lines = []
+    for caption, name in re.findall(r"!\[([^\]]*)\]\((\w+)\.png\)", gallery):
+        lines += [
+            r"\begin{figure}",
+            rf"\includegraphics[width=\linewidth]{{figures/{name}.pdf}}",
+            rf"\caption{{{caption.translate(SPECIAL)} \cite{{agr}}.}}\label{{fig:{name}}}",
+            r"\end{figure}",
+            "",
+        ]
+    _write(target / "figures.tex", "\n".join(lines))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    entry = [
+        "@misc{agr,",
+        f"  title = {{{settings['project']['description']}}},",
+        "  author = {{The authors of the course}},",
+        f"  howpublished = {{\\url{{https://{settings['tool']['agr']['repository']}}}}},",
+        "}",
+    ]
+    _write(target / "figures.bib", "\n".join(entry) + "\n")
+
+
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
@@ -92,6 +117,7 @@ def main() -> None:
             csv.writer(file).writerows(rows)
         if name in LATEX and rows:
             write_latex(name, rows, ROOT / "paper" / "latex")
+    write_latex_figures(ROOT / "paper" / "latex")
     _write(target / "facts.json", json.dumps(read_facts(), indent=1))
 
 
