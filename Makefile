@@ -1,7 +1,10 @@
 # make course   set up, run the notebooks (quick profile), redraw the figures
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
 # make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
-# Others: figures, notebooks, lint, badges, bench, test-long, test-floors, clean
+# make book     the lessons, the docs and the reference as a site (build/book/index.html)
+# make paper    the paper (build/paper/paper.pdf)
+# Others: learner, assignment NOTEBOOK=02, test-colab, test-kaggle, figures, notebooks, lint, badges, bench, test-long,
+#         test-floors, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +15,8 @@ PARALLEL := -n 2 --dist loadscope
 ONE := OMP_NUM_THREADS=1
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
-.PHONY: course test figures notebooks lint badges unit test-notebooks test-long test-floors bench demo clean
+.PHONY: course test figures notebooks lint badges book paper demo learner assignment unit test-colab test-kaggle \
+	test-notebooks test-long test-floors bench clean
 
 course: $(VENV)/.installed
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
@@ -20,13 +24,13 @@ course: $(VENV)/.installed
 	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab notebooks"
 
 # Without npm or a browser, the page's test says so and is skipped.
-test: lint $(if $(shell command -v npm),demo/node_modules) unit test-notebooks
+test: lint $(if $(shell command -v npm),demo/node_modules) unit test-notebooks book
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test,scale]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"
 	@touch $@
 
 figures: $(VENV)/.installed
@@ -42,6 +46,23 @@ lint: $(VENV)/.installed
 
 badges: $(VENV)/.installed
 	$(BIN)/python tools/notebooks.py badges
+
+# Warnings are errors: a link that leads nowhere, a picture without an alternative text.
+book: $(VENV)/.installed
+	$(BIN)/python -m sphinx -j 2 -q -W --keep-going -c book -b html . build/book
+	@echo "The book: build/book/index.html"
+
+# Every number in it is read from the tables of the pages, which `make figures` fills in.
+paper: $(VENV)/.installed
+	$(BIN)/python paper/build.py
+
+# Lessons without outputs, solutions and folded answers, to work in: build/learner/
+learner: $(VENV)/.installed
+	$(BIN)/python tools/copies.py learner
+
+# A notebook for nbgrader (make assignment NOTEBOOK=02): build/assignment/source for you, build/assignment/release for the class.
+assignment: $(VENV)/.installed
+	$(BIN)/python tools/copies.py assignment $(NOTEBOOK)
 
 unit: $(VENV)/.installed
 	$(ONE) $(BIN)/python -m pytest -q $(PARALLEL) tests
@@ -66,6 +87,16 @@ demo/node_modules: demo/package-lock.json
 test-notebooks: $(VENV)/.installed
 	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(PARALLEL) notebooks
 
+# Notebooks as Colab and Kaggle run them: alone in an empty folder, with the host's versions, fetching what is committed here.
+test-colab: HOST := colab
+test-colab: HOST_PYTHON ?= python3.13
+test-kaggle: HOST := kaggle
+test-kaggle: HOST_PYTHON ?= python3.12
+test-colab test-kaggle:
+	$(HOST_PYTHON) -m venv .venv-$(HOST)
+	.venv-$(HOST)/bin/python -m pip install --quiet -r tools/hosted/$(HOST).txt
+	.venv-$(HOST)/bin/python tools/hosted/trial.py $(HOST) 00 02 07 09 13
+
 # The lowest versions that pyproject allows, in an environment of their own.
 test-floors:
 	$(PYTHON) -m venv .venv-floors
@@ -74,4 +105,4 @@ test-floors:
 	$(ONE) .venv-floors/bin/python -m pytest -q $(PARALLEL) tests
 
 clean:
-	rm -rf $(VENV) .venv-floors .pytest_cache .ruff_cache *.egg-info build dist demo/node_modules
+	rm -rf $(VENV) .venv-floors .venv-colab .venv-kaggle .pytest_cache .ruff_cache *.egg-info build dist demo/node_modules

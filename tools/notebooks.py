@@ -13,9 +13,12 @@ from pathlib import Path
 
 import nbformat
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from quizzes import lint_quiz, put_quiz, quiz_cells
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
-TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "solution"}
+TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "solution", "quiz"}
 NBVAL_TAGS = {"nbval-skip", "nbval-ignore-output", "nbval-check-output", "raises-exception"}
 REQUIRED_TAGS = ("setup", "imports", "parameters")  # of a lesson, in this order
 MAX_LINES = 25
@@ -36,40 +39,45 @@ def read_repository() -> tuple[str, str]:
 
 
 def badge(path: Path) -> str:
-    """The line that opens a notebook in Colab."""
+    """The line that opens a notebook in Colab or in Kaggle."""
     repository, branch = read_repository()
-    place = path.relative_to(ROOT).as_posix()
-    url = f"https://colab.research.google.com/github/{repository}/blob/{branch}/{place}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
+    place = f"{repository}/blob/{branch}/{path.relative_to(ROOT).as_posix()}"
+    colab = f"https://colab.research.google.com/github/{place}"
+    kaggle = f"https://kaggle.com/kernels/welcome?src=https://github.com/{place}"
+    return (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab}) "
+        f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle})"
+    )
 
 
 def setup_source() -> str:
-    """The set-up cell: on Colab a shallow clone and what Colab lacks, never torch; elsewhere a look for the course."""
+    """The set-up cell: in Colab and Kaggle a shallow clone and what the host lacks; elsewhere a look for the course."""
     repository, branch = read_repository()
     address = f"https://github.com/{repository}"
-    lacking = "fairlearn imagehash torchmetrics grad-cam onnxruntime"
-    fetch = f"git clone -q --depth 1 -b {branch} {address} /content/course && pip install -q {lacking}"
+    clone = f'os.system("git clone -q --depth 1 -b {branch} {address} course") == 0'
+    offline = "The course could not be fetched. No network? In Kaggle: Settings > Internet on. Then run this again"
     return "\n".join(
         [
-            "import importlib.util, sys  # outside Colab this cell only looks for the course",
-            'if "google.colab" in sys.modules:',
-            f"    !test -d /content/course || ({fetch})",
-            "    %cd -q /content/course/notebooks",
-            '    sys.path.insert(0, "/content/course")',
+            "import importlib.util, os, runpy, sys  # on your own machine this only looks for the course",
+            'if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:',
+            f'    fetched = importlib.util.find_spec("agr_utils") or os.path.isdir("course") or {clone}',
+            f'    assert fetched, "{offline}"',
+            '    os.path.isdir("course") and runpy.run_path("course/tools/hosted/set_up.py")',
             f'assert importlib.util.find_spec("agr_utils"), "No course here: git clone {address}, then: make course"',
         ]
     )
 
 
 def write_badges() -> None:
-    """Write the repository's address into every notebook: for a fork, change it in pyproject and run this."""
+    """Write address and self-tests into every notebook. In a fork, change the address in pyproject first."""
     for path in find_notebooks():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "markdown" and "colab-badge.svg" in cell.source:
-                cell.source = re.sub(r"\[!\[Open in Colab\].*?\)\]\(.*?\)", badge(path), cell.source)
+                cell.source = re.sub(r"\[!\[Open in Colab\].*", badge(path), cell.source)
             elif "setup" in cell.metadata.get("tags", []):
                 cell.source = setup_source()
+        put_quiz(notebook, path)
         write_notebook(notebook, path)
 
 
@@ -103,10 +111,17 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
     tagged = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", []) if tag in REQUIRED_TAGS]
     if path.parent == FOLDERS[0] and tuple(tagged) != REQUIRED_TAGS:
         problems.append(f"cells tagged {', '.join(REQUIRED_TAGS)} must come once each, in this order; found {tagged}")
+    if path.parent == FOLDERS[0]:
+        problems += lint_quiz(path)
+        in_notebook = [cell.source for cell in notebook.cells if cell.id in {"quiz-text", "quiz"}]
+        if in_notebook != [cell.source for cell in quiz_cells(path)]:
+            problems.append("the self-test is not that of notebooks/quizzes. Run: make badges")
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []) and cell.source != setup_source():
             problems.append("the set-up cell is not the common one. Run: make badges")
         if cell.cell_type == "markdown":
+            if re.search(r"!\[\s*\]\(", cell.source):
+                problems.append("a picture without an alternative text")
             for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", cell.source):
                 if "://" not in target and not (path.parent / target).exists():
                     problems.append(f"a link to {target}, which does not exist")
@@ -135,6 +150,8 @@ def _lint_cell(cell: nbformat.NotebookNode) -> list[str]:
             problems.append(f"ends in {output.ename}")
         if output.get("name") == "stderr":
             problems.append(f"writes to stderr: {str(output.text)[:60]!r}")
+        if "image/png" in output.get("data", {}) and not alternative_text(cell):
+            problems.append('no alternative text. Metadata of the cell: {"mystnb": {"image": {"alt": …}}}')
         for kind, content in output.get("data", {}).items():
             if kind == "image/jpeg" or (kind.startswith("image/") and len(content) > MAX_IMAGE_BYTES):
                 problems.append(f"a picture of {len(content) // 1000} kB as {kind}: is it a photograph?")
@@ -170,9 +187,23 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "quiz" in cell.metadata.get("tags", []):
+            cell.outputs = []  # a script of 60 kB, which neither GitHub nor a notebook that is not trusted would run
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = _shrink(output.data["image/png"])
+                _describe(output, alternative_text(cell))
+
+
+def alternative_text(cell: nbformat.NotebookNode) -> str:
+    """What a cell's picture shows, for those who cannot see it: written once, where the book looks for it."""
+    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+
+
+def _describe(output: nbformat.NotebookNode, text: str) -> None:
+    """Put the alternative text where JupyterLab looks for it."""
+    if text:
+        output.metadata["image/png"] = {**output.metadata.get("image/png", {}), "alt": text}
 
 
 def _shrink(png: str) -> str:

@@ -57,7 +57,7 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
     Args:
         table: predictions of one run and one split.
         scheme: of the labels.
-        grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by `` x ``.
+        grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by an x between spaces.
 
     Returns:
         One row a group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.

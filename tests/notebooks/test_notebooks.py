@@ -107,6 +107,8 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     folders = (tmp_path / "notebooks", tmp_path / "notebooks" / "solutions")
     folders[1].mkdir(parents=True)
+    (folders[0] / "quizzes").mkdir()
+    shutil.copy(ROOT / "notebooks" / "quizzes" / "00_start_here.json", folders[0] / "quizzes" / "00_small.json")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "FOLDERS", folders)
     return module
@@ -130,6 +132,8 @@ def small_lesson(tool: ModuleType, path: Path) -> list[NotebookNode]:
     def code(source: str, *names: str, count: int, outputs: tuple = ()) -> NotebookNode:
         return new_code_cell(source, metadata={"tags": list(names)}, execution_count=count, outputs=list(outputs))
 
+    quiz = tool.quiz_cells(path)
+    quiz[1].execution_count = 5
     return [
         new_markdown_cell(f"# 00 · Small\n{tool.badge(path)}"),
         code(tool.setup_source(), "setup", count=1),
@@ -139,7 +143,8 @@ def small_lesson(tool: ModuleType, path: Path) -> list[NotebookNode]:
         code("RADIUS = 2", "parameters", count=3),
         new_markdown_cell("Why this."),
         code("print(math.pi * RADIUS**2)", count=4, outputs=(new_output("stream", name="stdout", text="12.57\n"),)),
-        code("assert RADIUS > 0", "check", count=5),
+        *quiz,
+        code("assert RADIUS > 0", "check", count=6),
     ]
 
 
@@ -164,7 +169,9 @@ FLAWS = {
     "a warning": (put_output(new_output("stream", name="stderr", text="UserWarning: old")), "stderr"),
     "another order": (lambda cells: cells[7].update(execution_count=9), "not one clean run"),
     "run twice": (
-        lambda cells: [cell.update(execution_count=cell.execution_count + 3) for cell in cells[7:]],
+        lambda cells: [
+            cell.update(execution_count=cell.execution_count + 3) for cell in cells[7:] if "outputs" in cell
+        ],
         "clean run",
     ),
     "an unknown tag": (lambda cells: cells[7].metadata.tags.append("cheque"), "unknown tag 'cheque'"),
@@ -197,6 +204,22 @@ def test_lint_catches(flaw: str, lint: Callable[..., list[str]]):
     assert all(problem.startswith("00_small.ipynb") for problem in problems)
 
 
+def test_lint_wants_an_alternative_text(lint: Callable[..., list[str]]):
+    drawn = new_output("display_data", data={"image/png": "aGVsbG8="})
+
+    def put(alt: str | None) -> Callable[[list[NotebookNode]], None]:
+        def change(cells: list[NotebookNode]) -> None:
+            cells[7].outputs = [drawn]
+            if alt is not None:
+                cells[7].metadata["mystnb"] = {"image": {"alt": alt}}
+
+        return change
+
+    assert any("alternative text" in problem for problem in lint(put(None)))
+    assert any("alternative text" in problem for problem in lint(put("")))
+    assert lint(put("A circle.")) == []
+
+
 def test_lint_allows_what_only_looks_like_a_path(lint: Callable[..., list[str]]):
     assert lint(put_source("print('https://example.org/home/ada', 'notebooks/work/a.csv')")) == []
 
@@ -213,6 +236,7 @@ def test_badges_follow_pyproject(tool: ModuleType):
     assert tool.lint(path) == []
     cells = read_cells(path)
     assert "somebody/fork/blob/next/notebooks/00_small.ipynb" in cells[0].source
+    assert cells[0].source.count("somebody/fork/blob/next/notebooks/00_small.ipynb") == 2  # Colab and Kaggle
     assert "-b next https://github.com/somebody/fork" in cells[1].source
 
 

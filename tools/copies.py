@@ -1,0 +1,158 @@
+"""Copies of the lessons to work in: for learners, and as nbgrader assignments. ``python tools/copies.py --help``."""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell
+
+from notebooks import ROOT, read_repository, write_notebook
+
+LESSONS = ROOT / "notebooks"
+# A check prints this as long as an exercise is untouched. In an assignment that is no pass.
+NOT_DONE = "not done yet"
+STRICT = f"""import builtins
+
+
+def print(*values, **options):
+    \"\"\"Like the built-in one, but an exercise that is not done fails its check.\"\"\"
+    assert not any("{NOT_DONE}" in str(value) for value in values), values
+    builtins.print(*values, **options)"""
+STUB = "# Your solution: change what stands above"
+
+
+def find_lessons(number: str | None = None) -> list[Path]:
+    """All lessons, or those whose number was given."""
+    found = sorted(LESSONS.glob(f"{number or '[0-9][0-9]'}_*.ipynb"))
+    if not found:
+        raise SystemExit(f"no notebook {number} in {LESSONS.relative_to(ROOT)}. Numbers are 00, 01, …")
+    return found
+
+
+def empty_copy(path: Path) -> nbformat.NotebookNode:
+    """A lesson without outputs, solutions and folded answers, whose links lead out of the folder by the web."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "solution" not in _tags(cell)]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = _outward(_without_answers(cell.source))
+    return notebook
+
+
+def _tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _without_answers(text: str) -> str:
+    """The text without ``<details>``, also those within others."""
+    before = None
+    while before != text:
+        before, text = text, re.sub(r"<details>(?:(?!<details>).)*?</details>\n?", "", text, flags=re.DOTALL)
+    return text.rstrip()
+
+
+def _outward(text: str) -> str:
+    repository, branch = read_repository()
+
+    def replace(match: re.Match) -> str:
+        kind = "tree" if (ROOT / match[1]).is_dir() else "blob"
+        return f"](https://github.com/{repository}/{kind}/{branch}/{match[1]}"
+
+    text = re.sub(r"\]\(\.\./([^)#\s]+)", replace, text)
+    return re.sub(
+        r"\]\((solutions(?:/[^)#\s]*)?)", rf"](https://github.com/{repository}/tree/{branch}/notebooks/\1", text
+    )
+
+
+def write_learner_copies(target: Path) -> list[Path]:
+    """Write every lesson to ``target``, and the questions of the self-tests beside them."""
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in find_lessons():
+        write_notebook(empty_copy(path), target / path.name)
+        written.append(target / path.name)
+    shutil.copytree(LESSONS / "quizzes", target / "quizzes", dirs_exist_ok=True)
+    return written
+
+
+def grading(cell: nbformat.NotebookNode, name: str, points: int | None = None) -> None:
+    """Say to nbgrader what a cell is: with points a locked check, without them the place of a solution."""
+    check = points is not None
+    cell.metadata["nbgrader"] = {
+        "grade": check,
+        "grade_id": name,
+        "locked": check,
+        "schema_version": 3,
+        "solution": not check,
+        "task": False,
+    } | ({"points": points} if check else {})
+
+
+def assignment(path: Path, solved: bool) -> nbformat.NotebookNode:
+    """A lesson as nbgrader wants it.
+
+    Args:
+        path: of the lesson; its solutions lie in ``solutions/`` under the same name.
+        solved: with the solutions between nbgrader's markers, for the teacher; otherwise without, for the class.
+    """
+    notebook = empty_copy(path)
+    solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4).cells
+    solutions = [cell.source for cell in solutions if "solution" in _tags(cell)]
+    cells, exercise = [], 0
+    for cell in notebook.cells:
+        if "exercise" in _tags(cell):
+            solution = f"### BEGIN SOLUTION\n{solutions[exercise]}\n### END SOLUTION" if solved else STUB
+            cell.source = f"{cell.source}\n\n{solution}"
+            exercise += 1
+            grading(cell, f"exercise-{exercise}")
+        elif "check" in _tags(cell) and cells and "exercise" in _tags(cells[-1]):
+            grading(cell, f"check-{exercise}", points=1)
+        cells.append(cell)
+        if "imports" in _tags(cell):
+            strict = new_code_cell(STRICT, id="strict-checks")
+            grading(strict, "strict-checks", points=0)
+            cells.append(strict)
+    notebook.cells = cells
+    return notebook
+
+
+def write_assignment(number: str, target: Path) -> list[Path]:
+    """Write ``source/`` (for the teacher), ``release/`` (for the class) and nbgrader's settings."""
+    written = []
+    for path in find_lessons(number):
+        for kind, solved in (("source", True), ("release", False)):
+            copy = target / kind / path.stem / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_notebook(assignment(path, solved), copy)
+            shutil.copytree(LESSONS / "quizzes", copy.parent / "quizzes", dirs_exist_ok=True)
+            written.append(copy)
+    settings = (
+        f'c = get_config()\nc.CourseDirectory.course_id = "agr"\nc.ClearSolutions.code_stub = {{"python": {STUB!r}}}\n'
+    )
+    (target / "nbgrader_config.py").write_text(settings, encoding="utf-8")
+    return written
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["learner", "assignment"])
+    parser.add_argument("number", nargs="?", help="of the notebook that becomes an assignment, for instance 02")
+    arguments = parser.parse_args()
+    if arguments.command == "learner":
+        written = write_learner_copies(ROOT / "build" / "learner")
+    elif arguments.number:
+        written = write_assignment(arguments.number, ROOT / "build" / "assignment")
+    else:
+        parser.error("which notebook? For instance: assignment 02")
+    print("\n".join(str(path.relative_to(ROOT)) for path in written))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
