@@ -160,7 +160,7 @@ def _draw_nuisances(labels: dict, split: np.ndarray, settings: SyntheticSettings
         "badge_hue": rng.random(count),
         "skin": rng.random(count),  # 0 light, 1 dark
         "background": rng.random(count),
-        "light": rng.uniform(-0.35, 0.35, count),  # side and strength of the shade
+        "light": rng.uniform(-0.25, 0.25, count),  # side and strength of the shade
         "shift_x": rng.uniform(-0.05, 0.05, count),  # shares of the side
         "shift_y": rng.uniform(-0.05, 0.05, count),
         "angle": rng.uniform(-0.12, 0.12, count),  # radians
@@ -221,7 +221,7 @@ def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, n
     column = {name: values[:, None, None] for name, values in face.items()}  # (n, 1, 1)
     x, y = _coordinates(column, size)
     pixel = 2.0 / size
-    background = 0.25 + 0.6 * column["background"], 0.85 - 0.5 * column["background"], 0.55
+    background = 0.4 + 0.3 * column["background"], 0.7 - 0.3 * column["background"], 0.55
     planes = [value + 0.0 * x for value in background]  # red, green and blue, each (n, S, S)
 
     def paint(distance: Tensor, colour: list[Tensor | float], opacity: Tensor | float = 1.0) -> None:
@@ -233,16 +233,16 @@ def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, n
     paint(torch.maximum(shirt, _pattern(x, y, column["race"])), _dark(column["shirt_hue"]))
     paint(collar := _ellipse(x, y - 0.26, 0.45, 0.17), [0.15 + 0.7 * column["collar"]] * 3)
     skin = [light + column["skin"] * (dark - light) for light, dark in ((0.97, 0.33), (0.82, 0.21), (0.72, 0.15))]
-    paint(head := _ellipse(x, y + 0.12, 0.37, 0.37), skin)
-    _paint_features(x, y + 0.06, column, paint)
-    paint(plate := _ellipse(x, y - 0.64, 0.33, 0.33), _WHITE)
-    disc = _ellipse(x, y - 0.64, 0.25, 0.25)
-    ring = torch.maximum(disc, -_ellipse(x, y - 0.64, 0.15, 0.15))
+    paint(head := _ellipse(x, y + 0.1, 0.36, 0.36), skin)
+    _paint_features(x, y + 0.04, column, paint)
+    paint(plate := _ellipse(x, y - 0.63, 0.36, 0.36), _WHITE)
+    disc = _ellipse(x, y - 0.63, 0.29, 0.29)
+    ring = torch.maximum(disc, -_ellipse(x, y - 0.63, 0.2, 0.2))
     paint(torch.where(column["gender"] > 0.5, ring, disc), _dark(column["badge_hue"]))
-    hat = _box(x, y + 0.63, 0.46, 0.23)
+    hat = _box(x, y + 0.62, 0.52, 0.25)
     full = ((column["age"] + 15) / (NUM_YEARS + 30)).clamp(0, 1)  # (n, 1, 1), 0 young to 1 old
-    paint(torch.minimum(hat, _box(x, y + 0.37, 0.58, 0.04)), _dark(column["hat_hue"]))
-    paint(torch.maximum(hat, -0.40 - 0.46 * full - y), _WHITE)
+    paint(torch.minimum(hat, _box(x, y + 0.33, 0.66, 0.05)), _dark(column["hat_hue"]))
+    paint(torch.maximum(hat, -0.37 - 0.5 * full - y), _WHITE)
     shade = 1 + column["light"] * x
     image = torch.stack([(plane * shade).clamp(0, 1) for plane in planes], dim=-1)
     edge = pixel / 2  # what is painted reaches so far
@@ -263,7 +263,7 @@ def _coordinates(column: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
 def _dark(hue: Tensor) -> list[Tensor]:
     """A dark colour of a hue in [0, 1), as red, green and blue: white stands out from every one of them."""
     wheel = (6 * hue - 3).abs() - 1, 2 - (6 * hue - 2).abs(), 2 - (6 * hue - 4).abs()
-    return [0.05 + 0.5 * channel.clamp(0, 1) for channel in wheel]
+    return [0.05 + 0.3 * channel.clamp(0, 1) for channel in wheel]
 
 
 def _ellipse(x: Tensor, y: Tensor, radius_x: float, radius_y: float) -> Tensor:
@@ -278,11 +278,11 @@ def _box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
 
 def _pattern(x: Tensor, y: Tensor, code: Tensor) -> Tensor:
     """Signed distance to one of five patterns: plain, rows, columns, checks, dots."""
-    period = 0.32
+    period = 0.44
     across, down = (((axis / period) - (axis / period).floor() - 0.5) * period for axis in (x, y))
-    rows, columns = down.abs() - period / 4, across.abs() - period / 4
+    rows, columns = down.abs() - 0.14, across.abs() - 0.08
     checks = torch.maximum(torch.minimum(rows, columns), -torch.maximum(rows, columns))
-    dots = (across.square() + down.square()).sqrt() - 0.3 * period
+    dots = (across.square() + down.square()).sqrt() - 0.26 * period
     chosen = torch.full_like(x, -1.0)
     for number, pattern in enumerate((rows, columns, checks, dots), start=1):
         chosen = torch.where(code == number, pattern, chosen)
