@@ -43,8 +43,8 @@ SCHEMES = {
         ("male", "female"),
         ("white", "black", "latino_hispanic", "east_asian", "southeast_asian", "indian", "middle_eastern"),
     ),
-    # Synthetic classes are named after the shape that codes them, because there they are nothing but shapes.
-    "synthetic": LabelScheme("synthetic", ("stud", "ring"), ("bar", "cross", "disc", "diamond", "arch")),
+    # Synthetic classes are named after what codes them, because they are nothing else: a badge and a pattern.
+    "synthetic": LabelScheme("synthetic", ("disc", "ring"), ("plain", "rows", "columns", "checks", "dots")),
 }
 
 

@@ -1,14 +1,15 @@
-"""Cartoon faces drawn from a seed: a controlled experiment, not a caricature.
+"""Cartoon figures drawn from a seed: a controlled experiment, not a caricature.
 
-What codes a label is an arbitrary cue in a known place:
+What codes a label is an arbitrary cue on clothing, in a known place and large enough for any network:
 
-- age: the length of three forehead lines and the lightness of the hair;
-- gender (``stud``, ``ring``): the shape of the earrings;
-- race (``bar, cross, disc, diamond, arch``): the shape drawn as a nose, each in its own colour.
+- age: how far the hat is filled with white, from its brim upwards;
+- gender (``disc``, ``ring``): the shape on the badge;
+- race (``plain, rows, columns, checks, dots``): the pattern of the shirt.
 
-Skin tone, background, light, pose, expression, glasses, a covered mouth and the collar vary on their own and say
-nothing about any label. So nothing about people can be learned from these faces, by a network or by a reader; but since
-the cue of every label is known, so is the best possible error, and where a network should look.
+Nothing of the face codes anything. The colours of hat, shirt and badge, skin tone, background, light, pose, expression,
+glasses, a covered mouth and the collar vary on their own and say nothing about any label. So nothing about people can
+be learned from these figures, by a network or by a reader; but since the cue of every label is known, so is the best
+possible error, and where a network should look.
 
 Three dials (``SyntheticSettings``) set how noisy the cues are, how much the tasks share, and whether a nuisance is tied
 to a label in the training split only.
@@ -27,10 +28,8 @@ from agr_utils.tasks import TASKS, get_scheme
 
 NUM_YEARS = 90  # ages 0 to 89, equally likely
 NUM_RACES = len(get_scheme("synthetic").race)
-# Of the five noses. Shape and colour say the same, so that a few hundred steps are enough to learn them.
-_NOSE_COLOURS = torch.tensor(
-    [(0.1, 0.3, 0.9), (0.85, 0.1, 0.1), (0.1, 0.6, 0.2), (0.6, 0.2, 0.75), (0.95, 0.6, 0.05)], dtype=torch.float32
-)
+NUM_CLASSES = {"age": NUM_YEARS, "gender": 2, "race": NUM_RACES}
+_WHITE = [0.95, 0.95, 0.95]
 _CHUNK = 128  # images drawn at once: their planes fit the processor's cache
 
 
@@ -39,8 +38,8 @@ class SyntheticSettings:
     """The three dials, each in [0, 1].
 
     Attributes:
-        noise: of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, an earring is drawn as the other
-            shape with probability ``noise / 2``, a nose as another shape with probability ``noise``.
+        noise: of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, a badge has the other shape with
+            probability ``noise / 2``, a shirt another pattern with probability ``noise``.
         relatedness: probability with which each label follows one hidden number that all three share. At 0 the labels
             are independent; at 1 they are three views of the same thing, so that what helps one task helps all.
         confounding: in the training split the collar is light for gender 1 and dark for gender 0 with this
@@ -105,9 +104,8 @@ def draw_faces(
     rng = np.random.default_rng([seed, 20260101])
     labels = _draw_labels(num_images, settings, rng)
     split = np.full(num_images, "train", dtype=object)
-    order = rng.permutation(num_images)
-    split[order[: num_images // 10]] = "validation"
-    split[order[num_images // 10 : 3 * num_images // 10]] = "test"
+    validation, test, _ = np.split(rng.permutation(num_images), [num_images // 10, 3 * num_images // 10])
+    split[validation], split[test] = "validation", "test"
     cues = _draw_cues(labels, settings, rng)
     nuisances = _draw_nuisances(labels, split, settings, rng)
     pixels = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
@@ -126,16 +124,15 @@ def draw_faces(
 
 def _labels_of(hidden: np.ndarray, task: str) -> np.ndarray:
     """The label that a hidden number in [0, 1) stands for."""
-    classes = {"age": NUM_YEARS, "gender": 2, "race": NUM_RACES}[task]
-    return np.floor(hidden * classes).astype(np.int64)
+    return np.floor(hidden * NUM_CLASSES[task]).astype(np.int64)
 
 
 def _draw_labels(count: int, settings: SyntheticSettings, rng: np.random.Generator) -> dict[str, np.ndarray]:
     shared = rng.random(count)
     labels = {}
     for task in TASKS:
-        own = rng.random(count)
-        labels[task] = _labels_of(np.where(rng.random(count) < settings.relatedness, shared, own), task)
+        own, follows = rng.random(count), rng.random(count) < settings.relatedness
+        labels[task] = _labels_of(np.where(follows, shared, own), task)
     return labels
 
 
@@ -144,28 +141,30 @@ def _draw_cues(labels: dict, settings: SyntheticSettings, rng: np.random.Generat
     count = len(labels["age"])
     flip = rng.random(count) < settings.noise / 2
     replaced = rng.random(count) < settings.noise
-    other_shape = (labels["race"] + rng.integers(1, NUM_RACES, count)) % NUM_RACES
+    other_pattern = (labels["race"] + rng.integers(1, NUM_RACES, count)) % NUM_RACES
     return {
         "age": labels["age"] + settings.age_sigma * rng.standard_normal(count),
         "gender": np.where(flip, 1 - labels["gender"], labels["gender"]),
-        "race": np.where(replaced, other_shape, labels["race"]),
+        "race": np.where(replaced, other_pattern, labels["race"]),
     }
 
 
-def _draw_nuisances(
-    labels: dict, split: np.ndarray, settings: SyntheticSettings, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def _draw_nuisances(labels: dict, split: np.ndarray, settings: SyntheticSettings, rng: np.random.Generator) -> dict:
+    """What says nothing about a label, except the collar where it is tied to one: name to (N,)."""
     count = len(split)
     tied = (split == "train") & (rng.random(count) < settings.confounding)
     return {
         "collar": np.where(tied, labels["gender"], rng.integers(0, 2, count)),  # 0 dark, 1 light
+        "hat_hue": rng.random(count),
+        "shirt_hue": rng.random(count),
+        "badge_hue": rng.random(count),
         "skin": rng.random(count),  # 0 light, 1 dark
         "background": rng.random(count),
-        "light": rng.uniform(-0.35, 0.35, count),  # side and strength of the shade
-        "shift_x": rng.uniform(-0.06, 0.06, count),  # shares of the side
-        "shift_y": rng.uniform(-0.06, 0.06, count),
-        "angle": rng.uniform(-0.17, 0.17, count),  # radians
-        "zoom": rng.uniform(0.92, 1.08, count),
+        "light": rng.uniform(-0.25, 0.25, count),  # side and strength of the shade
+        "shift_x": rng.uniform(-0.05, 0.05, count),  # shares of the side
+        "shift_y": rng.uniform(-0.05, 0.05, count),
+        "angle": rng.uniform(-0.12, 0.12, count),  # radians
+        "zoom": rng.uniform(0.95, 1.05, count),
         "expression": rng.uniform(-1, 1, count),  # -1 sad, 1 smiling
         "glasses": rng.random(count) < 0.1,
         "covered_mouth": rng.random(count) < 0.1,
@@ -185,43 +184,36 @@ def best_possible(settings: SyntheticSettings = SyntheticSettings(), num_draws: 
     cues = _draw_cues(labels, settings, rng)
     prior = _joint_prior(settings.relatedness)  # (90, 2, 5)
     years = np.arange(NUM_YEARS)
-    correct, absolute_error = {"gender": 0.0, "race": 0.0}, 0.0
+    age_error, correct = 0.0, {"gender": 0.0, "race": 0.0}
     gender_table = np.where(np.eye(2, dtype=bool), 1 - settings.noise / 2, settings.noise / 2)  # [cue, label]
     race_table = np.where(np.eye(NUM_RACES, dtype=bool), 1 - settings.noise, settings.noise / (NUM_RACES - 1))
     for start in range(0, num_draws, 1000):
         rows = slice(start, start + 1000)
         distance = cues["age"][rows, None] - years
         age_likelihood = np.exp(-0.5 * (distance / settings.age_sigma) ** 2) if settings.noise else distance == 0
-        posterior = np.einsum(
-            "agr,na,ng,nr->nagr",
-            prior,
-            age_likelihood,
-            gender_table[cues["gender"][rows]],
-            race_table[cues["race"][rows]],
-        )
+        likelihoods = age_likelihood, gender_table[cues["gender"][rows]], race_table[cues["race"][rows]]
+        posterior = np.einsum("agr,na,ng,nr->nagr", prior, *likelihoods)
         by_age = posterior.sum(axis=(2, 3)).cumsum(axis=1)
         median = (by_age < by_age[:, -1:] / 2).sum(axis=1)
-        absolute_error += np.abs(median - labels["age"][rows]).sum()
+        age_error += np.abs(median - labels["age"][rows]).sum()
         correct["gender"] += (posterior.sum(axis=(1, 3)).argmax(axis=1) == labels["gender"][rows]).sum()
         correct["race"] += (posterior.sum(axis=(1, 2)).argmax(axis=1) == labels["race"][rows]).sum()
-    return {"age_mae": float(absolute_error / num_draws)} | {
-        f"{task}_accuracy": float(count / num_draws) for task, count in correct.items()
-    }
+    accuracies = {f"{task}_accuracy": float(count / num_draws) for task, count in correct.items()}
+    return {"age_mae": float(age_error / num_draws)} | accuracies
 
 
 def _joint_prior(relatedness: float) -> np.ndarray:
     """Probability of each combination of labels, (90, 2, 5): given the hidden number the labels are independent."""
     hidden = (np.arange(1800) + 0.5) / 1800
     factors = []
-    for task, classes in (("age", NUM_YEARS), ("gender", 2), ("race", NUM_RACES)):
+    for task, classes in NUM_CLASSES.items():
         follows = np.eye(classes)[_labels_of(hidden, task)]  # (1800, classes)
         factors.append(relatedness * follows + (1 - relatedness) / classes)
     return np.einsum("ha,hg,hr->agr", *factors) / len(hidden)
 
 
-# Drawing. Coordinates are those of the face: x to the right, y down, the image's borders at -1 and 1. A shape is a
-# signed distance (negative inside). Only + - * / sqrt and comparisons touch pixels, so that threads cannot change a
-# bit.
+# Coordinates are those of the figure: x to the right, y down, the image's borders at -1 and 1. A shape is a signed
+# distance (negative inside). Only + - * / sqrt, floor and comparisons touch pixels: threads cannot change a bit.
 
 
 def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -229,45 +221,49 @@ def _render(face: dict[str, Tensor], size: int) -> tuple[np.ndarray, dict[str, n
     column = {name: values[:, None, None] for name, values in face.items()}  # (n, 1, 1)
     x, y = _coordinates(column, size)
     pixel = 2.0 / size
-    skin = [light + column["skin"] * (dark - light) for light, dark in ((0.97, 0.33), (0.82, 0.21), (0.72, 0.15))]
-    ink = (column["skin"] > 0.45).float() * 0.95  # black on light skin, white on dark: the same contrast for all
-    cue = ((column["age"] + 15) / (NUM_YEARS + 30)).clamp(0, 1)  # (n, 1, 1), 0 young to 1 old
+    background = 0.4 + 0.3 * column["background"], 0.7 - 0.3 * column["background"], 0.55
+    planes = [value + 0.0 * x for value in background]  # red, green and blue, each (n, S, S)
 
-    red = 0.25 + 0.6 * column["background"] + 0.0 * x  # (n, S, S)
-    planes = [red, 0.85 - 0.5 * column["background"] + 0.0 * x, 0.55 + 0.0 * x]
-
-    def paint(distance: Tensor, colour: list[Tensor | float], opacity: Tensor | float = 1.0) -> Tensor:
+    def paint(distance: Tensor, colour: list[Tensor | float], opacity: Tensor | float = 1.0) -> None:
         cover = (0.5 - distance / pixel).clamp(0, 1) * opacity
         for plane, value in zip(planes, colour, strict=True):
             plane.add_(cover * (value - plane))
-        return cover
 
-    hair = paint(_ellipse(x, y + 0.14, 0.66, 0.78), [0.1 + 0.8 * cue] * 3)
-    collar = paint(_ellipse(x, y - 1.15, 0.85, 0.42), [0.15 + 0.7 * column["collar"]] * 3)
-    hair = hair * (1 - collar)
-    hair = hair * (1 - paint(_ellipse(x, y, 0.55, 0.72), skin))
-    lines = torch.zeros_like(x)
-    for height in (-0.52, -0.43, -0.34):
-        lines = torch.maximum(lines, paint(_box(x, y - height, 0.04 + 0.30 * cue, 0.02), [ink] * 3))
-    _paint_features(x, y, column, paint, ink)
-    nose = _paint_nose(x, y - 0.13, column["race"], paint)
-    side = x.abs() - 0.66  # both earrings at once
-    outer = _ellipse(side, y - 0.25, 0.15, 0.15)
-    hole = _ellipse(side, y - 0.25, 0.08, 0.08)
-    paint(torch.where(column["gender"] > 0.5, torch.maximum(outer, -hole), outer), [0.95, 0.8, 0.1])
+    paint(shirt := _ellipse(x, y - 1.15, 0.98, 0.93), _WHITE)
+    paint(torch.maximum(shirt, _pattern(x, y, column["race"])), _dark(column["shirt_hue"]))
+    paint(collar := _ellipse(x, y - 0.26, 0.45, 0.17), [0.15 + 0.7 * column["collar"]] * 3)
+    skin = [light + column["skin"] * (dark - light) for light, dark in ((0.97, 0.33), (0.82, 0.21), (0.72, 0.15))]
+    paint(head := _ellipse(x, y + 0.1, 0.36, 0.36), skin)
+    _paint_features(x, y + 0.04, column, paint)
+    paint(plate := _ellipse(x, y - 0.63, 0.36, 0.36), _WHITE)
+    disc = _ellipse(x, y - 0.63, 0.29, 0.29)
+    ring = torch.maximum(disc, -_ellipse(x, y - 0.63, 0.2, 0.2))
+    paint(torch.where(column["gender"] > 0.5, ring, disc), _dark(column["badge_hue"]))
+    hat = _box(x, y + 0.62, 0.52, 0.25)
+    full = ((column["age"] + 15) / (NUM_YEARS + 30)).clamp(0, 1)  # (n, 1, 1), 0 young to 1 old
+    paint(torch.minimum(hat, _box(x, y + 0.33, 0.66, 0.05)), _dark(column["hat_hue"]))
+    paint(torch.maximum(hat, -0.37 - 0.5 * full - y), _WHITE)
     shade = 1 + column["light"] * x
     image = torch.stack([(plane * shade).clamp(0, 1) for plane in planes], dim=-1)
-    forehead = _box(x, y + 0.43, 0.36, 0.13) < 0
-    masks = {"age": (hair > 0) | forehead, "gender": outer < pixel, "race": nose, "collar": collar > 0}
+    edge = pixel / 2  # what is painted reaches so far
+    seen = (plate > -edge) & (head > -edge)
+    masks = {"age": hat < edge, "gender": disc < edge, "race": (shirt < edge) & (collar > -edge) & seen}
+    masks["collar"] = (collar < edge) & seen
     return (image * 255 + 0.5).to(torch.uint8).numpy(), {name: mask.numpy() for name, mask in masks.items()}
 
 
 def _coordinates(column: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """Face coordinates of every pixel, each (n, S, S), after shift, rotation and zoom."""
+    """Coordinates of every pixel, each (n, S, S), after shift, rotation and zoom."""
     axis = (torch.arange(size) + 0.5) * (2.0 / size) - 1
     across, down = axis[None, None, :] - 2 * column["shift_x"], axis[None, :, None] - 2 * column["shift_y"]
     cos, sin = column["angle"].cos() / column["zoom"], column["angle"].sin() / column["zoom"]
     return cos * across + sin * down, cos * down - sin * across
+
+
+def _dark(hue: Tensor) -> list[Tensor]:
+    """A dark colour of a hue in [0, 1), as red, green and blue: white stands out from every one of them."""
+    wheel = (6 * hue - 3).abs() - 1, 2 - (6 * hue - 2).abs(), 2 - (6 * hue - 4).abs()
+    return [0.05 + 0.3 * channel.clamp(0, 1) for channel in wheel]
 
 
 def _ellipse(x: Tensor, y: Tensor, radius_x: float, radius_y: float) -> Tensor:
@@ -275,37 +271,30 @@ def _ellipse(x: Tensor, y: Tensor, radius_x: float, radius_y: float) -> Tensor:
     return ((x / radius_x).square() + (y / radius_y).square()).sqrt_().sub_(1).mul_(min(radius_x, radius_y))
 
 
-def _box(x: Tensor, y: Tensor, half_width: Tensor | float, half_height: float) -> Tensor:
+def _box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
     """Approximate signed distance to a rectangle around the origin."""
     return torch.maximum(x.abs() - half_width, y.abs() - half_height)
 
 
-def _paint_features(x: Tensor, y: Tensor, column: dict[str, Tensor], paint, ink: Tensor) -> None:
-    """Eyes, brows and mouth with their nuisances: expression, glasses, a covered mouth."""
-    side = x.abs() - 0.23
-    paint(_ellipse(side, y + 0.13, 0.11, 0.06), [0.95, 0.95, 0.95])
-    paint(_ellipse(side, y + 0.13, 0.05, 0.05), [0.1, 0.1, 0.1])
-    paint(_box(side, y + 0.24 + 0.15 * column["expression"] * side, 0.11, 0.015), [ink] * 3)
-    curve = y - 0.47 + 0.8 * column["expression"] * (x.square() - 0.02)
-    paint(torch.maximum(x.abs() - 0.2, curve.abs() - 0.025), [0.6, 0.1, 0.15])
-    paint(_box(x, y + 0.13, 0.42, 0.07), [0.05, 0.05, 0.1], column["glasses"])
-    paint(_box(x, y - 0.47, 0.34, 0.14), [0.6, 0.75, 0.85], column["covered_mouth"])
+def _pattern(x: Tensor, y: Tensor, code: Tensor) -> Tensor:
+    """Signed distance to one of five patterns: plain, rows, columns, checks, dots."""
+    period = 0.44
+    across, down = (((axis / period) - (axis / period).floor() - 0.5) * period for axis in (x, y))
+    rows, columns = down.abs() - 0.14, across.abs() - 0.08
+    checks = torch.maximum(torch.minimum(rows, columns), -torch.maximum(rows, columns))
+    dots = (across.square() + down.square()).sqrt() - 0.26 * period
+    chosen = torch.full_like(x, -1.0)
+    for number, pattern in enumerate((rows, columns, checks, dots), start=1):
+        chosen = torch.where(code == number, pattern, chosen)
+    return chosen
 
 
-def _paint_nose(x: Tensor, y: Tensor, shape: Tensor, paint) -> Tensor:
-    """One of five shapes; returns the square they are drawn in, (n, S, S) bool."""
-    radius = 0.19
-    bar = _box(x, y, 0.05, radius)
-    arch = torch.maximum(_ellipse(x, y, radius, radius), -_ellipse(x, y, 0.1, 0.1)).maximum(y - 0.03)
-    distances = (
-        bar,
-        torch.minimum(bar, _box(x, y, radius, 0.05)),  # cross
-        _ellipse(x, y, 0.16, 0.16),  # disc
-        torch.maximum(x.abs() + y.abs() - radius, 0.09 - x.abs() - y.abs()),  # diamond, hollow
-        arch,
-    )
-    chosen = distances[0]
-    for code, distance in enumerate(distances[1:], start=1):
-        chosen = torch.where(shape == code, distance, chosen)
-    paint(chosen, [colours[shape.long()] for colours in _NOSE_COLOURS.T])
-    return _box(x, y, radius, radius) < 0
+def _paint_features(x: Tensor, y: Tensor, column: dict[str, Tensor], paint) -> None:
+    """Eyes and mouth with their nuisances: expression, glasses, a covered mouth."""
+    side = x.abs() - 0.15
+    paint(_ellipse(side, y + 0.08, 0.08, 0.05), _WHITE)
+    paint(_ellipse(side, y + 0.08, 0.04, 0.04), [0.1, 0.1, 0.1])
+    curve = y - 0.12 + 1.2 * column["expression"] * (x.square() - 0.01)
+    paint(torch.maximum(x.abs() - 0.14, curve.abs() - 0.02), [0.6, 0.1, 0.15])
+    paint(_box(x, y + 0.08, 0.28, 0.05), [0.05, 0.05, 0.1], column["glasses"])
+    paint(_box(x, y - 0.12, 0.24, 0.09), [0.6, 0.75, 0.85], column["covered_mouth"])

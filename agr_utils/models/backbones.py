@@ -122,6 +122,18 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         ) from error
 
 
+def zero_init_residual_(backbone: nn.Module) -> None:
+    """Make each residual block of a timm backbone start as the identity (Goyal et al. 2017, section 5.1), in place.
+
+    The scale of its last batch normalisation becomes 0. Random blocks destroy what an image shows, and a short training
+    spends most of its steps on undoing that. The custom CNN's blocks begin so anyway.
+    """
+    for block in backbone.modules():
+        if getattr(block, "has_skip", False):
+            last = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+            nn.init.zeros_(last.weight)
+
+
 def _weights_within_reach(timm_name: str) -> bool:
     """Whether weights lie in the local cache or their server answers.
 

@@ -43,6 +43,7 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are the ones evaluated and kept.
         dropout: before the heads.
         drop_rate: stochastic depth of timm backbones.
+        zero_init_residual: start every residual block as the identity, see ``zero_init_residual_``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (measured per architecture on a CPU, bf16 or fp16 on a GPU).
         age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
         task_weights: of the losses.
@@ -72,6 +73,7 @@ class TrainConfig:
     ema_decay: float = 0.998
     dropout: float = 0.2
     drop_rate: float = 0.0
+    zero_init_residual: bool = False
     precision: str = "auto"
     age_head: str = "distribution"
     task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
@@ -108,7 +110,7 @@ class TrainConfig:
 
     @classmethod
     def from_profile(cls, profile: Profile, **settings) -> "TrainConfig":
-        """Sizes, epochs, augmentation and weight of the age loss of a profile, and settings of one's own.
+        """Sizes, epochs, augmentation and other settings of a profile, and settings of one's own.
 
         Args:
             profile: see ``agr_utils.profiles.get_profile``.
@@ -117,8 +119,7 @@ class TrainConfig:
         names = ("image_size", "num_epochs", "batch_size", "num_images")
         chosen = {name: getattr(profile, name) for name in names}
         chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
-        chosen["task_weights"] = TASK_WEIGHTS | {"age": profile.age_weight}
-        return cls(**(chosen | settings))
+        return cls(**(chosen | profile.training | settings))
 
     def refuse_unused(self) -> None:
         """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something.

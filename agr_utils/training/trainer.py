@@ -24,6 +24,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path, write_json
 from agr_utils.machine import keep_freed_memory, seed_everything
+from agr_utils.models.backbones import zero_init_residual_
 from agr_utils.models.network import MultiTaskNet, normalize
 from agr_utils.run_files import BAD_BATCH_FILE, HISTORY_FILE, STATE_FILE
 from agr_utils.training.accelerator import create_accelerator
@@ -98,6 +99,8 @@ class Trainer:
             config.age_head,
         ).to(memory_format=torch.channels_last)
         self.weights_source = model.weights_source
+        if config.zero_init_residual and model.weights_source == "from scratch":
+            zero_init_residual_(model.backbone)
         self.accelerator = create_accelerator(config, self.output_dir, tensorboard, begun)
         self.ema = ModelEmaV3(
             model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8

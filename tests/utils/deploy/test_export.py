@@ -72,7 +72,7 @@ def test_a_mirrored_face_gets_the_same_answer(exported: Path, data: FaceData):
 def test_a_file_describes_itself(exported: Path, run_folder: Path):
     about = FaceModel(exported).about
     assert about["run_id"] == "tiny" and about["image_size"] == 32 and about["tasks"] == ["age", "gender", "race"]
-    assert about["labels"]["gender"] == ["stud", "ring"] and len(about["labels"]["race"]) == 5
+    assert about["labels"]["gender"] == ["disc", "ring"] and len(about["labels"]["race"]) == 5
     assert about["licence"] == "MIT" and about["zoom"] > 0 and len(about["quantiles"]) == 20
     assert 0 <= about["trained_ages"][0] < about["trained_ages"][1] <= 116
     assert len(about["calibration"]["levels"]) == len(about["calibration"]["edges"]) + 1
@@ -120,13 +120,13 @@ def test_files_that_are_no_model_are_refused(exported: Path, tmp_path: Path, one
 def test_labels_that_do_not_fit_are_refused(exported: Path, tmp_path: Path, one_clear_line):
     path = tmp_path / "m.onnx"
     for labels in (
-        {"gender": ["stud", "ring"], "race": ["a", "b"]},
+        {"gender": ["disc", "ring"], "race": ["a", "b"]},
         {"gender": ["ring", "ring"], "race": list("abcde")},
     ):
         change_metadata(exported, path, labels=labels)
         with one_clear_line("m.onnx", "labels of", "do not fit"):
             FaceModel(path)
-    change_metadata(exported, path, labels={"gender": ["stud", "ring"]})
+    change_metadata(exported, path, labels={"gender": ["disc", "ring"]})
     with one_clear_line("labels of race"):
         FaceModel(path)
     change_metadata(exported, path, image_size=64)
@@ -140,10 +140,10 @@ def test_labels_that_do_not_fit_are_refused(exported: Path, tmp_path: Path, one_
 def test_labels_of_another_order_are_answered_in_that_order(exported: Path, tmp_path: Path, data: FaceData):
     from agr_utils.deploy.predict import Request, predict_rgb
 
-    turned = change_metadata(exported, tmp_path / "m.onnx", labels={"gender": ["ring", "stud"], "race": list("abcde")})
+    turned = change_metadata(exported, tmp_path / "m.onnx", labels={"gender": ["ring", "disc"], "race": list("abcde")})
     crop = Request(detect=False)
     one, other = (predict_rgb(data.pixels[:1], FaceModel(path), crop)[0] for path in (exported, turned))
-    assert {one["gender"], other["gender"]} == {"stud", "ring"}
+    assert {one["gender"], other["gender"]} == {"disc", "ring"}
     assert one["gender_probability"] == other["gender_probability"]
 
 

@@ -4,7 +4,7 @@ import torch
 
 from agr_utils.errors import InputError
 from agr_utils.models import backbones
-from agr_utils.models.backbones import BACKBONES, create_backbone, get_backbone
+from agr_utils.models.backbones import BACKBONES, create_backbone, get_backbone, zero_init_residual_
 from agr_utils.models.network import MultiTaskNet, age_interval, count_macs, count_parameters, expected_age, normalize
 
 
@@ -42,6 +42,22 @@ def test_an_architecture_of_a_fixed_size_is_one_clear_line(one_clear_line):
 
 def test_an_architecture_without_stochastic_depth():
     assert create_backbone("vgg11")[1] == 4096
+
+
+@pytest.mark.parametrize("name", [name for name, backbone in BACKBONES.items() if backbone.timm_name])
+def test_residual_blocks_can_start_as_the_identity(name: str):
+    backbone = create_backbone(name)[0].eval()
+    blocks = [block for stage in backbone.blocks for block in stage if getattr(block, "has_skip", False)]
+    inputs = {}
+    for block in blocks:
+        block.register_forward_hook(lambda block, args, output: inputs.update({block: (args[0], output)}))
+    images = torch.randn(2, 3, 32, 32)
+    before = backbone(images)
+    assert not any(torch.equal(*pair) for pair in inputs.values()) and len(inputs) == len(blocks) > 5
+    zero_init_residual_(backbone)
+    after = backbone(images)
+    assert all(torch.equal(*pair) for pair in inputs.values())
+    assert after.std() > 0 and not torch.equal(before, after)
 
 
 def test_heads_follow_the_tasks_asked_for():
