@@ -50,7 +50,7 @@ def plot_forest(
     *,
     styles: Mapping[str, Style] | None = None,
     scale: float = 1.0,
-    matters: float = 0.0,
+    matters: float | str = 0.0,
     margin: float = 0.5,
     seeds: bool = False,
 ) -> Axes:
@@ -63,7 +63,8 @@ def plot_forest(
         series: column that tells several marks of a row apart; empty where there is one.
         styles: of the series; see ``spread_styles``, which is asked where there are none.
         scale: from what the table holds to what is shown.
-        matters: the smallest difference that matters, as the table holds it; 0 shades nothing.
+        matters: the smallest difference that matters, as the table holds it, or the column that says it of each row; 0
+            shades nothing.
         margin: above the first row and below the last one, in rows.
         seeds: whether the column ``seeds``, the values of single trainings, is drawn as ticks under each mark.
     """
@@ -75,9 +76,12 @@ def plot_forest(
             draw_interval(ax, row, position, colour, marker, is_finding(row), scale)
             if seeds and len(ticks := numbers_of(row["seeds"])) > 1:
                 ax.plot(scale * ticks, [position + 0.13] * len(ticks), "|", color=colour, ms=6)
+            if isinstance(matters, str):
+                ax.plot(scale * np.array([-1, 1]) * row[matters], [position] * 2, color=GREY, lw=10, zorder=0,
+                        solid_capstyle="butt")  # fmt: skip
         if series and (column == name).any():
             ax.plot([], [], marker, color=colour, ms=8, label=name)
-    if matters:
+    if matters and not isinstance(matters, str):
         ax.axvspan(-scale * matters, scale * matters, color=GREY, zorder=0)
     ax.axvline(0, color=NEUTRAL, lw=1)
     ax.set_yticks(range(len(names)), names)

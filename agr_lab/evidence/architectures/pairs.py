@@ -1,18 +1,16 @@
 """C3 in accuracy and figure ``pairs``: every two architectures against each other (docs/protocol.md)."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
-from agr_utils.measure.bootstrap import interval
-from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_frame, mean_of_columns
+from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements
 from agr_utils.measure.forest import plot_forest
-from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import COLOURS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES, get_backbone
@@ -37,20 +35,15 @@ def pair_differences(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     runs = runs_of(evidence, length)
     if len(runs) < 2:
         return pd.DataFrame()
-    metrics = list(MATTERS)
+    metrics, parts = list(MATTERS), []
     scores = {name: [frame[metrics] for frame in evidence.scores(chosen, score_rows)] for name, chosen in runs.items()}
-    by_run = mean_of_columns(evidence.bootstrap, [mean_frame(frames) for frames in scores.values()])
-    means = dict(zip(runs, np.moveaxis(by_run, 1, 0), strict=True))
-    sign = improvement_signs(metrics)
-    single = {name: [frame.mean().to_numpy() for frame in frames] for name, frames in scores.items()}
-    parts = []
     for first, second in combinations(runs, 2):
-        table = interval(sign * (means[first] - means[second]))
-        seeds = [sign * (one - other) for one in single[first] for other in single[second]]
-        seeds = list(map(tuple, np.transpose(seeds)))
-        parts.append(table.assign(first=first, second=second, metric=metrics, seeds=seeds))
-    table = pd.concat(parts, ignore_index=True)
-    return add_calls(table.assign(matters=table["metric"].map(MATTERS)))
+        trainings = list(
+            product(range(len(runs[first])), range(len(runs[second])))
+        )
+        table = improvements(evidence.bootstrap, scores[first], scores[second], trainings)
+        parts.append(table.assign(first=first, second=second))
+    return call_improvements(pd.concat(parts, ignore_index=True))
 
 
 def against(pairs: pd.DataFrame, name: str, other: str) -> pd.Series:

@@ -24,7 +24,7 @@ from agr_utils.measure.fairness import (
     small_groups,
     worst,
 )
-from agr_utils.measure.forest import GREY, plot_forest
+from agr_utils.measure.forest import plot_forest
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import get_scheme
 
@@ -117,8 +117,8 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     def draw(error: str, ax: plt.Axes) -> None:
         record, rows = ERRORS[error], table[table["error"] == error]
         shown = rows.assign(grouping=rows["grouping"].str.replace(" x ", " × "))
-        plot_forest(shown, ax, "grouping", "comparison", styles=comparison_styles(), scale=record.scale, margin=0.6)
-        draw_small_gaps(shown, record.scale, ax)
+        plot_forest(shown, ax, "grouping", "comparison", styles=comparison_styles(), scale=record.scale,
+                    matters="matters", margin=0.6)  # fmt: skip
         ax.set_title(f"gap in {record.label}")
         ax.set_xlabel(f"narrower by ({record.change_unit})\n← larger gap      smaller gap →")
 
@@ -129,14 +129,6 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
         changes = pd.DataFrame([dict(row) for row in table.pop("backbones")], index=table.index)
         table = table.join(changes.rename(columns=lambda name: get_backbone(name).title))
     return figure, table
-
-
-def draw_small_gaps(rows: pd.DataFrame, scale: float, ax: plt.Axes) -> None:
-    """Shade under each mark the range that is too small to matter: another one for every gap."""
-    for comparison, (_, _, shift) in comparison_styles().items():
-        for number, matters in enumerate(rows.loc[rows["comparison"] == comparison, "matters"]):
-            ax.plot(scale * np.array([-1, 1]) * matters, [number + shift] * 2, color=GREY, lw=10, zorder=0,
-                    solid_capstyle="butt")  # fmt: skip
 
 
 def gap_table(evidence: Evidence, comparison: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
@@ -11,7 +10,14 @@ from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import interval
-from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_frame, mean_of_columns
+from agr_utils.measure.comparisons import (
+    MATTERS,
+    cache_copies,
+    call_improvements,
+    improvements,
+    mean_frame,
+    mean_of_columns,
+)
 from agr_utils.measure.forest import Style, plot_forest
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.plots import NEUTRAL
@@ -61,13 +67,9 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     parts = []
     for backbone in finished(evidence, comparison):
         multi, single = paired_scores(evidence, backbone, comparison, score_rows)
-        sign = improvement_signs(multi[0])
-        means = mean_of_columns(evidence.bootstrap, [mean_frame(multi), mean_frame(single)])
-        table = interval(sign * (means[:, 0] - means[:, 1]))
-        seeds = [sign * (first.mean() - second.mean()).to_numpy() for first, second in zip(multi, single, strict=True)]
-        table = table.assign(backbone=backbone, metric=list(multi[0]), seeds=list(map(tuple, np.transpose(seeds))))
-        parts.append(table)
-    return _call_counted(parts)
+        parts.append(improvements(evidence.bootstrap, multi, single).assign(backbone=backbone))
+    columns = ["backbone", "metric", "value", "low", "high", "p", "matters", "seeds", "p_holm", "call"]
+    return call_improvements(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame(columns=columns)
 
 
 @cache_copies(maxsize=8)
@@ -82,17 +84,6 @@ def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFr
         return pd.DataFrame(columns=["metric", "value", "low", "high"])
     samples = mean_of_columns(evidence.bootstrap, [mean_frame(differences)])[:, 0]
     return interval(samples).drop(columns="p").assign(metric=names)
-
-
-def _call_counted(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put the parts together and call those that count."""
-    if not parts:
-        columns = ["backbone", "metric", "value", "low", "high", "p", "matters", "seeds", "p_holm", "call"]
-        return pd.DataFrame(columns=columns)
-    table = pd.concat(parts, ignore_index=True)
-    table["matters"] = table["metric"].map(MATTERS)
-    counts = table["matters"].notna()
-    return pd.concat([add_calls(table[counts]), table[~counts].assign(call="")]).sort_index()
 
 
 def finished(evidence: Evidence, comparison: str) -> Iterator[str]:

@@ -1,0 +1,65 @@
+"""Two runs of one's own against each other: paired by face, by group, with the calls of the claims."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agr_utils.measure.comparisons import compare_runs
+from agr_utils.measure.results import read_figure, read_runs
+from agr_utils.tasks import get_scheme
+
+
+def make_predictions(error: float, wrong: float = 0.3, count: int = 600) -> pd.DataFrame:
+    """Ages off by ``error`` years more than a difficulty that all models share; a share of the genders wrong."""
+    rng = np.random.default_rng(0)
+    hard, gender = rng.exponential(4, count), rng.integers(0, 2, count)
+    right = rng.random(count) >= wrong
+    table = pd.DataFrame(
+        {"image_id": [f"face-{n}" for n in range(count)], "split": "test", "age": 30, "age_min": 30, "age_max": 30}
+        | {"age_pred": 30 + hard + error, "gender": gender, "gender_p": np.where(right, gender, 1 - gender)}
+        | {"race": pd.NA}
+    )
+    whole = dict.fromkeys(("age", "age_min", "age_max", "gender", "race"), "Int64")
+    return table.astype({"image_id": "string"} | whole)
+
+
+def test_a_model_is_better_by_what_it_errs_less_on_each_face():
+    ours, theirs = make_predictions(0.5), make_predictions(1.5)[::-1]  # rows in another order
+    table = compare_runs(ours, theirs, num_resamples=500).set_index("metric")
+    assert table.loc["age_mae", ["value", "low", "high"]].tolist() == pytest.approx([1, 1, 1])  # paired: nothing unsure
+    assert table.loc["age_mae", "call"] == "better" and table.loc["gender_accuracy", "call"] == "no difference"
+    assert table.loc["age_cs5", "call"] == "" and set(table["group"]) == {"all"}
+    back = compare_runs(theirs, ours, num_resamples=500).set_index("metric")
+    assert back.loc["age_mae", "call"] == "worse" and back.loc["age_mae", "value"] == pytest.approx(-1)
+
+
+def test_groups_are_compared_apart_and_counted_together():
+    ours = make_predictions(0.5)
+    theirs = make_predictions(0.5).assign(age_pred=lambda table: table["age_pred"] + 2 * (table["gender"] == 1))
+    table = compare_runs(ours, theirs, get_scheme("utkface"), "gender", num_resamples=500)
+    ages = table[table["metric"] == "age_mae"].set_index("group")
+    assert ages["value"].to_dict() == pytest.approx({"male": 0, "female": 2})
+    assert ages["call"].to_dict() == {"male": "no difference", "female": "better"}
+    assert (table.dropna(subset="p_holm")["p_holm"] >= table.dropna(subset="p_holm")["p"]).all()
+
+
+def test_what_cannot_be_compared_is_one_clear_line(one_clear_line):
+    ours = make_predictions(0.5)
+    with one_clear_line("different faces"):
+        compare_runs(ours, ours.head(10))
+    with one_clear_line("no task in common"):
+        compare_runs(ours[["image_id", "split", "age", "age_min", "age_max", "age_pred"]],
+                     ours[["image_id", "split", "gender", "gender_p"]])  # fmt: skip
+    with one_clear_line("need the names of the labels"):
+        compare_runs(ours, ours, grouping="gender")
+    with one_clear_line("no group by gender"):
+        compare_runs(ours.head(40), ours.head(40), get_scheme("utkface"), "gender")
+
+
+def test_published_runs_get_the_calls_of_the_claims():
+    published = read_figure("pairs")
+    runs = {run.title: run.split("test")[0] for run in read_runs()}
+    first = published.iloc[:3]
+    found = compare_runs(runs[first["first"].iloc[0]], runs[first["second"].iloc[0]]).set_index("metric")
+    for row in first.itertuples():
+        assert found.loc[row.metric, ["value", "low", "high"]].tolist() == pytest.approx([row.value, row.low, row.high], rel=1e-5)
