@@ -171,7 +171,7 @@ def train(
     Example: agr train --data synthetic --backbone custom_cnn --num-epochs 2 --seed 0 --output-dir runs/first
     """
     from agr_utils.data.load import load_data
-    from agr_utils.data.synthetic import SyntheticSettings
+    from agr_utils.dials import SyntheticSettings
     from agr_utils.machine import get_processes
     from agr_utils.measure.metrics import summarize
     from agr_utils.profiles import get_data_name

@@ -6,12 +6,12 @@ seed, and a resumed run repeats it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from agr_utils.dials import Augmentation
 from agr_utils.errors import InputError
 
 
@@ -38,34 +38,6 @@ def check_images(images: Tensor | Sequence[Tensor]) -> Tensor:
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
         raise InputError(f"images have values from {low:.4g} to {high:.4g}; {expected}")
     return images
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How strongly a batch is changed; zeros change nothing.
-
-    Attributes:
-        flip: probability of mirroring.
-        affine: probability of being rotated, scaled and shifted. Resampling blurs, so some faces are left sharp.
-        rotation: largest angle, degrees.
-        scale: largest relative change of size.
-        translation: largest shift, share of the side.
-        colour: largest relative change of brightness, contrast and saturation.
-        erase: probability that a random rectangle is blanked (Zhong et al. 2020).
-    """
-
-    flip: float = 0.5
-    affine: float = 0.5
-    rotation: float = 8.0
-    scale: float = 0.1
-    translation: float = 0.05
-    colour: float = 0.15
-    erase: float = 0.1
-
-    def scaled(self, factor: float) -> "Augmentation":
-        """The same with everything but mirroring weakened (or strengthened) by a factor."""
-        names = ("rotation", "scale", "translation", "colour", "erase")
-        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 NUM_DRAWS = 14  # random numbers that one image takes

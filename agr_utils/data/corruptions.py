@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agr_utils.data.augment import Augmentation, check_images, warp
+from agr_utils.data.augment import check_images, warp
+from agr_utils.dials import Augmentation
 from agr_utils.errors import InputError, name_hint
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from agr_utils.data.faces import make_faces
+from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS, get_scheme
 
@@ -31,34 +32,6 @@ NUM_RACES = len(get_scheme("synthetic").race)
 NUM_CLASSES = {"age": NUM_YEARS, "gender": 2, "race": NUM_RACES}
 _WHITE = [0.95, 0.95, 0.95]
 _CHUNK = 128  # images drawn at once: their planes fit the processor's cache
-
-
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """The three dials, each in [0, 1].
-
-    Attributes:
-        noise: of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, a badge has the other shape with
-            probability ``noise / 2``, a shirt another pattern with probability ``noise``.
-        relatedness: probability with which each label follows one hidden number that all three share. At 0 the labels
-            are independent; at 1 they are three views of the same thing, so that what helps one task helps all.
-        confounding: in the training split the collar is light for gender 1 and dark for gender 0 with this
-            probability; in the other splits it is random. A network may learn this shortcut and fail in the test.
-    """
-
-    noise: float = 0.1
-    relatedness: float = 0.0
-    confounding: float = 0.0
-
-    def __post_init__(self):
-        for name in ("noise", "relatedness", "confounding"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-
-    @property
-    def age_sigma(self) -> float:
-        """Standard deviation of the age cue, in years."""
-        return 50 * self.noise
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from agr_utils.errors import InputError, name_hint
 from agr_utils.tasks import NUM_AGES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AGE_CENTRE, AGE_SPREAD = 35.0, 20.0  # years: what a regression head's 0 and 1 stand for, about the mean and deviation
 
@@ -25,32 +26,36 @@ class AgeHead:
 
     name: str
     num_outputs: int
-    to_probabilities: Callable[[Tensor], Tensor]
+    to_probabilities: "Callable[[Tensor], Tensor]"
     source: str
 
 
-def softmax_probabilities(logits: Tensor) -> Tensor:
+def softmax_probabilities(logits: "Tensor") -> "Tensor":
     """One logit a year: (B, 117) to (B, 117)."""
     return logits.softmax(dim=1)
 
 
-def regressed_age(outputs: Tensor) -> Tensor:
+def regressed_age(outputs: "Tensor") -> "Tensor":
     """The age that a regression head's output (B, 1) stands for: (B,) years."""
     return AGE_CENTRE + AGE_SPREAD * outputs[:, 0]
 
 
-def point_probabilities(outputs: Tensor) -> Tensor:
+def point_probabilities(outputs: "Tensor") -> "Tensor":
     """An age as a number, (B, 1): all mass on the two years around it, in such shares that its mean is that age."""
+    import torch
+
     age = regressed_age(outputs).clamp(0, NUM_AGES - 1)
     years = torch.arange(NUM_AGES, device=age.device, dtype=age.dtype)
     return (1 - (age[:, None] - years).abs()).clamp(min=0)
 
 
-def ordinal_probabilities(logits: Tensor) -> Tensor:
+def ordinal_probabilities(logits: "Tensor") -> "Tensor":
     """Logit k says whether somebody older than k - 1 is older than k: (B, 116) to (B, 117).
 
     Probabilities of being older multiply (Shi et al. 2023, eq. 5), so they never rise with k.
     """
+    import torch
+
     older = logits.sigmoid().cumprod(dim=1)  # (B, 116): P(age > 0), P(age > 1), …
     edge = torch.ones_like(older[:, :1])
     return torch.cat([edge, older], dim=1) - torch.cat([older, torch.zeros_like(edge)], dim=1)

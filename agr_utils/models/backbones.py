@@ -1,15 +1,13 @@
 """The registry of backbones: one name each, with the CPU settings that were measured to be fastest for it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.request import Request, urlopen
 
-import torch
-from torch import nn
-
 from agr_utils.errors import InputError, name_hint
-from agr_utils.models.custom_cnn import CustomCNN
-from agr_utils.models.face_resnet import FaceResNet
+
+if TYPE_CHECKING:  # the registry is read wherever results are, without waiting for PyTorch
+    from torch import nn
 
 Pretrained = bool | Literal["if-available"]
 _NO_WEIGHTS = (
@@ -77,7 +75,7 @@ def get_backbone(name: str) -> Backbone:
     raise InputError(f"unknown architecture '{name}'. {hint}")
 
 
-def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float = 0.0) -> tuple[nn.Module, int, str]:
+def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float = 0.0) -> "tuple[nn.Module, int, str]":
     """Build the feature extractor of an architecture.
 
     Args:
@@ -92,6 +90,9 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
     Raises:
         InputError: if pretrained weights were asked for and cannot be had, or the architecture has a fixed input size.
     """
+    from agr_utils.models.custom_cnn import CustomCNN
+    from agr_utils.models.face_resnet import FaceResNet
+
     backbone = get_backbone(name)
     if not backbone.timm_name:
         if pretrained is True:
@@ -122,12 +123,14 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         ) from error
 
 
-def zero_init_residual_(backbone: nn.Module) -> None:
+def zero_init_residual_(backbone: "nn.Module") -> None:
     """Make each residual block of a timm backbone start as the identity (Goyal et al. 2017, section 5.1), in place.
 
     The scale of its last batch normalisation becomes 0. Random blocks destroy what an image shows, and a short training
     spends most of its steps on undoing that. The custom CNN's blocks begin so anyway.
     """
+    from torch import nn
+
     for block in backbone.modules():
         if getattr(block, "has_skip", False):
             last = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
@@ -154,8 +157,10 @@ def _weights_within_reach(timm_name: str) -> bool:
         return False
 
 
-def _num_features(model: nn.Module) -> int:
+def _num_features(model: "nn.Module") -> int:
     """Width of the pooled features; asked of the model, since MobileNetV3 has one more layer after pooling."""
+    import torch
+
     was_training = model.training
     model.eval()
     with torch.no_grad():

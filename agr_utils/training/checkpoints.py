@@ -1,7 +1,6 @@
 """Checkpoints in safetensors: tensors and a JSON header, so that loading one never runs code."""
 
 import json
-import logging
 import zlib
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from torch import Tensor
 
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import atomic_path, read_bytes
-from agr_utils.run_files import PREVIOUS_STATE_FILE, STATE_FILE
-
-logger = logging.getLogger(__name__)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
@@ -24,10 +20,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
         InputError: if the disk is full; what was there before is kept.
     """
     with atomic_path(path) as partial:
-        partial.write_bytes(_pack(tensors, about))
+        partial.write_bytes(pack_tensors(tensors, about))
 
 
-def _pack(tensors: dict[str, Tensor], about: dict) -> bytes:
+def pack_tensors(tensors: dict[str, Tensor], about: dict) -> bytes:
+    """Content of the file that ``save_tensors`` writes."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "about": json.dumps(about),
@@ -106,62 +103,3 @@ def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         half = tensor.half() if tensor.is_floating_point() else tensor
         halved[name] = half if torch.isfinite(half).all() else tensor
     return halved
-
-
-def save_state(folder: Path, tensors: dict[str, Tensor], about: dict) -> None:
-    """Write the state of a run, keeping the one before; there is a whole one at any moment."""
-    state = Path(folder) / STATE_FILE
-    with atomic_path(state) as partial:
-        partial.write_bytes(_pack(tensors, about))
-        if state.exists():
-            state.replace(state.with_name(PREVIOUS_STATE_FILE))
-
-
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """Read the last whole state of a run; None where there is none.
-
-    A damaged file is named in a warning and set aside, and the one before it is used.
-
-    Raises:
-        InputError: if states are there but none is whole, or one cannot be read now.
-    """
-    problems = []
-    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
-        path = Path(folder) / name
-        if not path.exists():
-            continue
-        try:
-            return load_tensors(path)
-        except DamagedError as error:
-            problems.append(str(error))
-            path.replace(path.with_suffix(".damaged"))
-            logger.warning("%s: damaged, set aside as %s; going on from the one before", path, path.stem + ".damaged")
-    if problems:
-        raise InputError(f"{folder}: no whole state left ({problems[0]}). Run the command again to start from step 0")
-    return None
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimizer as ``optimizer.<parameter number>.<name>`` tensors."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{number}.{name}": torch.as_tensor(value)
-        for number, entries in state.items()
-        for name, value in entries.items()
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``flatten_optimizer`` took out; groups and their options stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for name, value in optimizer.state[parameter].items():
-                if value.shape == parameter.shape:
-                    # The fused kernel walks raw memory: moments must lie as their (channels last) weights do.
-                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)

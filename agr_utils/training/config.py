@@ -6,18 +6,14 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import get_type_hints
+from typing import NamedTuple, get_type_hints
 
-import pandas as pd
-
-from agr_utils.data.augment import Augmentation
-from agr_utils.data.synthetic import SyntheticSettings
+from agr_utils.dials import BALANCINGS, Augmentation, SyntheticSettings
 from agr_utils.errors import DamagedError, InputError, name_hint
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.profiles import Profile
 from agr_utils.tasks import TASKS, check_task, get_scheme
-from agr_utils.training.balancing import BALANCINGS
 
 # Equal. Of two tried on the validation split, 0.5 for the age was worse for ages and hardly better for race.
 TASK_WEIGHTS = {"age": 1.0, "gender": 1.0, "race": 1.0}
@@ -193,29 +189,47 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "pretrained": (False, True, "if-available"),
 }
+
+
+class Range(NamedTuple):
+    """Numbers from ``low`` to ``high``; at a round bracket of ``ends``, without that end."""
+
+    low: float
+    high: float
+    ends: str = "[]"
+
+    def has(self, value: float) -> bool:
+        """Whether a number lies in it; NaN lies nowhere."""
+        above = value >= self.low if self.ends[0] == "[" else value > self.low
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
+
+    def __str__(self) -> str:
+        return f"{self.ends[0]}{self.low}, {self.high}{self.ends[1]}"
+
+
 # Where each setting that is a number must lie. Upper limits are far above what makes sense, and below what takes down
 # the machine.
-_SHARE, _BELOW_ONE, _SEED = pd.Interval(0, 1, "both"), pd.Interval(0, 1, "left"), pd.Interval(0, 2**32 - 1, "both")
+_SHARE, _BELOW_ONE, _SEED = Range(0, 1), Range(0, 1, "[)"), Range(0, 2**32 - 1)
 RANGES = {
     "seed": _SEED,
     "data_seed": _SEED,
-    "image_size": pd.Interval(32, 1024, "both"),
-    "early_size": pd.Interval(32, 1024, "both"),
-    "early_share": pd.Interval(0, 1, "neither"),
-    "num_epochs": pd.Interval(0, 1_000_000, "right"),
-    "batch_size": pd.Interval(2, 1_000_000, "both"),
-    "num_images": pd.Interval(10, 10_000_000, "both"),
-    "conflict_steps": pd.Interval(1, 1_000_000_000, "both"),
-    "learning_rate": pd.Interval(0, math.inf, "neither"),
+    "image_size": Range(32, 1024),
+    "early_size": Range(32, 1024),
+    "early_share": Range(0, 1, "()"),
+    "num_epochs": Range(0, 1_000_000, "(]"),
+    "batch_size": Range(2, 1_000_000),
+    "num_images": Range(10, 10_000_000),
+    "conflict_steps": Range(1, 1_000_000_000),
+    "learning_rate": Range(0, math.inf, "()"),
     "weight_decay": _BELOW_ONE,
-    "warmup_epochs": pd.Interval(0, 1_000_000, "both"),
+    "warmup_epochs": Range(0, 1_000_000),
     "ema_decay": _BELOW_ONE,
     "dropout": _BELOW_ONE,
     "drop_rate": _BELOW_ONE,
-    "task_weights": pd.Interval(0, 1_000_000, "both"),
+    "task_weights": Range(0, 1_000_000),
     "synthetic": _SHARE,
     "augmentation": _SHARE,
-    "augmentation.rotation": pd.Interval(0, 180, "both"),
+    "augmentation.rotation": Range(0, 180),
     "augmentation.scale": _BELOW_ONE,
 }
 # Python's types for an annotation that is none itself; the choices of Pretrained are checked apart.
@@ -244,7 +258,7 @@ def _check_range(name: str, value: object) -> None:
     if limits is None or value is None:
         return
     check_kind(name, value, float)
-    if value not in limits:
+    if not limits.has(value):
         raise InputError(f"{name} is {value}; it must lie in {limits} (at a round bracket, without that end)")
 
 

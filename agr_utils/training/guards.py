@@ -11,8 +11,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock, Timeout
 
 from agr_utils.errors import InputError
+from agr_utils.files import write_json
 from agr_utils.machine import get_processes
-from agr_utils.run_files import LOCK_FILE
+from agr_utils.run_files import BAD_BATCH_FILE, LOCK_FILE
 
 # What accelerate does not know: oneDNN, which cannot say it in other words, other devices, the C++ library, Windows.
 OUT_OF_MEMORY = (
@@ -108,3 +109,18 @@ def explain_out_of_memory(batch_size: int, image_size: int) -> Iterator[None]:
             f"out of memory with batches of {batch_size} images of {image_size} px. "
             f"Try --batch-size {max(2, batch_size // 2)}"
         ) from error
+
+
+def describe_bad_batch(
+    image_ids: list[str], step: int, learning_rate: float, problem: str, output_dir: Path | None
+) -> str:
+    """Write the images of a batch that training broke down on into the run folder; what happened and what to do."""
+    place = f"{', '.join(image_ids[:3])} … ({len(image_ids)} images)"
+    if output_dir is not None:
+        about = {"step": step, "learning_rate": learning_rate, "problem": problem, "image_ids": image_ids}
+        write_json(output_dir / BAD_BATCH_FILE, about)
+        place = f"listed in {output_dir / BAD_BATCH_FILE}"
+    return (
+        f"training broke down at step {step} ({problem}; learning rate {learning_rate:.2g}). The batch: {place}. "
+        "Try a smaller --learning-rate or --precision fp32, in another --output-dir"
+    )

@@ -4,7 +4,6 @@ Every random choice of a step follows from (seed, step): the order of the images
 that was stopped goes on from its last checkpoint exactly as if it had not been.
 """
 
-import hashlib
 import math
 import time
 from pathlib import Path
@@ -16,25 +15,23 @@ import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from agr_utils.data.augment import augment
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.files import atomic_path, write_json
 from agr_utils.machine import keep_freed_memory, seed_everything
 from agr_utils.models.backbones import zero_init_residual_
 from agr_utils.models.network import MultiTaskNet, normalize
-from agr_utils.run_files import BAD_BATCH_FILE, HISTORY_FILE, STATE_FILE
+from agr_utils.run_files import STATE_FILE
 from agr_utils.training.accelerator import create_accelerator
-from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
-from agr_utils.training.checkpoints import flatten_optimizer, load_state, restore_optimizer, save_state
 from agr_utils.training.config import TrainConfig
-from agr_utils.training.guards import StopRequest, explain_out_of_memory
-from agr_utils.training.losses import task_losses, weighted_sum
-from agr_utils.training.validation import check_training_labels, validate
+from agr_utils.training.guards import StopRequest, describe_bad_batch, explain_out_of_memory
+from agr_utils.training.losses import UncertaintyWeights, gradient_cosines, summarize_cosines, task_losses, weighted_sum
+from agr_utils.training.state import digest_images, resume_trainer, save_trainer
+from agr_utils.training.validation import check_data, validate
 
 
 class Trainer:
@@ -64,47 +61,22 @@ class Trainer:
     ):
         keep_freed_memory()
         seed_everything(config.seed)
-        self.config, self.data = config, data
+        self.config, self.data, self.save_minutes = config, data, save_minutes
         self.output_dir = Path(output_dir) if output_dir else None
-        self.save_minutes = save_minutes
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
-        side, name = data.pixels.shape[1], data.scheme.name
-        if (side, name) != (config.image_size, config.data):
-            raise InputError(
-                f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
-                "Load it with load_data(**config.data_settings())"
-            )
-        check_training_labels(self.labels, self.train_rows, config.tasks, data.scheme)
-        self.images_digest = hashlib.sha256(
-            "\n".join(data.faces["image_id"].iloc[self.train_rows]).encode()
-        ).hexdigest()[:16]
-        if len(self.train_rows) < config.batch_size:
-            raise InputError(
-                f"{len(self.train_rows)} training images are fewer than a batch of {config.batch_size}. "
-                "Make the batch smaller or the data larger"
-            )
+        check_data(config, data, self.labels, self.train_rows)
+        self.images_digest = digest_images(data.faces["image_id"].iloc[self.train_rows])
         self.steps_per_epoch = steps_per_epoch(len(self.train_rows), config.batch_size)
         self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []
 
         has_state = self.output_dir is not None and (self.output_dir / STATE_FILE).exists()
-        model = MultiTaskNet(
-            config.backbone,
-            data.scheme.name,
-            config.tasks,
-            False if has_state else config.pretrained,  # the state has the weights
-            config.dropout,
-            config.drop_rate,
-            config.age_head,
-        ).to(memory_format=torch.channels_last)
+        model = build_model(config, has_weights=has_state)
         self.weights_source = model.weights_source
-        if config.zero_init_residual and model.weights_source == "from scratch":
-            zero_init_residual_(model.backbone)
         self.accelerator = create_accelerator(config, self.output_dir, tensorboard, begun)
-        self.ema = ModelEmaV3(
-            model.to(self.accelerator.device), decay=config.ema_decay, use_warmup=True, warmup_power=0.8
-        )
+        model = model.to(self.accelerator.device)
+        self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True, warmup_power=0.8)
         groups = param_groups_weight_decay(model, config.weight_decay)
         self.balancing = None
         if config.balancing == "uncertainty":
@@ -115,15 +87,7 @@ class Trainer:
             raise InputError("conflict_steps measures within one process. Train without accelerate launch")
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.scheduler = CosineLRScheduler(
-            optimizer,
-            t_initial=self.total_steps,
-            warmup_t=min(int(config.warmup_epochs * self.steps_per_epoch), self.total_steps // 4),
-            warmup_lr_init=config.learning_rate / 25,
-            warmup_prefix=False,
-            t_in_epochs=False,
-        )
-        self.scheduler.step_update(0)
+        self.scheduler = schedule(optimizer, config, self.total_steps, self.steps_per_epoch)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -215,7 +179,9 @@ class Trainer:
         try:
             return self.optimize(images, labels, weight)
         except FloatingPointError as error:
-            raise InputError(self._describe_bad_batch(rows, str(error))) from error
+            image_ids = self.data.faces["image_id"].iloc[rows].tolist()
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise InputError(describe_bad_batch(image_ids, self.step, rate, str(error), self.output_dir)) from error
 
     def make_batch(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's share of a batch: augmented, normalised images (b, 3, S, S) float32, and their labels."""
@@ -263,20 +229,6 @@ class Trainer:
         self.ema.update(process.unwrap_model(self.model), step=self.step + 1)
         return values
 
-    def _describe_bad_batch(self, rows: np.ndarray, problem: str) -> str:
-        """Write the images of a batch down and say what happened and what to do."""
-        image_ids = self.data.faces["image_id"].iloc[rows].tolist()
-        rate = self.optimizer.param_groups[0]["lr"]
-        place = f"{', '.join(image_ids[:3])} … ({len(image_ids)} images)"
-        if self.output_dir is not None:
-            about = {"step": self.step, "learning_rate": rate, "problem": problem, "image_ids": image_ids}
-            write_json(self.output_dir / BAD_BATCH_FILE, about)
-            place = f"listed in {self.output_dir / BAD_BATCH_FILE}"
-        return (
-            f"training broke down at step {self.step} ({problem}; learning rate {rate:.2g}). The batch: {place}. "
-            "Try a smaller --learning-rate or --precision fp32, in another --output-dir"
-        )
-
     def _finish_epoch(self, progress: tqdm) -> None:
         """Validate the averaged weights, add a row to the history, save."""
         process, names = self.accelerator, ("loss", *self.config.tasks)
@@ -307,58 +259,41 @@ class Trainer:
         """One row an epoch: losses in nats, MAE in years, accuracies in 0 to 1, seconds."""
         return pd.DataFrame(self.history)
 
-    def _modules(self) -> dict[str, nn.Module]:
-        """Everything with weights in it."""
-        modules = {"model": self.accelerator.unwrap_model(self.model), "ema": self.ema.module}
-        return modules | ({"balancing": self.accelerator.unwrap_model(self.balancing)} if self.balancing else {})
-
     def save(self) -> None:
-        """Write the whole state to the run folder (main process only)."""
-        if self.output_dir is None or not self.accelerator.is_main_process:
-            return
-        modules = self._modules()
-        tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
-        tensors |= flatten_optimizer(self.optimizer)
-        names = ("step", "sums", "seconds", "cosines", "history", "images_digest")
-        about = {name: getattr(self, name) for name in names}
-        if self.accelerator.scaler is not None:
-            about["scaler"] = self.accelerator.scaler.state_dict()
-        save_state(self.output_dir, tensors, about)
-        self._write_history()
-
-    def _write_history(self) -> None:
-        with atomic_path(self.output_dir / HISTORY_FILE) as partial:
-            self.history_table().to_csv(partial, index=False, float_format="%.6g")
+        """Write the whole state and the history to the run folder; see ``state.save_trainer``."""
+        save_trainer(self)
 
     def resume(self) -> bool:
-        """Go on from the state in the run folder; False if there is none.
-
-        Raises:
-            InputError: if no state is whole, or the run was begun on other images.
-        """
-        state = load_state(self.output_dir) if self.output_dir else None
-        if state is None:
-            return False
-        tensors, about = state
-        if about.get("images_digest", self.images_digest) != self.images_digest:
-            raise InputError(
-                f"{self.output_dir}: was begun on other training images than these {len(self.train_rows)}. Point "
-                "AGR_DATA_DIR at those, or choose another --output-dir"
-            )
-        for name, module in self._modules().items():
-            prefix = f"{name}."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        restore_optimizer(self.optimizer, tensors)
-        self.step, self.sums, self.seconds = about["step"], about["sums"], about["seconds"]
-        self.cosines, self.history = about.get("cosines", []), about["history"]
-        self.scheduler.step_update(self.step)
-        if self.accelerator.scaler is not None and "scaler" in about:
-            self.accelerator.scaler.load_state_dict(about["scaler"])
-        if self.accelerator.is_main_process:
-            self._write_history()  # a kill may have come between the state and the history
-        return True
+        """Go on from the state in the run folder; False if there is none. See ``state.resume_trainer``."""
+        return resume_trainer(self)
 
 
 def _draw_seed(*entropy: int) -> int:
     """A 32-bit seed that depends on all the given numbers."""
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def build_model(config: TrainConfig, has_weights: bool = False) -> MultiTaskNet:
+    """The network that a config asks for, on the CPU; without pretrained weights where a state has others."""
+    pretrained = False if has_weights else config.pretrained
+    sizes = (config.dropout, config.drop_rate, config.age_head)
+    model = MultiTaskNet(config.backbone, config.data, config.tasks, pretrained, *sizes)
+    if config.zero_init_residual and model.weights_source == "from scratch":
+        zero_init_residual_(model.backbone)
+    return model.to(memory_format=torch.channels_last)
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int, steps_per_epoch: int
+) -> CosineLRScheduler:
+    """Linear warm-up, then cosine decay to 0; at its first step."""
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=total_steps,
+        warmup_t=min(int(config.warmup_epochs * steps_per_epoch), total_steps // 4),
+        warmup_lr_init=config.learning_rate / 25,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )
+    scheduler.step_update(0)
+    return scheduler

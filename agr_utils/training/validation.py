@@ -14,6 +14,7 @@ from agr_utils.errors import InputError
 from agr_utils.models.network import MultiTaskNet, expected_age, normalize
 from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import Labels, load_pixels, split_batches
+from agr_utils.training.config import TrainConfig
 
 METRIC_NAMES = {"age": "age_mae", "gender": "gender_accuracy", "race": "race_accuracy"}
 
@@ -73,3 +74,23 @@ def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str]
         absent = [name for code, name in enumerate(scheme.classes(task)) if not (known[task] == code).any()]
         if absent:
             logger.warning("%s: no training image is labelled %s; the model cannot learn it", task, ", ".join(absent))
+
+
+def check_data(config: TrainConfig, data: FaceData, labels: Labels, train_rows: np.ndarray) -> None:
+    """Refuse data that is not the config's, or that is too little to train on.
+
+    Raises:
+        InputError: see ``Trainer``.
+    """
+    side, name = data.pixels.shape[1], data.scheme.name
+    if (side, name) != (config.image_size, config.data):
+        raise InputError(
+            f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
+            "Load it with load_data(**config.data_settings())"
+        )
+    check_training_labels(labels, train_rows, config.tasks, data.scheme)
+    if len(train_rows) < config.batch_size:
+        raise InputError(
+            f"{len(train_rows)} training images are fewer than a batch of {config.batch_size}. "
+            "Make the batch smaller or the data larger"
+        )

@@ -38,9 +38,7 @@ def pair_differences(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     metrics, parts = list(MATTERS), []
     scores = {name: [frame[metrics] for frame in evidence.scores(chosen, score_rows)] for name, chosen in runs.items()}
     for first, second in combinations(runs, 2):
-        trainings = list(
-            product(range(len(runs[first])), range(len(runs[second])))
-        )
+        trainings = list(product(range(len(runs[first])), range(len(runs[second]))))
         table = improvements(evidence.bootstrap, scores[first], scores[second], trainings)
         parts.append(table.assign(first=first, second=second))
     return call_improvements(pd.concat(parts, ignore_index=True))

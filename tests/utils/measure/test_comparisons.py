@@ -62,4 +62,6 @@ def test_published_runs_get_the_calls_of_the_claims():
     first = published.iloc[:3]
     found = compare_runs(runs[first["first"].iloc[0]], runs[first["second"].iloc[0]]).set_index("metric")
     for row in first.itertuples():
-        assert found.loc[row.metric, ["value", "low", "high"]].tolist() == pytest.approx([row.value, row.low, row.high], rel=1e-5)
+        assert found.loc[row.metric, ["value", "low", "high"]].tolist() == pytest.approx(
+            [row.value, row.low, row.high], rel=1e-5
+        )

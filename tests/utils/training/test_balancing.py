@@ -10,8 +10,8 @@ from torch import nn
 
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.training.balancing import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.losses import UncertaintyWeights, gradient_cosines, summarize_cosines
 from agr_utils.training.trainer import Trainer
 
 CONFIG = TrainConfig(

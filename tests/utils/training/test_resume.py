@@ -21,9 +21,10 @@ from agr_lab.study.status import run_status
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.run_files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
-from agr_utils.training.checkpoints import load_state, load_tensors, save_state, save_tensors
+from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import train_run
+from agr_utils.training.state import load_state, save_state
 from agr_utils.training.trainer import Trainer
 
 NUM_KILLS = 20 if os.environ.get("AGR_LONG_TESTS") else 3
