@@ -1,4 +1,4 @@
-# make course   set up, run the notebooks (quick profile), redraw the figures
+# make course   set up, run the notebooks (quick profile) and draw the figures into build/course/
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
 # make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
 # make book     the lessons, the docs and the reference as a site (build/book/index.html)
@@ -18,10 +18,17 @@ SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 .PHONY: course test figures notebooks lint badges book paper demo learner assignment unit test-colab test-kaggle \
 	test-notebooks test-long test-floors bench clean
 
+# The checkout stays as it is. Links of the notebooks lead to its sources and pages.
+COURSE := build/course
 course: $(VENV)/.installed
-	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute
-	$(MAKE) figures
-	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab notebooks"
+	rm -rf $(COURSE)
+	mkdir -p $(COURSE)
+	cp -R notebooks $(COURSE)/notebooks
+	ln -s $(addprefix ../../,agr_utils agr_lab docs results README.md) $(COURSE)
+	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute $(COURSE)/notebooks/*.ipynb \
+		$(COURSE)/notebooks/solutions/*.ipynb
+	$(BIN)/agr figures --output-dir $(COURSE)/figures
+	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab $(COURSE)/notebooks"
 
 # Without npm or a browser, the page's test says so and is skipped.
 test: lint $(if $(shell command -v npm),demo/node_modules) unit test-notebooks book
@@ -36,6 +43,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 figures: $(VENV)/.installed
 	$(BIN)/agr figures
 
+# For who changes the course: the outputs that are committed.
 notebooks: $(VENV)/.installed
 	AGR_PROFILE=quick AGR_DATA=synthetic $(BIN)/python tools/notebooks.py execute
 
@@ -65,7 +73,7 @@ assignment: $(VENV)/.installed
 	$(BIN)/python tools/copies.py assignment $(NOTEBOOK)
 
 unit: $(VENV)/.installed
-	$(ONE) $(BIN)/python -m pytest -q $(PARALLEL) tests
+	$(ONE) $(BIN)/python -m pytest -q $(PARALLEL) --cov=agr_utils --cov=agr_lab --cov-report=term:skip-covered tests
 
 # The same with 20 kills instead of 3, longer runs of two processes, the memory of every command and 200 mutated images:
 # half an hour on two cores.

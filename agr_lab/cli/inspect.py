@@ -1,0 +1,160 @@
+"""``agr data``, ``agr evaluate``, ``agr explain`` and ``agr robustness``: what is there is looked at."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agr_lab.cli.options import (
+    Json,
+    Protocol,
+    RealDataName,
+    SkipUnreadable,
+    Source,
+    command_line,
+    echo_skipped,
+    echo_summary,
+)
+from agr_utils.errors import InputError, printable
+
+
+def audit(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder, tar, tar.gz or zip of UTKFace or FairFace.")],
+    data: Annotated[
+        RealDataName | None, typer.Option(help="Which of them it is. Default: FairFace where its label files are.")
+    ] = None,
+    service_test: Annotated[
+        bool, typer.Option("--service-test", help="FairFace: only the images marked as service_test.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Report malformed names and labels, unreadable images, copies, near-duplicates and label conflicts among twins.
+
+    Example: agr data audit UTKFace.tar.gz
+    """
+    from agr_utils.data.audit import audit_images
+
+    found = audit_images(source, data.value if data else None, service_test)
+    if as_json:
+        typer.echo(json.dumps(found.summary(), indent=2))
+        return
+    is_fairface = found.data == "fairface"
+    parts, listed = ("published parts", "label files") if is_fairface else ("splits", "committed split (unlisted)")
+    for title, value in (
+        ("images", found.num_images),
+        ("malformed lines of label files" if is_fairface else "malformed names", len(found.malformed)),
+        ("unreadable images", len(found.unreadable)),
+        ("byte-identical copies", found.num_identical),
+        ("near-duplicate pairs", found.num_pairs),
+        ("clusters of two or more", found.num_groups_with_twins),
+        (f"pairs across two {parts}", found.num_pairs_across),
+        ("training images copied in the test part", found.num_train_copies),
+        ("twins' age bands differ in", f"{found.age_conflicts:.1%}")
+        if is_fairface
+        else ("twins' ages differ by, on average", f"{found.age_disagreement:.1f} years"),
+        ("twins' genders differ in", f"{found.gender_conflicts:.1%}"),
+        ("twins' races differ in", f"{found.race_conflicts:.1%}"),
+        (f"not in the {listed}", found.num_unlisted),
+        *([("marked as service_test", found.num_service_test)] if is_fairface else []),
+        ("seconds", f"{found.seconds['hash']} to hash, {found.seconds['pairs']} to compare"),
+    ):
+        typer.echo(f"{title:>39}  {value}")
+    for heading, entries in (("malformed", found.malformed), ("unreadable", found.unreadable)):
+        for path, problem in entries.items():
+            typer.echo(printable(f"{heading}: {path}: {problem.removeprefix(f'{path}: ')}"))
+    echo_skipped(found.skipped)
+
+
+def prepare(
+    data: Annotated[
+        RealDataName | None, typer.Option(help="Which real data set it is. Default: AGR_DATA, else utkface.")
+    ] = None,
+    source: Source = None,
+    image_size: Annotated[int, typer.Option(min=24, max=512, help="Side of the square images, pixels.")] = 64,
+    protocol: Protocol = "grouped",
+    skip_unreadable: SkipUnreadable = False,
+    as_json: Json = False,
+) -> None:
+    """Decode a real data set once into a pixel cache (AGR_CACHE_DIR) and print how it is split.
+
+    Example: AGR_DATA_DIR=UTKFace.tar.gz agr data prepare --image-size 64
+    """
+    from agr_utils.data.load import load_data
+    from agr_utils.profiles import get_data_name
+
+    name = data.value if data else get_data_name()
+    name = "utkface" if name == "synthetic" else name  # nothing of drawn faces is to be prepared
+    loaded = load_data(name, image_size, source, protocol=protocol, skip_unreadable=skip_unreadable)
+    counts = loaded.faces["split"].value_counts().to_dict()
+    if as_json:
+        typer.echo(json.dumps({"data": name, "splits": counts, "skipped": loaded.skipped.to_dict()}, indent=2))
+        return
+    for split, count in counts.items():
+        typer.echo(f"{split:>12}  {count}")
+    echo_skipped(loaded.skipped)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a predictions table (Parquet).")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+) -> None:
+    """Print the metrics of a finished run with 95 % intervals over near-duplicate groups.
+
+    Example: agr evaluate runs/first --split validation
+    """
+    from agr_utils.data.splits import groups_of
+    from agr_utils.measure.metrics import left_out, summarize
+    from agr_utils.predictions_table import read_predictions
+    from agr_utils.run_files import PREDICTIONS_FILE
+
+    table = read_predictions(run / PREDICTIONS_FILE if run.is_dir() else run)
+    chosen = table[table["split"] == split].reset_index(drop=True)
+    if chosen.empty:
+        known = ", ".join(table["split"].unique())
+        raise InputError(f"{run}: no predictions of the split '{split}' (there are: {known}). Choose one of them")
+    echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
+    for line in left_out(chosen):
+        typer.echo(f"left out: {line}")
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    source: Source = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    num_scored: Annotated[int, typer.Option(min=10, help="Faces whose maps are scored.")] = 500,
+    num_mean: Annotated[int, typer.Option(min=10, help="Faces that the mean maps are of.")] = 2000,
+    other: Annotated[Path | None, typer.Option(help="Run of another seed, to see how far their maps agree.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the backbone. Default: the architecture's.")] = None,
+) -> None:
+    """Score a run's maps (Grad-CAM, HiResCAM, EigenCAM) and draw mean maps; tables go into RUN/maps.
+
+    Drawn faces are scored against the masks of their cues, real ones by ROAD, random weights and mirror images.
+    One map of one task is a call in Python: agr_utils.inside.explain.explain.
+
+    Example: agr explain runs/first --num-scored 100
+    """
+    from agr_lab.evidence.maps.report import explain_run_folder, summarize_report
+    from agr_utils.run_files import MAPS_FOLDER
+
+    report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, command_line())
+    typer.echo(f"{run / MAPS_FOLDER}: layer {report.about['layer']}, {report.about['num_scored']} faces of {split}")
+    typer.echo(summarize_report(report).to_string())
+
+
+def robustness(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    source: Source = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    num_images: Annotated[int, typer.Option(min=10, help="Faces, about: whole near-duplicate groups.")] = 2000,
+) -> None:
+    """Predict changed faces (eleven corruptions, five severities) and write the errors to RUN/robustness.parquet.
+
+    Example: agr robustness runs/first --num-images 200
+    """
+    from agr_utils.inside.sweep import summarize_sweep, sweep_run_folder
+    from agr_utils.run_files import SWEEP_FILE
+
+    table = sweep_run_folder(run, source, split, num_images, command_line())
+    typer.echo(f"{run / SWEEP_FILE}: {table['image_id'].nunique()} faces of {split}")
+    typer.echo(summarize_sweep(table).to_string())
