@@ -15,7 +15,7 @@ LONG_MODULES = [
     "agr_lab.cli.main",
     "agr_utils.deploy.export",
 ]
-FULL_FOLDERS = ["agr_utils/data"]
+FULL_FOLDERS: list[str] = []
 
 
 def modules() -> dict[str, Path]:

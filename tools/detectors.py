@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from skimage import data as pictures
 
-from agr_utils.data.sources import list_images
+from agr_utils.data.reading.sources import list_images
 from agr_utils.deploy.detect import detect, find_faces, overlap
 from agr_utils.machine import repository_root
 from agr_utils.profiles import get_data_dir

@@ -13,7 +13,7 @@ from agr_utils.tasks import SCHEMES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from agr_utils.data.skipped import Skipped
+    from agr_utils.data.reading.skipped import Skipped
 
 DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
 RealDataName = Enum("RealDataName", {name: name for name in SCHEMES if name != "synthetic"}, type=str)

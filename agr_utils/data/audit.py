@@ -10,8 +10,8 @@ import pandas as pd
 from agr_utils.data import fairface, splits
 from agr_utils.data.duplicates import Hashes, find_pairs, group_pairs, hash_images
 from agr_utils.data.faces import make_faces
-from agr_utils.data.skipped import Skipped
-from agr_utils.data.sources import list_images
+from agr_utils.data.reading.skipped import Skipped
+from agr_utils.data.reading.sources import list_images
 from agr_utils.data.utkface import parse_name
 from agr_utils.errors import InputError
 

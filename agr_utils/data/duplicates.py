@@ -17,9 +17,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from agr_utils.data.images import use_image
 from agr_utils.data.pixels import fingerprint
-from agr_utils.data.sources import list_images, map_images
+from agr_utils.data.reading.images import use_image
+from agr_utils.data.reading.sources import list_images, map_images
 from agr_utils.errors import InputError
 from agr_utils.files import read_json, write_json
 

@@ -10,8 +10,8 @@ import pandas as pd
 from agr_utils.data import fairface, splits, synthetic, utkface
 from agr_utils.data.duplicates import read_groups
 from agr_utils.data.pixels import build_cache, cache_folder, open_cache
-from agr_utils.data.skipped import Skipped
-from agr_utils.data.sources import list_images
+from agr_utils.data.reading.skipped import Skipped
+from agr_utils.data.reading.sources import list_images
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.profiles import get_cache_dir, get_data_dir

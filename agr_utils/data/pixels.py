@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from agr_utils.data.images import decode_square
-from agr_utils.data.sources import list_images, map_images
+from agr_utils.data.reading.images import decode_square
+from agr_utils.data.reading.sources import list_images, map_images
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, replace_folder, write_json
 

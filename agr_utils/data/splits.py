@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.faces import age_band
-from agr_utils.data.skipped import Skipped
+from agr_utils.data.reading.skipped import Skipped
 from agr_utils.errors import InputError
 
 SPLIT_FILE = Path(__file__).parent / "utkface_split.csv"

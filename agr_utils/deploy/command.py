@@ -37,7 +37,7 @@ def predict(
 
     Example: agr predict holiday/ --json --task age --task gender
     """
-    from agr_utils.data.skipped import Skipped
+    from agr_utils.data.reading.skipped import Skipped
     from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
     from agr_utils.deploy.predict import DEFAULT_TASKS, Request, find_images, predict_files, reason_of
 

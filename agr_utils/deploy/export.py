@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from agr_utils.data.corruptions import SEVERITIES, corrupt
-from agr_utils.data.images import resize_square
 from agr_utils.data.load import FaceData
+from agr_utils.data.reading.images import resize_square
 from agr_utils.deploy.answers import OUTPUTS, to_answer
 from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature, soften
 from agr_utils.deploy.detect import ZOOM

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agr_utils.data.images import SUFFIXES, _decode, resize_square, use_image
-from agr_utils.data.skipped import Skipped
-from agr_utils.data.sources import MAX_BYTES, find_files
+from agr_utils.data.reading.images import SUFFIXES, _decode, resize_square, use_image
+from agr_utils.data.reading.skipped import Skipped
+from agr_utils.data.reading.sources import MAX_BYTES, find_files
 from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.files import list_visible, read_json, read_table
 from agr_utils.machine import repository_root
+from agr_utils.measure.comparisons import cache_copies
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.predictions_table import read_predictions
 from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> Run:
     return _read_once(*files, tuple(file.stat().st_mtime_ns for file in files if file.exists()))
 
 
-@lru_cache(maxsize=128)  # a page of tables asks for the same runs again and again; the times tell when one is new
+@cache_copies(maxsize=128)  # a page of tables asks for the same runs again and again; the times tell when one is new
 def _read_once(config: Path, history: Path, predictions: Path, times: tuple[int, ...]) -> Run:
     about = read_json(config)
     recorded_config(about, config)
@@ -175,13 +175,9 @@ def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
 
 
+@cache_copies(maxsize=1)
 def read_labels_from_split() -> pd.DataFrame:
     """Faces table of the 21,288 UTKFace files that the committed split lists: their names hold their labels."""
-    return _read_labels_once().copy()
-
-
-@cache
-def _read_labels_once() -> pd.DataFrame:
     listed = read_split_file()
     faces = read_names(listed["image_id"].tolist())
     faces["group"], faces["split"] = listed["group"], listed["split"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from agr_utils.data.images import resize_square
+from agr_utils.data.reading.images import resize_square
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.deploy.answers import json_line
 from agr_utils.deploy.detect import Face, cut_out, place_crop

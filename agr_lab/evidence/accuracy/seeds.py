@@ -38,19 +38,13 @@ def draw_seeds(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
         rows.append({"architecture": run.title, "length": run.length, "seed": run.seed} | value.to_dict())
     table = pd.DataFrame(rows)
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
-    draw_panels(axes, MATTERS, lambda metric, ax: plot_seeds(table, metric, ax), rows)
+    draw_panels(axes, MATTERS, lambda metric, ax: _plot_seeds(table, metric, ax), rows)
     figure.tight_layout()
     return figure, table
 
 
-def plot_seeds(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
-    """A metric of every training on a line for each architecture and length.
-
-    Args:
-        table: ``architecture, length, seed`` and the metrics, a row a training.
-        metric: a key of METRICS.
-        ax: to draw on.
-    """
+def _plot_seeds(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
+    """A metric of every training on a line for each architecture and length."""
     record = METRICS[metric]
     kinds = table.groupby(["architecture", "length"], sort=False)
     for number, ((name, length), rows) in enumerate(kinds):

@@ -78,7 +78,7 @@ def draw_pareto(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     table = costs.rename(lambda name: get_backbone(name).title).rename_axis("architecture")
     for ax, cost in zip(axes.flat, COSTS, strict=True):
         if len(costs) and costs[cost].notna().all():
-            plot_pareto(table, cost, "age_mae", ax)
+            _plot_pareto(table, cost, "age_mae", ax)
             table[f"{cost}_front"] = on_front(table[cost], table["age_mae"], more_is_better=False)
         else:
             draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
@@ -89,15 +89,8 @@ def draw_pareto(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, table.reset_index().astype({name: int for name in ("parameters", "macs") if len(costs)})
 
 
-def plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: plt.Axes) -> None:
-    """A metric against a cost, and the line of those that no other beats at no more cost.
-
-    Args:
-        costs: see ``cost_table``, with titles for names.
-        cost: a key of COSTS.
-        metric: a key of METRICS.
-        ax: to draw on.
-    """
+def _plot_pareto(costs: pd.DataFrame, cost: str, metric: str, ax: plt.Axes) -> None:
+    """A metric against a cost, and the line of those that no other beats at no more cost."""
     title, unit, divisor = COSTS[cost]
     record = METRICS[metric]
     x, y = costs[cost] / divisor, record.scale * costs[metric]

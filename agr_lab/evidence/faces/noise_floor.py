@@ -42,7 +42,7 @@ def draw_noise_floor(given: tuple[list[Run], pd.DataFrame]) -> tuple[plt.Figure,
         len(heights), 1, figsize=(8, 1.5 + 0.55 * sum(heights)), sharex=True, height_ratios=heights, squeeze=False
     )
     for ax, (title, rows) in zip(axes[:, 0], panels.items(), strict=True):
-        plot_against_floor(rows, floor, ax)
+        _plot_against_floor(rows, floor, ax)
         ax.set_title(title, fontsize=11, loc="left")
     axes[-1, 0].set_xlabel("MAE of the age (years), less is better")
     figure.tight_layout()
@@ -56,14 +56,8 @@ def published_names(published: pd.DataFrame) -> pd.Series:
     return published["model"] + begun
 
 
-def plot_against_floor(rows: pd.DataFrame, floor: float, ax: plt.Axes) -> None:
-    """Age errors of one protocol, and the line that the noise of the labels draws.
-
-    Args:
-        rows: ``value`` and, where they are known, ``low, high``, in years; index: name.
-        floor: see ``noise_floor``.
-        ax: to draw on.
-    """
+def _plot_against_floor(rows: pd.DataFrame, floor: float, ax: plt.Axes) -> None:
+    """Age errors of one protocol, and the line that the noise of the labels draws."""
     for number, (name, row) in enumerate(rows.iterrows()):
         colour = COLOURS.get(name, NEUTRAL)
         if "low" in row:

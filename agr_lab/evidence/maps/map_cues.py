@@ -40,23 +40,16 @@ def _draw_rivals(
 ) -> tuple[plt.Figure, pd.DataFrame]:
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
     families = {kind: against_rivals(reports, score, kind) for kind in METHODS}
-    draw_panels(axes, TASKS, lambda task, ax: plot_against_rivals(families, units, task, ax), reports)
+    draw_panels(axes, TASKS, lambda task, ax: _plot_against_rivals(families, units, task, ax), reports)
     figure.tight_layout()
     legend_below(figure, axes[0], 3)
     return figure, pd.concat(families, names=["kind"]).reset_index("kind")
 
 
-def plot_against_rivals(
+def _plot_against_rivals(
     families: dict[str, pd.DataFrame], units: dict[str, tuple[str, float]], task: str, ax: plt.Axes
 ) -> None:
-    """A score of each kind of map minus that of a blob in the middle (large) and of noise (small), by architecture.
-
-    Args:
-        families: kind of map to what ``against_rivals`` gave.
-        units: of the score of each task, and what the score is multiplied with.
-        task: which.
-        ax: to draw on.
-    """
+    """A score of each kind of map minus that of a blob in the middle (large) and of noise (small), by architecture."""
     unit, scale = units[task]
     names = list(dict.fromkeys(name for table in families.values() for name in table["backbone"]))
     for number, (kind, table) in enumerate(families.items()):

@@ -35,20 +35,14 @@ def draw_map_layers(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Energy inside the cues by resolution of the layer, drawn validation faces."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
     table = layer_rows(evidence)
-    draw_panels(axes, SHOWN_KINDS, lambda kind, ax: plot_layers(table, kind, ax), len(table))
+    draw_panels(axes, SHOWN_KINDS, lambda kind, ax: _plot_layers(table, kind, ax), len(table))
     figure.tight_layout()
     legend_below(figure, axes[0], 3)
     return figure, table
 
 
-def plot_layers(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
-    """Share of the maps' energy inside the cues against the resolution of the layer, a line an architecture.
-
-    Args:
-        table: see ``layer_rows``.
-        kind: of map.
-        ax: to draw on.
-    """
+def _plot_layers(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
+    """Share of the maps' energy inside the cues against the resolution of the layer, a line an architecture."""
     for title, rows in table[table["kind"] == kind].groupby("architecture", sort=False):
         ax.plot(rows["side"], 100 * rows["energy"], marker=MARKERS[title], color=COLOURS[title], label=title)
     rival = table.loc[table["kind"] == "centred", "energy"].mean()

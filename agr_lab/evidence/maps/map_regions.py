@@ -39,7 +39,7 @@ def draw_map_regions(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     areas, tables = region_areas(64, 64).tolist(), []
     for ax, (name, report) in zip(axes[0], evidence.faces.items(), strict=False):
         shares = region_shares_of(report, "hirescam")
-        plot_region_shares(shares, areas, ax)
+        _plot_region_shares(shares, areas, ax)
         ax.set_title(get_backbone(name).title)
         tables.append(shares.reset_index().assign(architecture=get_backbone(name).title))
     if not tables:
@@ -50,14 +50,8 @@ def draw_map_regions(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def plot_region_shares(shares: pd.DataFrame, areas: list[float], ax: plt.Axes) -> None:
-    """Share of the energy in each region, a mark a task, against the region's share of the area.
-
-    Args:
-        shares: see ``region_shares_of``.
-        areas: (7,) shares of the picture.
-        ax: to draw on.
-    """
+def _plot_region_shares(shares: pd.DataFrame, areas: list[float], ax: plt.Axes) -> None:
+    """Share of the energy in each region, a mark a task, against the region's share of the area."""
     for (name, values), (colour, marker) in zip(shares.iterrows(), PALETTE, strict=False):
         ax.plot(100 * values, range(len(REGIONS)), marker, color=colour, ms=8, label=name)
     ax.plot(100 * np.asarray(areas), range(len(REGIONS)), "|", color=NEUTRAL, ms=16, mew=2, label=AREA)

@@ -26,21 +26,14 @@ def draw_map_sanity(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     figure, axes = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True, sharey=True)
     tables = {get_backbone(name).title: report.tables["cascade"] for name, report in evidence.faces.items()}
     for row, kind in zip(axes, SHOWN_KINDS, strict=True):
-        draw_panels(row, TASKS, lambda task, ax, kind=kind: plot_cascade(tables, kind, task, ax), tables)
+        draw_panels(row, TASKS, lambda task, ax, kind=kind: _plot_cascade(tables, kind, task, ax), tables)
     figure.tight_layout()
     legend_below(figure, axes[0, 0])
     return figure, pd.concat(tables, names=["architecture"]).reset_index(0) if tables else pd.DataFrame()
 
 
-def plot_cascade(tables: dict[str, pd.DataFrame], kind: str, task: str, ax: plt.Axes) -> None:
-    """Rank correlation of maps with those after more and more of the weights were made random.
-
-    Args:
-        tables: ``cascade`` of the reports, by title of the architecture.
-        kind: of map.
-        task: which.
-        ax: to draw on.
-    """
+def _plot_cascade(tables: dict[str, pd.DataFrame], kind: str, task: str, ax: plt.Axes) -> None:
+    """Rank correlation of maps with those after more and more of the weights were made random."""
     for title, table in tables.items():
         rows = table[(table["task"] == task) & (table["kind"] == kind)]
         share = np.concatenate([[0], 100 * rows["step"] / rows["step"].max()])

@@ -40,7 +40,7 @@ def draw_map_shortcut(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Energy in earrings and collar against the dial, and the mean maps at both ends."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 7.2))
     table = shortcut_table(evidence.shortcuts)
-    draw_panels(axes[0], METHODS, lambda kind, ax: plot_shortcut(table, kind, ax), len(table))
+    draw_panels(axes[0], METHODS, lambda kind, ax: _plot_shortcut(table, kind, ax), len(table))
     if len(table):
         axes[0, 0].legend(frameon=False, fontsize=9)
     dials = list(evidence.shortcuts)
@@ -57,14 +57,8 @@ def draw_map_shortcut(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, table
 
 
-def plot_shortcut(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
-    """Energy of the gender map inside the earrings and the collar against the confounding dial.
-
-    Args:
-        table: see ``shortcut_table``.
-        kind: of map.
-        ax: to draw on.
-    """
+def _plot_shortcut(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
+    """Energy of the gender map inside the earrings and the collar against the confounding dial."""
     for where, colour, marker in (("earrings", "#0072B2", "o"), ("collar", "#D55E00", "s")):
         rows = table[(table["kind"] == kind) & (table["where"] == where)]
         ax.plot(rows["confounding"], 100 * rows["value"], marker=marker, color=colour, label=f"in the {where}")

@@ -104,19 +104,13 @@ def draw_age_heads(ablations: dict[str, list[Run]]) -> tuple[plt.Figure, pd.Data
 def _draw(runs: list[Run], ablation: str, metrics: Sequence[str]) -> tuple[plt.Figure, pd.DataFrame]:
     table = setting_table(runs, ablation)
     figure, axes = plt.subplots(1, len(metrics), figsize=(12, 1.6 + 0.4 * max(3, len(runs))), sharey=True)
-    draw_panels(axes, metrics, lambda metric, ax: plot_settings(table, metric, ax), table["value"].notna().any())
+    draw_panels(axes, metrics, lambda metric, ax: _plot_settings(table, metric, ax), table["value"].notna().any())
     figure.tight_layout()
     return figure, table
 
 
-def plot_settings(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
-    """What each setting of an ablation changes in one metric, a row a setting; filled where the interval leaves out 0.
-
-    Args:
-        table: see ``setting_table``.
-        metric: a key of METRICS.
-        ax: to draw on.
-    """
+def _plot_settings(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
+    """What each setting of an ablation changes in one metric, a row a setting; filled where the interval leaves out 0."""
     record, rows = METRICS[metric], table[table["metric"] == metric]
     usual, others = rows.iloc[0], rows.iloc[1:]
     plot_forest(others, ax, "setting", styles={"": (NEUTRAL, "o", 0.0)}, scale=record.scale,

@@ -56,7 +56,7 @@ def draw_conflict(ablations: dict[str, list[Run]]) -> tuple[plt.Figure, pd.DataF
             draw_nothing(ax)
     else:
         means = gradient_agreement(history)
-        plot_cosines(history, means, axes)
+        _plot_cosines(history, means, axes)
         epochs = [
             pd.DataFrame({"epoch": history["epoch"], "measure": measure, "pair": pair, "value": history[column]})
             for measure, pair in zip(means["measure"], means["pair"], strict=True)
@@ -67,14 +67,8 @@ def draw_conflict(ablations: dict[str, list[Run]]) -> tuple[plt.Figure, pd.DataF
     return figure, table
 
 
-def plot_cosines(history: pd.DataFrame, means: pd.DataFrame, axes: Sequence[plt.Axes]) -> None:
-    """Mean cosine of the tasks' gradients in each epoch, and how often they pull apart.
-
-    Args:
-        history: of a run with ``conflict_steps``.
-        means: see ``gradient_agreement``.
-        axes: two.
-    """
+def _plot_cosines(history: pd.DataFrame, means: pd.DataFrame, axes: Sequence[plt.Axes]) -> None:
+    """Mean cosine of the tasks' gradients in each epoch, and how often they pull apart."""
     by_pair = means.set_index(["measure", "pair"])
     for ax, (measure, title) in zip(axes, TITLES.items(), strict=True):
         scale, digits = (1, 2) if measure == "cosine" else (100, 0)

@@ -82,7 +82,7 @@ def draw_expression(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFr
     for line, error in zip(axes, SWEPT_ERRORS, strict=True):
         for ax, (nuisance, (title, _)) in zip(line, NUISANCES.items(), strict=True):
             if tables:
-                plot_nuisance(tables, nuisance, error, ax)
+                _plot_nuisance(tables, nuisance, error, ax)
                 ax.set_xlabel(title if error == SWEPT_ERRORS[-1] else "")
             else:
                 draw_nothing(ax)
@@ -93,15 +93,8 @@ def draw_expression(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFr
     return figure, pd.concat(tables, names=["architecture"]).reset_index(0) if tables else pd.DataFrame()
 
 
-def plot_nuisance(tables: dict[str, pd.DataFrame], nuisance: str, error: str, ax: plt.Axes) -> None:
-    """One error on drawn faces against something that varies in them, a line an architecture.
-
-    Args:
-        tables: title of the architecture to what ``nuisance_errors`` gave.
-        nuisance: which.
-        error: key of ERRORS.
-        ax: to draw on.
-    """
+def _plot_nuisance(tables: dict[str, pd.DataFrame], nuisance: str, error: str, ax: plt.Axes) -> None:
+    """One error on drawn faces against something that varies in them, a line an architecture."""
     scale = ERRORS[error].scale
     shifts = np.linspace(-0.05, 0.05, len(tables)) if len(tables) > 1 else [0.0]
     for (title, table), shift in zip(tables.items(), shifts, strict=True):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from agr_utils.data.images import FORMATS, decode_image, decode_square
+from agr_utils.data.reading.images import FORMATS, decode_image, decode_square
 from agr_utils.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pytest's own filters come before those of the package

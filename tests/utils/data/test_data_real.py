@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_utils.data.images import decode_image, resize_square
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.data.sources import read_images
+from agr_utils.data.reading.images import decode_image, resize_square
+from agr_utils.data.reading.sources import read_images
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import WELL_FORMED, parse_name
 

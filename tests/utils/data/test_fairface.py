@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agr_utils.data.fairface import BANDS, read_labels
-from agr_utils.data.skipped import Skipped
+from agr_utils.data.reading.skipped import Skipped
 from agr_utils.data.splits import apply_protocol
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agr_utils.data import images
-from agr_utils.data.images import decode_image, decode_square, resize_square
-from agr_utils.data.sources import list_images, read_images, read_member
+from agr_utils.data.reading import images
+from agr_utils.data.reading.images import decode_image, decode_square, resize_square
+from agr_utils.data.reading.sources import list_images, read_images, read_member
 from agr_utils.errors import InputError
 
 
@@ -293,7 +293,7 @@ def test_a_huge_image_is_refused_before_it_takes_memory(tmp_path, side):
     script = """
 import resource, sys
 from pathlib import Path
-from agr_utils.data.images import decode_image
+from agr_utils.data.reading.images import decode_image
 from agr_utils.errors import InputError
 content = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,7 +10,7 @@ from PIL import Image
 
 from agr_utils.data import load
 from agr_utils.data.load import load_data
-from agr_utils.data.sources import list_images
+from agr_utils.data.reading.sources import list_images
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.tasks import TASKS

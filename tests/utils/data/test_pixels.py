@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from agr_utils.data import pixels as pixels_module
-from agr_utils.data.images import decode_image, decode_square, resize_square
 from agr_utils.data.pixels import build_cache, cache_folder, fingerprint, open_cache
-from agr_utils.data.sources import list_images
+from agr_utils.data.reading.images import decode_image, decode_square, resize_square
+from agr_utils.data.reading.sources import list_images
 from agr_utils.errors import InputError
 
 SIZE = 16

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agr_utils.data import images, sources
-from agr_utils.data.images import decode_image, is_image, missing_support
-from agr_utils.data.skipped import MAX_EXAMPLES, Skipped
-from agr_utils.data.sources import find_files, list_images, map_images, read_images
+from agr_utils.data.reading import images, sources
+from agr_utils.data.reading.images import decode_image, is_image, missing_support
+from agr_utils.data.reading.skipped import MAX_EXAMPLES, Skipped
+from agr_utils.data.reading.sources import find_files, list_images, map_images, read_images
 from agr_utils.errors import InputError, printable
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -27,9 +27,6 @@ def encode(file_format: str = "PNG", colour: str = "red") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20), colour).save(buffer, file_format)
     return buffer.getvalue()
-
-
-# The record
 
 
 def test_the_record_counts_by_reason_and_names_examples():
@@ -66,9 +63,6 @@ def test_control_characters_never_reach_the_terminal():
     assert line == r"skipped: a\x1b[2J\r\n\u202egpj.\x9b1\udcff: unreadable"
     assert str(InputError("a\x1b[31m\nb")) == r"a\x1b[31m\nb"
     assert printable("näive Häuser 顔 👩\u200d🔬.jpg") == "näive Häuser 顔 👩\u200d🔬.jpg"
-
-
-# What counts as an image
 
 
 @pytest.mark.parametrize(
@@ -136,9 +130,6 @@ def test_avif_where_pillow_has_none(monkeypatch):
     assert not is_image("a.avif")
     assert missing_support(".avif") == "AVIF (install Pillow 11.3 or newer)"
     assert missing_support(header=encode("AVIF")[:32]) == "AVIF (install Pillow 11.3 or newer)"
-
-
-# What is no file
 
 
 def test_pipes_sockets_links_and_folders_are_a_line_each(tmp_path, monkeypatch):
@@ -235,9 +226,6 @@ def test_a_link_in_a_zip(tmp_path):
     assert list(skipped.examples.values()) == [["link.jpg"]]
 
 
-# Sizes are looked at first
-
-
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch, one_clear_line):
     monkeypatch.setattr(sources, "MAX_BYTES", 1000)
     folder = tmp_path / "faces"
@@ -298,7 +286,8 @@ def test_pillow_s_remarks_stay_off_the_terminal(tmp_path):
     content = buffer.getvalue()
     start = content.index(b"Exif\0\0") + 14
     (tmp_path / "odd.jpg").write_bytes(content[:start] + b"\xff\xf0" + content[start + 2 :])
-    script = "from agr_utils.data.images import decode_image; import sys; decode_image(open(sys.argv[1], 'rb').read())"
+    imports = "import sys; from agr_utils.data.reading.images import decode_image"
+    script = f"{imports}; decode_image(open(sys.argv[1], 'rb').read())"
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "odd.jpg")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     plain = "from PIL import Image; import sys; Image.open(sys.argv[1]).getexif()"

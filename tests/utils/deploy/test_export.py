@@ -277,8 +277,8 @@ def test_the_shipped_model_is_small_and_its_record_complete():
 
 def test_the_shipped_model_answers_as_published_on_real_faces(real_data_dir: Path):
     """From files, not from the cache: the whole way that a user's picture takes."""
-    from agr_utils.data.images import decode_square
-    from agr_utils.data.sources import read_images
+    from agr_utils.data.reading.images import decode_square
+    from agr_utils.data.reading.sources import read_images
     from agr_utils.machine import repository_root
     from agr_utils.measure.results import read_run
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from agr_lab.cli import main as cli
-from agr_utils.data.skipped import Skipped
+from agr_utils.data.reading.skipped import Skipped
 from agr_utils.deploy import predict
 from agr_utils.deploy.answers import json_line, text_lines
 from agr_utils.deploy.model import FaceModel

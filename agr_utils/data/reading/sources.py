@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from agr_utils.data.archives import Entry, clear_errors, open_source, walk_folder
-from agr_utils.data.images import (
+from agr_utils.data.reading.archives import Entry, clear_errors, open_source, walk_folder
+from agr_utils.data.reading.images import (
     HEADER_BYTES,
     MAX_PIXELS,
     SUFFIXES,
@@ -18,7 +18,7 @@ from agr_utils.data.images import (
     missing_support,
     suffix_of,
 )
-from agr_utils.data.skipped import Skipped
+from agr_utils.data.reading.skipped import Skipped
 from agr_utils.errors import InputError
 
 MAX_BYTES = 4 * MAX_PIXELS  # of one file: an uncompressed image of as many pixels as are read

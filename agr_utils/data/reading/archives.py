@@ -14,7 +14,7 @@ from gzip import BadGzipFile
 from pathlib import Path
 from typing import BinaryIO
 
-from agr_utils.data.images import is_image
+from agr_utils.data.reading.images import is_image
 from agr_utils.errors import InputError
 
 # Entries of a tar that describe the next one (its long name, its attributes), which tarfile reads at once.
