@@ -13,14 +13,14 @@ import numpy as np
 from agr_utils.errors import InputError
 
 MIN_FACES = 50  # fewer do not show how large activations get
-NUM_FACES = 256
+NUM_FACES = 128
 _BATCH = 32
 # Computed in integers. Clip and Relu vanish into the convolution before them.
 _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
 _MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
 
 
-def quantize(content: bytes, faces: np.ndarray, keep_float: tuple[str, ...] = ()) -> tuple[bytes, list[str]]:
+def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     """An ONNX model of a face network in eight bits.
 
     What computes on a single pixel (squeeze-and-excite, heads) stays in float and only its weights are stored in eight
@@ -28,12 +28,12 @@ def quantize(content: bytes, faces: np.ndarray, keep_float: tuple[str, ...] = ()
     channel. What turns logits into answers stays as it is.
 
     Args:
-        content: the serialised model, weights in float32.
+        proto: the ``onnx.ModelProto``, weights in float32.
         faces: (N, S, S, 3) uint8, training faces to calibrate on.
         keep_float: parts of names of nodes that are to compute in float, too.
 
     Returns:
-        The serialised model, and the names of the convolutions that compute in float.
+        The model in eight bits, and the names of the convolutions that compute in float.
 
     Raises:
         InputError: for fewer than 50 faces, or where no node is left to quantise.
@@ -46,9 +46,8 @@ def quantize(content: bytes, faces: np.ndarray, keep_float: tuple[str, ...] = ()
     if len(faces) < MIN_FACES:
         raise InputError(f"{len(faces)} training faces are too few to calibrate eight bits on; {MIN_FACES} are needed")
     with tempfile.TemporaryDirectory() as folder:
-        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
-        plain.write_bytes(content)
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
         nodes, in_float = choose_nodes(model.graph, keep_float)
         ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
@@ -61,7 +60,7 @@ def quantize(content: bytes, faces: np.ndarray, keep_float: tuple[str, ...] = ()
     quantizer.quantize_model()
     result = quantizer.model.model
     store_eight_bits(result.graph)
-    return result.SerializeToString(), in_float
+    return result, in_float
 
 
 def choose_nodes(graph, keep_float: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
