@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agr_lab.cli import deploy
 from agr_utils.deploy.command import TaskChoice, predict
 from agr_utils.errors import COURSE_NEEDED, InputError, printable
 from agr_utils.tasks import SCHEMES, TASKS
@@ -27,6 +28,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.command()(predict)
+app.command()(deploy.export)
 
 DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
 RealDataName = Enum("RealDataName", {name: name for name in SCHEMES if name != "synthetic"}, type=str)
@@ -311,27 +313,14 @@ def publish(
         typer.echo(SHIPPED_MODEL)
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    output: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
-    source: Source = None,
-    no_mirror: Annotated[
-        bool, typer.Option("--no-mirror", help="Do not average over mirror images: twice as fast.")
-    ] = False,
-) -> None:
-    """Calibrate a run on its validation faces and write it as one ONNX file that agr predict --model runs.
-
-    Example: agr export runs/first --output first.onnx
-    """
-    from agr_utils.deploy.export import export_run
-
-    model = export_run(run, output, source, mirror=not no_mirror)
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px, SHA-256 {model.sha256}")
+bench_app = typer.Typer(invoke_without_command=True)
+app.add_typer(bench_app, name="bench")
+bench_app.command("deploy")(deploy.bench_deploy)
 
 
-@app.command()
+@bench_app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder for the CSV files. Default: results/bench; with --quick runs/bench.")
     ] = None,
@@ -352,6 +341,8 @@ def bench(
 
     Example: OMP_NUM_THREADS=2 agr bench --only training,pipelines
     """
+    if context.invoked_subcommand:
+        return
     from agr_lab.bench.report import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
     from agr_utils.machine import describe_hardware
     from agr_utils.profiles import get_data_dir
