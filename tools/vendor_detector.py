@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from agr_utils.deploy.export import store_half
+from agr_utils.deploy.answer_net import store_half
 from agr_utils.deploy.onnx_file import seal
 from agr_utils.machine import repository_root
 

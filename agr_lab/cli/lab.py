@@ -1,4 +1,4 @@
-"""``agr publish``, ``agr export``, ``agr bench`` and ``agr figures``: from a run to what is published."""
+"""``agr publish``, ``agr bench`` and ``agr figures``: from a run to what is published."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,25 +29,8 @@ def publish(
         typer.echo(SHIPPED_MODEL)
 
 
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    output: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
-    source: Source = None,
-    no_mirror: Annotated[
-        bool, typer.Option("--no-mirror", help="Do not average over mirror images: twice as fast.")
-    ] = False,
-) -> None:
-    """Calibrate a run on its validation faces and write it as one ONNX file that agr predict --model runs.
-
-    Example: agr export runs/first --output first.onnx
-    """
-    from agr_utils.deploy.export import export_run
-
-    model = export_run(run, output, source, mirror=not no_mirror)
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px, SHA-256 {model.sha256}")
-
-
 def bench(
+    context: typer.Context,
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder for the CSV files. Default: results/bench; with --quick runs/bench.")
     ] = None,
@@ -68,6 +51,8 @@ def bench(
 
     Example: OMP_NUM_THREADS=2 agr bench --only training,pipelines
     """
+    if context.invoked_subcommand:
+        return
     from agr_lab.bench.report import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
     from agr_utils.machine import describe_hardware
     from agr_utils.profiles import get_data_dir

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,22 +9,24 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from agr_utils.data.corruptions import SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.reading.images import resize_square
+from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, check_opset, finish_onnx
 from agr_utils.deploy.answers import OUTPUTS, to_answer
 from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature, soften
 from agr_utils.deploy.detect import ZOOM
 from agr_utils.deploy.model import FORMAT, FaceModel
-from agr_utils.deploy.onnx_file import seal
 from agr_utils.deploy.quality import fit_limit, measure_quality
+from agr_utils.deploy.verify import NUM_FACES, check_answers, compare_with_torch
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
-from agr_utils.models.network import MultiTaskNet, age_quantiles, expected_age, normalize
+from agr_utils.machine import current_commit
+from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE
 from agr_utils.tasks import TASKS
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.predictions import predictions_table
 from agr_utils.training.run import load_run
 
@@ -35,89 +35,67 @@ LICENCES = {
     "fairface": "CC BY 4.0, as FairFace's",
     "synthetic": "MIT",
 }
-MAX_BYTES = 12_000_000
-_MIN_WEIGHTS = 1000  # of a tensor that is worth storing in half precision
-# Mean difference that half precision may make: shares of belief, years, years, years, probabilities.
-_LOOSE = {"age": 0.001, "age_quantiles": 0.2, "age_mean": 0.1, "age_interval": 0.3, "gender": 0.005, "race": 0.005}
 _SIDES = np.array([8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48])  # pixels that faces are shrunk to
 
 
-class AnswerNet(nn.Module):
-    """A network with everything between pixels and answers around it: this is what is exported.
-
-    Args:
-        model: the trained network.
-        mirror: average over each image and its mirror image.
-        calibration: ``temperatures`` of the tasks, and ``edges`` and ``levels`` of the age interval; none where None.
-    """
-
-    def __init__(self, model: MultiTaskNet, mirror: bool = True, calibration: dict | None = None):
-        super().__init__()
-        self.calibration = calibration = calibration or {}
-        self.model, self.mirror = model.eval(), mirror
-        self.temperatures = calibration.get("temperatures", {})
-        self.register_buffer("edges", torch.tensor(calibration.get("edges", []), dtype=torch.float32))
-        self.register_buffer("levels", torch.tensor(calibration.get("levels", [0.9]), dtype=torch.float32))
-        self.register_buffer("quantiles", torch.from_numpy(QUANTILES.astype(np.float32)))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, S, S, 3) uint8 RGB to the OUTPUTS of the model's tasks, in order."""
-        pixels = normalize(image.permute(0, 3, 1, 2).float() / 255)
-        if self.mirror:
-            pixels = torch.cat([pixels, pixels.flip(3)])  # (2B, 3, S, S)
-        probabilities = self.model.probabilities(self.model(pixels))
-        if self.mirror:
-            probabilities = {
-                task: values.view(2, image.shape[0], values.shape[1]).mean(0) for task, values in probabilities.items()
-            }
-        answers: list[Tensor] = []
-        for task in self.model.tasks:
-            values = (probabilities[task].clamp(min=1e-12).log() / self.temperatures.get(task, 1.0)).softmax(1)
-            answers += self._age_answers(values) if task == "age" else [values]
-        return tuple(answers)
-
-    def _age_answers(self, belief: Tensor) -> list[Tensor]:
-        mean = expected_age(belief)  # (B,)
-        band = (mean[:, None] >= self.edges).sum(1)
-        level = self.levels[band][:, None]  # (B, 1)
-        interval = age_quantiles(belief, torch.cat([(1 - level) / 2, (1 + level) / 2], dim=1))
-        # The interval always holds the point that is reported.
-        interval = torch.stack([torch.minimum(interval[:, 0], mean), torch.maximum(interval[:, 1], mean)], dim=1)
-        return [belief, age_quantiles(belief, self.quantiles.expand(belief.shape[0], -1)), mean, interval]
-
-
-@torch.inference_mode()
-def answer_pixels(network: AnswerNet, pixels: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-    """The OUTPUTS for (N, S, S, 3) uint8 pixels, computed by torch."""
-    parts = [network(torch.from_numpy(chunk)) for chunk in np.array_split(pixels, -(-len(pixels) // batch_size))]
-    names = [name for task in network.model.tasks for name in OUTPUTS[task]]
-    return {name: torch.cat(arrays).numpy() for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
-
-
-def export_run(run: Path, output: Path, source: Path | None = None, mirror: bool = True) -> FaceModel:
+def export_run(
+    run: Path,
+    output: Path,
+    source: Path | None = None,
+    mirror: bool = True,
+    int8: bool = False,
+    opset: int = OPSETS[0],
+    force: bool = False,
+) -> FaceModel:
     """Calibrate a run on its validation faces and write it as an ONNX file for ``agr predict``.
+
+    Beside it a report is written (``.json`` instead of ``.onnx``): how far the file's answers are from the network's.
 
     Args:
         run: a finished run folder.
         output: the file; replaced if it is there.
         source: folder or archive of real faces; ``AGR_DATA_DIR`` where it is None.
         mirror: average over each image and its mirror image; half as fast.
+        int8: in eight bits, see ``agr_utils.deploy.quantize``; otherwise large weights are stored in 16 bits.
+        opset: version of ONNX's operators.
+        force: write it even if it answers otherwise than the network.
 
     Returns:
         The model as it was written.
 
     Raises:
-        InputError: if the run, its faces, or its weights cannot be used, the file would be over 12 MB, or onnxruntime
-            answers otherwise than torch.
+        InputError: if the run, its faces, or its weights cannot be used, ONNX lacks an operator, there are too few
+            faces to calibrate eight bits on, onnxruntime answers otherwise than torch, or the disk is full.
     """
+    check_opset(opset)
     model, data, config = load_run(run, source)
     check_finite(model, run)
     network = calibrate_network(model, data, mirror)
-    validation = data.rows("validation")
+    proto = build_onnx(network, config.image_size, opset)
+    report = {"run_id": Path(run).resolve().name, "commit": current_commit(), "opset": opset, "int8": int8}
+    if int8:
+        from agr_utils.deploy.quantize import quantize
+
+        proto, in_float = quantize(proto, data.pixels[data.rows("train")[:NUM_FACES]])
+        report["convolutions_in_float"] = in_float
+    content = finish_onnx(proto, describe(run, network, data, config) | {"int8": int8})
+    rows = data.rows("test")[:NUM_FACES]
+    report |= {"bytes": len(content)} | compare_with_torch(content, network, data.pixels[rows], data.faces.iloc[rows])
+    if not force:
+        check_answers(output, report, int8)
+    with atomic_path(output.with_suffix(".json")) as described, atomic_path(output) as partial:
+        partial.write_bytes(content)
+        described.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return FaceModel(output)
+
+
+def describe(run: Path, network: AnswerNet, data: FaceData, config: TrainConfig) -> dict:
+    """What a file says of itself."""
+    model, validation = network.model, data.rows("validation")
     pixels, faces, train = data.pixels[validation], data.faces.iloc[validation], data.faces.iloc[data.rows("train")]
     answers = answer_pixels(network, pixels)
     ages = train[["age_min", "age_max"]].dropna()
-    about = {
+    return {
         "format": FORMAT,
         "run_id": Path(run).resolve().name,
         "image_size": config.image_size,
@@ -132,12 +110,11 @@ def export_run(run: Path, output: Path, source: Path | None = None, mirror: bool
         "trained_ages": [int(ages["age_min"].min()), int(ages["age_max"].max())] if len(ages) else None,
         "zoom": ZOOM,
         "quantiles": QUANTILES.round(3).tolist(),
-        "mirror": mirror,
+        "mirror": network.mirror,
         "calibration": network.calibration,
         "abstain": fit_abstention(answer_table(answers, faces)),
         "limits": fit_limits(network, pixels, answers, faces),
     }
-    return write_checked(build_onnx(network, config.image_size, about), output, network, pixels[:64])
 
 
 def class_names(model: MultiTaskNet) -> dict[str, list[str]]:
@@ -220,73 +197,3 @@ def fit_limits(
         if found is not None:  # of faces as they are, no more than one in twenty is warned of
             limits[measure] = min(found, float(np.quantile(measured[: len(pixels)], 0.05)))
     return {name: round(value, 4) for name, value in limits.items() if value is not None}
-
-
-def build_onnx(network: AnswerNet, size: int, about: dict) -> bytes:
-    """The network as a sealed ONNX file with its description inside."""
-    from onnx import helper
-
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    names = [name for task in network.model.tasks for name in OUTPUTS[task]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own deprecated calls
-        program = torch.onnx.export(
-            network.cpu(), (example,), dynamo=True, input_names=["image"], output_names=names, verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},), opset_version=18,
-        )  # fmt: skip
-    proto = program.model_proto
-    del proto.graph.value_info[:]
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # source lines of torch, absolute paths included
-        node.doc_string = ""
-    store_half(proto.graph)
-    helper.set_model_props(proto, {"agr": json.dumps(about, allow_nan=False)})
-    return seal(proto.SerializeToString())
-
-
-def store_half(graph, smallest: int = _MIN_WEIGHTS) -> None:
-    """Store large float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading.
-
-    Raises:
-        InputError: naming the weight, if one is too large for half precision.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    for item in graph.initializer:
-        array = numpy_helper.to_array(item)
-        if array.dtype != np.float32 or array.size < smallest:
-            continue
-        with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise InputError(
-                f"the weight {item.name} holds values that half precision cannot ({np.abs(array).max():g})"
-            )
-        name = item.name
-        item.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        graph.node.insert(0, helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-
-
-def write_checked(content: bytes, output: Path, network: AnswerNet, pixels: np.ndarray) -> FaceModel:
-    """Write an ONNX file if it is small enough and answers as torch does.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if len(content) > MAX_BYTES:
-        raise InputError(
-            f"{output}: would be {len(content) / 1e6:.1f} MB, over {MAX_BYTES / 1e6:.0f}. Export a smaller network"
-        )
-    expected = answer_pixels(network, pixels)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "model.onnx"
-        trial.write_bytes(content)
-        model = FaceModel(trial)
-    found = [model.run(image, model.tasks) for image in pixels]
-    for name, values in expected.items():
-        apart = np.abs(values - np.stack([answer[name] for answer in found])).mean()
-        if not apart <= _LOOSE[name]:
-            raise InputError(f"{output}: onnxruntime and torch differ in {name} by {apart:.4f} on average. Not written")
-    with atomic_path(output) as partial:
-        partial.write_bytes(content)
-    return FaceModel(output)

@@ -110,7 +110,7 @@ def _draw(runs: list[Run], ablation: str, metrics: Sequence[str]) -> tuple[plt.F
 
 
 def _plot_settings(table: pd.DataFrame, metric: str, ax: plt.Axes) -> None:
-    """What each setting of an ablation changes in one metric, a row a setting; filled where the interval leaves out 0."""
+    """What each setting changes in one metric, a row a setting; filled where the interval leaves out 0."""
     record, rows = METRICS[metric], table[table["metric"] == metric]
     usual, others = rows.iloc[0], rows.iloc[1:]
     plot_forest(others, ax, "setting", styles={"": (NEUTRAL, "o", 0.0)}, scale=record.scale,

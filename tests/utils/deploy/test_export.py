@@ -156,7 +156,7 @@ def test_weights_that_are_not_finite_are_named(run_folder: Path, tmp_path: Path,
     with torch.no_grad():
         network.heads["race"].weight[0, 0] = 1e6
     with one_clear_line("half precision"):
-        export.build_onnx(export.AnswerNet(network), 32, {})
+        export.finish_onnx(export.build_onnx(export.AnswerNet(network), 32), {})
 
 
 def test_an_answer_that_is_no_number_is_an_error(exported: Path, tmp_path: Path, one_clear_line):

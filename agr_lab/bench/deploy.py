@@ -1,0 +1,260 @@
+"""What deployment costs: ways to run each network, and other packages, timed in turns; size, memory, accuracy."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from agr_lab.bench.steps import take_turns, time_images
+from agr_utils.data.load import FaceData, load_data
+from agr_utils.deploy.answer_net import AnswerNet, answer_pixels
+from agr_utils.deploy.export import calibrate_network, export_run
+from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
+from agr_utils.deploy.verify import answer_batches, score
+from agr_utils.errors import InputError
+from agr_utils.machine import describe_hardware
+from agr_utils.training.run import load_run
+
+BATCH_SIZES, THREADS = (1, 32), (1, 2)
+RIVAL_SIZE = 200  # side of the crops that other packages are given, pixels: UTKFace's own
+_INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_PEAK = """
+import json, resource, sys
+import numpy as np
+way, path, size = json.loads(sys.argv[1])
+face = np.zeros((1, size, size, 3), np.uint8)
+if way == "eager":
+    import torch
+    from agr_utils.deploy.answer_net import AnswerNet
+    from agr_utils.training.run import load_model
+    with torch.inference_mode():
+        AnswerNet(load_model(path)[0], mirror=False)(torch.from_numpy(face))
+elif way == "openvino":
+    import openvino
+    openvino.compile_model(path, "CPU")(face)
+else:
+    import onnxruntime
+    onnxruntime.InferenceSession(path).run(None, {"image": face})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run one network.
+
+    Attributes:
+        name: of the network: its run, or the shipped model's.
+        backbone: its architecture.
+        way: ``eager`` (PyTorch), ``onnx``, ``int8`` (both onnxruntime) or ``openvino``.
+        path: checkpoint or ONNX file.
+        size: side of its images, pixels.
+        network: with which ``eager`` answers.
+    """
+
+    name: str
+    backbone: str
+    way: str
+    path: Path
+    size: int
+    network: AnswerNet | None = None
+
+    def answerer(self, threads: int) -> Callable[[np.ndarray], dict]:
+        """A function from (B, S, S, 3) uint8 pixels to the network's outputs, on so many threads."""
+        if self.way == "eager":
+
+            def answer(pixels: np.ndarray) -> dict:
+                torch.set_num_threads(threads)
+                return answer_pixels(self.network, pixels)
+
+            return answer
+        if self.way == "openvino":
+            import openvino
+
+            compiled = openvino.compile_model(self.path, "CPU", {"INFERENCE_NUM_THREADS": threads})
+            names = [output.get_any_name() for output in compiled.outputs]
+            return lambda pixels: dict(zip(names, compiled(pixels).to_tuple(), strict=True))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        return lambda pixels: answer_batches(session, pixels, len(pixels))
+
+    def about(self) -> dict:
+        """What does not depend on how it is called: size on the disk, peak memory of a process that answers once."""
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, json.dumps([self.way, str(self.path), self.size])],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peak = float(done.stdout) / (1024 if sys.platform == "darwin" else 1)  # bytes there, KiB elsewhere
+        return {"megabytes": self.path.stat().st_size / 1e6, "peak_mib": peak}
+
+
+class Rival:
+    """Another package, in a process and an environment of its own: a path a line in, JSON a line out."""
+
+    def __init__(self, command: str):
+        self.name = Path(shlex.split(command)[1]).stem
+        self.process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def answer(self, path: Path) -> dict:
+        """Its ``seconds``, ``age`` and ``gender`` (0 male, 1 female).
+
+        Raises:
+            InputError: if it ended.
+        """
+        try:
+            self.process.stdin.write(f"{path}\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.name}: ended without an answer. Run its command by hand and see why") from error
+
+    def __enter__(self) -> "Rival":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def bench_deploy(
+    runs: Iterable[Path],
+    rivals: Iterable[str] = (),
+    source: Path | None = None,
+    seconds: float = 60.0,
+    num_faces: int | None = None,
+) -> pd.DataFrame:
+    """Time every way of every run and the shipped model, at every batch size and number of threads, in turns.
+
+    Args:
+        runs: run folders, of any architecture and size.
+        rivals: commands of other packages, see ``tools/rivals``; they answer one face at a time.
+        source: folder of the runs' faces; ``AGR_DATA_DIR`` where it is None.
+        seconds: of taking turns, for each batch size.
+        num_faces: of the test split that accuracy is measured on; all where it is None.
+
+    Returns:
+        One row a network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the
+        quartiles ``fast`` and ``slow``), ``images_per_second``, ``megabytes``, ``peak_mib``, accuracies, hardware.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        ways, about = [], {}
+        for run in tqdm(list(runs), desc="export", unit="run"):
+            found, data = find_ways(Path(run), Path(folder), source)
+            ways += found
+            about |= {way: measure_answers(way, data, num_faces) for way in found}
+        crops = RivalCrops(Path(folder) / "crops", source, num_faces) if rivals or data.name == "utkface" else None
+        if crops is not None:
+            shipped = FaceModel(SHIPPED_MODEL)
+            kinds = ["onnx"] + (["openvino"] if find_spec("openvino") else [])
+            more = [Way("shipped", shipped.about["backbone"], kind, SHIPPED_MODEL, shipped.size) for kind in kinds]
+            about |= {way: crops.measure_shipped(way) for way in more}
+            ways += more
+        others = [stack.enter_context(Rival(command)) for command in rivals]
+        for batch_size in BATCH_SIZES:
+            turns = {
+                (way, threads): _turn(way.answerer(threads), way.size, batch_size)
+                for way, threads in product(ways, THREADS)
+            }
+            if batch_size == 1:
+                turns |= {
+                    (rival, 1): lambda rival=rival: 1 / rival.answer(crops.paths[0])["seconds"] for rival in others
+                }
+            rates = take_turns(turns, seconds, 5)
+            for (way, threads), rate in rates.items():
+                if isinstance(way, Rival):
+                    row = {"network": way.name, "way": "other package"} | crops.measure_rival(way)
+                else:
+                    row = {"network": way.name, "backbone": way.backbone, "way": way.way, "image_size": way.size}
+                    row |= about[way]
+                rows.append(row | {"batch_size": batch_size, "threads": threads} | summarize(rate, batch_size))
+    return pd.DataFrame(rows).assign(**describe_machine())
+
+
+def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], FaceData]:
+    """Export a run in both precisions, and say how it can be run."""
+    model, data, config = load_run(run, source)
+    network = calibrate_network(model, data, mirror=False)
+    common = {"name": run.resolve().name, "backbone": config.backbone, "size": config.image_size}
+    ways = [Way(way="eager", path=run / "checkpoint.safetensors", network=network, **common)]
+    for way in ("onnx", "int8"):
+        path = folder / f"{common['name']}.{way}.onnx"
+        export_run(run, path, source, mirror=False, int8=way == "int8", force=True)
+        ways.append(Way(way=way, path=path, **common))
+    if find_spec("openvino"):
+        ways.append(Way(way="openvino", path=ways[1].path, **common))
+    return ways, data
+
+
+def measure_answers(way: Way, data: FaceData, num_faces: int | None) -> dict:
+    """Accuracy on test faces, size and memory of a way."""
+    rows = data.rows("test")[:num_faces]
+    return _score(way, data.pixels[rows], data.faces.iloc[rows]) | way.about()
+
+
+def _score(way: Way, pixels: np.ndarray, faces: pd.DataFrame) -> dict:
+    answer = way.answerer(threads=1)
+    parts = [answer(chunk) for chunk in np.array_split(pixels, -(-len(pixels) // 64))]
+    return score({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, faces)
+
+
+class RivalCrops:
+    """The test faces as files, for packages that take files, and at the shipped model's size."""
+
+    def __init__(self, folder: Path, source: Path | None, num_faces: int | None):
+        self.data = load_data("utkface", FaceModel(SHIPPED_MODEL).size, source, skip_unreadable=True)
+        rows = self.data.rows("test")[:num_faces]
+        self.pixels, self.faces = self.data.pixels[rows], self.data.faces.iloc[rows]
+        folder.mkdir()
+        self.paths = [folder / f"{number}.png" for number in range(len(rows))]
+        for path, pixels in zip(self.paths, self.pixels, strict=True):
+            Image.fromarray(pixels).resize((RIVAL_SIZE, RIVAL_SIZE), Image.Resampling.BICUBIC).save(path)
+
+    def measure_shipped(self, way: Way) -> dict:
+        """As ``measure_answers``."""
+        return _score(way, self.pixels, self.faces) | way.about()
+
+    def measure_rival(self, rival: Rival) -> dict:
+        """Accuracy of another package; it is not asked for race."""
+        answers = pd.DataFrame([rival.answer(path) for path in tqdm(self.paths, desc=rival.name, unit="face")])
+        gender = np.eye(2)[answers["gender"]]
+        return score({"age_mean": answers["age"].to_numpy(), "gender": gender}, self.faces)
+
+
+def _turn(answer: Callable[[np.ndarray], dict], size: int, batch_size: int) -> Callable[[], float]:
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    return lambda: time_images(lambda: answer(pixels), batch_size)
+
+
+def summarize(rates: pd.Series, batch_size: int) -> dict[str, float]:
+    """Median, p95 and quartiles of the seconds of a batch, and images a second."""
+    seconds = batch_size / rates
+    levels = {"seconds": 0.5, "p95": 0.95, "fast": 0.25, "slow": 0.75}
+    row = {name: float(seconds.quantile(level)) for name, level in levels.items()}
+    return row | {"images_per_second": batch_size / row["seconds"], "rounds": len(rates)}
+
+
+def describe_machine() -> dict[str, str | int]:
+    """The hardware, what it has for eight bits, and the versions of what ran."""
+    cpuinfo = Path("/proc/cpuinfo")
+    known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
+    about = describe_hardware()
+    del about["threads"]  # each row has its own
+    flags = " ".join(flag for flag in _INT8_FLAGS if flag in known)
+    return about | {"int8_flags": flags, "machine": platform.machine(), "onnxruntime": onnxruntime.__version__}

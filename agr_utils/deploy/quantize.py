@@ -1,0 +1,123 @@
+"""Eight bits: weights as integers everywhere, arithmetic in integers where that does no harm.
+
+Static quantisation by onnxruntime (Jacob et al. 2018): each weight channel and each activation gets a scale, those of
+activations from the smallest and largest value over training faces.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from agr_utils.errors import InputError
+
+MIN_FACES = 50  # fewer do not show how large activations get
+NUM_FACES = 128
+_BATCH = 32
+# Computed in integers. Clip and Relu vanish into the convolution before them.
+_INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
+_MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
+
+
+def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
+    """An ONNX model of a face network in eight bits.
+
+    What computes on a single pixel (squeeze-and-excite, heads) stays in float and only its weights are stored in eight
+    bits: it costs no time, its values differ most from face to face, and an error in a gate is multiplied into a whole
+    channel. What turns logits into answers stays as it is.
+
+    Args:
+        proto: the ``onnx.ModelProto``, weights in float32.
+        faces: (N, S, S, 3) uint8, training faces to calibrate on.
+        keep_float: parts of names of nodes that are to compute in float, too.
+
+    Returns:
+        The model in eight bits, and the names of the convolutions that compute in float.
+
+    Raises:
+        InputError: for fewer than 50 faces, or where no node is left to quantise.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    if len(faces) < MIN_FACES:
+        raise InputError(f"{len(faces)} training faces are too few to calibrate eight bits on; {MIN_FACES} are needed")
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        nodes, in_float = choose_nodes(model.graph, keep_float)
+        ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
+    # Seven bits of weights: where a processor adds pairs of products in 16 bits (AVX2), eight could overflow.
+    quantizer = QDQQuantizer(
+        model, per_channel=True, reduce_range=True, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
+        tensors_range=ranges, nodes_to_quantize=nodes, nodes_to_exclude=[], op_types_to_quantize=list(_INTEGER),
+        extra_options={},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    result = quantizer.model.model
+    store_eight_bits(result.graph)
+    return result, in_float
+
+
+def choose_nodes(graph, keep_float: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """Names of the nodes that compute in integers, and of the convolutions that do not."""
+    shapes = {item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in graph.value_info}
+    producers = {output: node for node in graph.node for output in node.output}
+    backbone, waiting = set(), [node for node in graph.node if node.op_type == "Gemm"]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in backbone:
+            backbone.add(node.name)
+            waiting += [producers[name] for name in node.input if name in producers]
+    chosen, in_float = [], []
+    for node in graph.node:
+        if node.name not in backbone or node.op_type not in _INTEGER:
+            continue
+        on_one_pixel = shapes.get(node.output[0], [0, 0, 0, 0])[2:] in ([1, 1], [])
+        if on_one_pixel or any(part in name for part in keep_float for name in (node.name, *node.input)):
+            in_float += [node.name] if node.op_type == "Conv" else []
+        else:
+            chosen.append(node.name)
+    if not chosen:
+        raise InputError("no node of the network can be computed in eight bits. Leave out --int8")
+    return chosen, in_float
+
+
+def _measure_ranges(model: Path, folder: Path, faces: np.ndarray):
+    """Smallest and largest value of each activation over these faces."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+
+    class Reader(CalibrationDataReader):
+        batches: Iterator[np.ndarray] = iter(np.array_split(faces, -(-len(faces) // _BATCH)))
+
+        def get_next(self) -> dict | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"image": batch}
+
+    calibrator = create_calibrator(
+        model, list(_INTEGER), str(folder / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
+    )
+    calibrator.collect_data(Reader())
+    return calibrator.compute_data()
+
+
+def store_eight_bits(graph) -> None:
+    """Store large float32 weights of an ONNX graph in eight bits, a scale a channel; they are unpacked on loading."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    for item in list(graph.initializer):
+        array = numpy_helper.to_array(item)
+        if array.dtype != np.float32 or array.ndim < 2 or array.size < _MIN_WEIGHTS:
+            continue
+        scale = np.abs(array).reshape(len(array), -1).max(axis=1).clip(min=1e-12) / 127
+        scale = scale.reshape(-1, *[1] * (array.ndim - 1)).astype(np.float32)
+        name = item.name
+        item.CopyFrom(numpy_helper.from_array((array / scale).round().astype(np.int8), f"{name}.eight"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        graph.node.insert(0, helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
+        graph.node.insert(0, helper.make_node("Cast", [f"{name}.eight"], [f"{name}.float"], to=TensorProto.FLOAT))
