@@ -3,7 +3,7 @@
 # make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
 # make book     the lessons, the docs and the reference as a site (build/book/index.html)
 # make paper    the paper (build/paper/paper.pdf)
-# Others: learner, assignment NOTEBOOK=02, test-colab, test-kaggle, figures, notebooks, lint, badges, bench, test-long,
+# Others: learner, assignment NOTEBOOK=02, package, test-colab, test-kaggle, figures, notebooks, lint, badges, bench, test-long,
 #         test-floors, clean
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ PARALLEL := -n 2 --dist loadscope
 ONE := OMP_NUM_THREADS=1
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
-.PHONY: course test figures notebooks lint badges book paper demo learner assignment unit test-colab test-kaggle \
+.PHONY: course test figures notebooks lint badges book paper demo learner assignment unit package test-colab test-kaggle \
 	test-notebooks test-long test-floors bench clean
 
 # The checkout stays as it is. Links of the notebooks lead to its sources and pages.
@@ -94,6 +94,12 @@ demo/node_modules: demo/package-lock.json
 
 test-notebooks: $(VENV)/.installed
 	$(SMOKE) $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env $(PARALLEL) notebooks
+
+# A wheel and a source archive in dist/, each installed into an empty environment, where it answers for a photograph.
+package: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/python tools/try_package.py dist/*.whl dist/*.tar.gz
 
 # Notebooks as Colab and Kaggle run them: alone in an empty folder, with the host's versions, fetching what is committed here.
 test-colab: HOST := colab

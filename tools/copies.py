@@ -131,9 +131,13 @@ def write_assignment(number: str, target: Path) -> list[Path]:
             write_notebook(assignment(path, solved), copy)
             shutil.copytree(LESSONS / "quizzes", copy.parent / "quizzes", dirs_exist_ok=True)
             written.append(copy)
-    settings = (
-        f'c = get_config()\nc.CourseDirectory.course_id = "agr"\nc.ClearSolutions.code_stub = {{"python": {STUB!r}}}\n'
-    )
+    settings = f"""c = get_config()
+c.CourseDirectory.course_id = "agr"
+c.ClearSolutions.code_stub = {dict(python=STUB)}
+# A training cell is silent for longer than nbgrader waits.
+c.Execute.timeout = 1800
+c.Execute.iopub_timeout = 300
+"""
     (target / "nbgrader_config.py").write_text(settings, encoding="utf-8")
     return written
 
