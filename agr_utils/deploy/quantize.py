@@ -46,8 +46,9 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     if len(faces) < MIN_FACES:
         raise InputError(f"{len(faces)} training faces are too few to calibrate eight bits on; {MIN_FACES} are needed")
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
+        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(proto, plain)  # handed over in memory, it fails
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
         nodes, in_float = choose_nodes(model.graph, keep_float)
         ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
