@@ -28,6 +28,7 @@ from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.verify import answer_batches, score
 from agr_utils.errors import InputError
 from agr_utils.machine import describe_hardware
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import load_run
 
 BATCH_SIZES, THREADS = (1, 32), (1, 2)
@@ -154,12 +155,13 @@ def bench_deploy(
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        ways, about = [], {}
+        ways, about, real = [], {}, bool(rivals)
         for run in tqdm(list(runs), desc="export", unit="run"):
-            found, data = find_ways(Path(run), Path(folder), source)
+            found, data, config = find_ways(Path(run), Path(folder), source)
+            real |= config.data == "utkface"
             ways += found
             about |= {way: measure_answers(way, data, num_faces) for way in found}
-        crops = RivalCrops(Path(folder) / "crops", source, num_faces) if rivals or data.name == "utkface" else None
+        crops = RivalCrops(Path(folder) / "crops", source, num_faces) if real else None
         if crops is not None:
             shipped = FaceModel(SHIPPED_MODEL)
             kinds = ["onnx"] + (["openvino"] if find_spec("openvino") else [])
@@ -187,7 +189,7 @@ def bench_deploy(
     return pd.DataFrame(rows).assign(**describe_machine())
 
 
-def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], FaceData]:
+def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], FaceData, TrainConfig]:
     """Export a run in both precisions, and say how it can be run."""
     model, data, config = load_run(run, source)
     network = calibrate_network(model, data, mirror=False)
@@ -199,7 +201,7 @@ def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], 
         ways.append(Way(way=way, path=path, **common))
     if find_spec("openvino"):
         ways.append(Way(way="openvino", path=ways[1].path, **common))
-    return ways, data
+    return ways, data, config
 
 
 def measure_answers(way: Way, data: FaceData, num_faces: int | None) -> dict:

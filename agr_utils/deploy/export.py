@@ -83,10 +83,19 @@ def export_run(
     report |= {"bytes": len(content)} | compare_with_torch(content, network, data.pixels[rows], data.faces.iloc[rows])
     if not force:
         check_answers(output, report, int8)
+    write_with_report(output, content, report)
+    return FaceModel(output)
+
+
+def write_with_report(output: Path, content: bytes, report: dict) -> None:
+    """Write a file and its report, both or neither.
+
+    Raises:
+        InputError: if the disk is full or the folder cannot be written; what was there before is kept.
+    """
     with atomic_path(output.with_suffix(".json")) as described, atomic_path(output) as partial:
         partial.write_bytes(content)
         described.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return FaceModel(output)
 
 
 def describe(run: Path, network: AnswerNet, data: FaceData, config: TrainConfig) -> dict:

@@ -46,8 +46,9 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     if len(faces) < MIN_FACES:
         raise InputError(f"{len(faces)} training faces are too few to calibrate eight bits on; {MIN_FACES} are needed")
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
+        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(proto, plain)  # handed over in memory, it fails
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
         nodes, in_float = choose_nodes(model.graph, keep_float)
         ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
@@ -114,10 +115,23 @@ def store_eight_bits(graph) -> None:
         array = numpy_helper.to_array(item)
         if array.dtype != np.float32 or array.ndim < 2 or array.size < _MIN_WEIGHTS:
             continue
-        scale = np.abs(array).reshape(len(array), -1).max(axis=1).clip(min=1e-12) / 127
-        scale = scale.reshape(-1, *[1] * (array.ndim - 1)).astype(np.float32)
+        integers, scale = to_eight_bits(array)
         name = item.name
-        item.CopyFrom(numpy_helper.from_array((array / scale).round().astype(np.int8), f"{name}.eight"))
+        item.CopyFrom(numpy_helper.from_array(integers, f"{name}.eight"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         graph.node.insert(0, helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
         graph.node.insert(0, helper.make_node("Cast", [f"{name}.eight"], [f"{name}.float"], to=TensorProto.FLOAT))
+
+
+def to_eight_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights as integers from -127 to 127, and what to multiply them by.
+
+    Args:
+        weights: (C, ...) float32, a row an output channel.
+
+    Returns:
+        int8 of the same shape, and a scale a channel, float32, (C, 1, ...).
+    """
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1).clip(min=1e-12)
+    scale = (largest / 127).reshape(-1, *[1] * (weights.ndim - 1)).astype(np.float32)
+    return (weights / scale).round().astype(np.int8), scale

@@ -1,0 +1,159 @@
+"""Eight bits, what is checked before a file is written, and what is refused."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from agr_utils.data.load import FaceData
+from agr_utils.deploy import answer_net, export, quantize, verify
+from agr_utils.deploy.model import FaceModel
+from agr_utils.deploy.onnx_file import seal
+from agr_utils.models.network import MultiTaskNet
+from agr_utils.training.config import TrainConfig
+from agr_utils.training.run import train_run
+
+
+@pytest.fixture(scope="module")
+def run_folder(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on drawn faces of two steps: its answers are nonsense, their form is not."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    config = TrainConfig(backbone="custom_cnn", num_epochs=1, image_size=32, batch_size=32, num_images=160)
+    train_run(config, data, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_eight_bits(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    export.export_run(run_folder, path, mirror=False, int8=True, opset=20, force=True)
+    return path
+
+
+def test_eight_bits_are_small_answer_and_come_with_a_report(in_eight_bits: Path, run_folder: Path, data: FaceData):
+    model = FaceModel(in_eight_bits)
+    assert model.about["int8"] and model.run(data.pixels[0], ("gender",))["gender"].sum() == pytest.approx(1, abs=1e-5)
+    weights = sum(tensor.numel() for tensor in MultiTaskNet("custom_cnn", "synthetic").state_dict().values())
+    assert in_eight_bits.stat().st_size < 1.25 * weights  # bytes
+    report = json.loads(in_eight_bits.with_suffix(".json").read_text())
+    assert report["bytes"] == in_eight_bits.stat().st_size and report["opset"] == 20 and report["int8"]
+    assert report["num_faces"] == len(data.rows("test")) and set(report["torch"]) == {
+        "age_mae", "gender_accuracy", "race_accuracy",
+    }  # fmt: skip
+    for batch in ("batch_1", "batch_64"):
+        assert report[batch]["age_moved"] < 2 and report[batch]["age_mae"] == pytest.approx(
+            report["torch"]["age_mae"], abs=2
+        )
+
+
+def test_integers_compute_in_the_backbone_and_floats_in_squeeze_and_excite_and_in_the_answers(in_eight_bits: Path):
+    graph = onnx.load(in_eight_bits).graph
+    report = json.loads(in_eight_bits.with_suffix(".json").read_text())
+    producers = {output: node.op_type for node in graph.node for output in node.output}
+    convolutions = {node.name: producers.get(node.input[0]) for node in graph.node if node.op_type == "Conv"}
+    in_float = {name for name, producer in convolutions.items() if producer != "DequantizeLinear"}
+    assert in_float == set(report["convolutions_in_float"]) and 0 < len(in_float) < len(convolutions) / 2
+    assert all(producers[node.input[0]] != "DequantizeLinear" for node in graph.node if node.op_type == "Softmax")
+    large = [item for item in graph.initializer if np.prod(item.dims) > 5000]
+    assert large and {item.data_type for item in large} == {onnx.TensorProto.INT8}
+
+
+def test_half_precision_has_a_report_too_and_is_within_what_it_may(run_folder: Path, tmp_path: Path):
+    export.export_run(run_folder, tmp_path / "m.onnx")
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert verify.find_problems(report, int8=False) == [] and not report["int8"] and report["opset"] == 18
+
+
+def report_with(**changes) -> dict:
+    row = {"age_mae": 4.0, "gender_accuracy": 0.92, "race_accuracy": 0.81, "age_shift": 0.0, "apart": {"age_mean": 0.0}}
+    return {"torch": row, "batch_1": row, "batch_64": row | changes}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"age_shift": -0.31}, "ages move by -0.31 years"),
+        ({"age_mae": 4.31}, "from 4.00 to 4.31 years"),
+        ({"gender_accuracy": 0.909}, "accuracy of gender falls from 92.0% to 90.9%"),
+        ({"race_accuracy": 0.799}, "accuracy of race falls"),
+        ({"age_shift": float("nan")}, "ages move by +nan years"),
+    ],
+)
+def test_a_file_that_lost_too_much_is_refused(changes: dict, words: str, tmp_path: Path, one_clear_line):
+    with one_clear_line("m.onnx", words, "(batch 64)", "--force"):
+        verify.check_answers(tmp_path / "m.onnx", report_with(**changes), int8=True)
+
+
+def test_a_small_loss_is_let_through_in_eight_bits_only(tmp_path: Path, one_clear_line):
+    report = report_with(age_shift=0.29, age_mae=4.29, gender_accuracy=0.91, race_accuracy=0.85)
+    verify.check_answers(tmp_path / "m.onnx", report, int8=True)
+    with one_clear_line("age_mean differs by 0.2000"):
+        verify.check_answers(tmp_path / "m.onnx", report_with(apart={"age_mean": 0.2}), int8=False)
+
+
+def test_a_comparison_by_hand():
+    outputs = {"age_mean": np.array([10.0, 20.0, 99.0]), "gender": np.eye(2)[[0, 1, 1]], "race": np.eye(5)[[0, 1, 2]]}
+    faces = pd.DataFrame({"age": [11, 23, None], "gender": [0, 0, 1], "race": [0, None, 3]}).astype("Float64")
+    assert verify.score(outputs, faces) == {
+        "age_mae": 2.0,
+        "gender_accuracy": pytest.approx(2 / 3),
+        "race_accuracy": 0.5,
+    }
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path, one_clear_line):
+    with one_clear_line("checkpoint.safetensors"):
+        export.export_run(tmp_path, tmp_path / "m.onnx", int8=True)
+
+
+@pytest.mark.parametrize("opset", [-1, 17, 99])
+def test_an_unknown_opset_is_refused(opset: int, run_folder: Path, tmp_path: Path, one_clear_line):
+    with one_clear_line(f"opset {opset}", "18 to 21"):
+        export.export_run(run_folder, tmp_path / "m.onnx", opset=opset)
+
+
+def test_fewer_than_fifty_faces_are_too_few_to_calibrate_on(one_clear_line):
+    with one_clear_line("49 training faces", "50"):
+        quantize.quantize(onnx.ModelProto(), np.zeros((49, 32, 32, 3), np.uint8))
+
+
+def test_an_operator_that_onnx_lacks_is_named(one_clear_line):
+    class Strange(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(images.mean((2, 3)))
+
+    model = MultiTaskNet("custom_cnn", "synthetic", ("gender",))
+    model.backbone, model.heads["gender"] = Strange(), nn.Linear(3, 2)
+    with one_clear_line("bessel_j0", "custom_cnn"):
+        answer_net.build_onnx(answer_net.AnswerNet(model), 32)
+
+
+def test_an_operator_that_onnxruntime_lacks_is_named(in_eight_bits: Path, tmp_path: Path, one_clear_line):
+    proto = onnx.load(in_eight_bits)
+    next(node for node in proto.graph.node if node.op_type == "Softmax").op_type = "Hardmaxest"
+    del proto.metadata_props[-1]  # the seal
+    (tmp_path / "m.onnx").write_bytes(seal(proto.SerializeToString()))
+    with one_clear_line("m.onnx", "Hardmaxest"):
+        FaceModel(tmp_path / "m.onnx")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_clear_line):
+    export.write_with_report(tmp_path / "m.onnx", b"first", {"number": 1})
+
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with one_clear_line("m.onnx", "No space left on device"):
+        export.write_with_report(tmp_path / "m.onnx", b"second", {"number": 2})
+    assert (tmp_path / "m.onnx").read_bytes() == b"first"
+    assert json.loads((tmp_path / "m.json").read_text()) == {"number": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.json"}
