@@ -64,6 +64,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_extra_path = ["../build/paper/paper.pdf"]  # make paper
 html_copy_source = False
 html_show_sourcelink = False
 html_additional_pages = {"index": "to_the_book.html"}
