@@ -77,7 +77,7 @@ html_theme_options = {
     "use_download_button": False,
     "navbar_persistent": [],  # the side bar has the search
     "show_toc_level": 2,
-    "max_navbar_depth": 2,  # deeper, and each page takes half as long again to build
+    "max_navbar_depth": 1,  # deeper, and each page takes half as long again to build
 }
 
 
