@@ -56,7 +56,7 @@ badges: $(VENV)/.installed
 	$(BIN)/python tools/notebooks.py badges
 
 # Warnings are errors: a link that leads nowhere, a picture without an alternative text.
-book: $(VENV)/.installed
+book: paper
 	$(BIN)/python -m sphinx -j 2 -q -W --keep-going -c book -b html . build/book
 	@echo "The book: build/book/index.html"
 

@@ -64,6 +64,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_extra_path = ["../build/paper/paper.pdf"]  # make paper
 html_copy_source = False
 html_show_sourcelink = False
 html_additional_pages = {"index": "to_the_book.html"}
@@ -76,7 +77,7 @@ html_theme_options = {
     "use_download_button": False,
     "navbar_persistent": [],  # the side bar has the search
     "show_toc_level": 2,
-    "max_navbar_depth": 2,  # deeper, and each page takes half as long again to build
+    "max_navbar_depth": 1,  # deeper, and each page takes half as long again to build
 }
 
 

@@ -1,5 +1,6 @@
 """The paper builds from the committed files, says nothing that they do not, and has the length of a paper."""
 
+import csv
 import json
 import re
 import sys
@@ -74,6 +75,12 @@ def test_what_it_reads_is_what_the_pages_say(pages: list[bytes]):
         assert "| " + " | ".join(row) + " |" in readme
     facts = json.loads((ROOT / "build" / "paper" / "facts.json").read_text(encoding="utf-8"))
     assert sum(facts["splits"].values()) == 14_903 + 2_129 + 4_256
+
+
+def test_verdicts_are_those_of_the_committed_table():
+    with (ROOT / "figures" / "claims.csv").open(encoding="utf-8", newline="") as lines:
+        verdicts = [row["verdict"] for row in csv.DictReader(lines)]
+    assert [row[2] for row in tables.read_tables()["claims"][1:]] == verdicts
 
 
 def test_every_citation_has_an_entry_and_every_entry_is_cited():
