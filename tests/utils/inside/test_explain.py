@@ -14,6 +14,7 @@ from agr_utils.data.synthetic import draw_faces
 from agr_utils.errors import InputError
 from agr_utils.inside.explain import METHODS, explain, explained_score, map_layers, map_side, target_layer
 from agr_utils.inside.face_regions import REGIONS, face_regions, region_areas, region_shares
+from agr_utils.inside.map_plots import cue_table, plot_cue_maps
 from agr_utils.inside.map_scores import (
     centred_map,
     energy_inside,
@@ -330,3 +331,15 @@ def test_a_report_on_aligned_faces(tmp_path: Path, data: FaceData):
 def maps_of_first(model: MultiTaskNet, data: FaceData) -> tuple[Tensor, Tensor]:
     images = load_pixels(data, data.sample("test", 8))
     return images, explain(model, images, "race", "eigencam")
+
+
+def test_a_table_of_cues_says_how_far_maps_are_ahead_of_a_blob(model: MultiTaskNet):
+    drawn = draw_faces(12, SIZE, seed=2, with_masks=True)
+    table = cue_table(model, drawn)
+    assert list(table.index) == ["age", "gender", "race"]
+    assert ((table["low"] <= table["HiResCAM - Blob"]) & (table["HiResCAM - Blob"] <= table["high"])).all()
+    assert table["HiResCAM - Blob"].tolist() == pytest.approx((table["HiResCAM"] - table["Blob"]).tolist(), abs=0.11)
+    assert table["Cue's area"].tolist() == pytest.approx([100 * drawn.masks[t].mean() for t in table.index], abs=0.06)
+    figure = plot_cue_maps(model, drawn, row=0)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == 12 and titles[0] == "cue of the age" and titles[3].startswith("Blob: ")
