@@ -41,31 +41,39 @@ def predicted_splits(path: Path) -> tuple[str, ...]:
 
 
 def class_probabilities(table: pd.DataFrame, task: str) -> np.ndarray:
-    """Probability of each class of ``gender`` or ``race``, (n, C) float, position = code."""
-    if task == "gender":
-        table = pd.DataFrame({"male": 1 - table["gender_p"], "female": table["gender_p"]})
-    else:
-        table = table[probability_columns(table)]
-    return table.to_numpy(dtype=float, na_value=np.nan)
+    """Probability of each class of a task, (n, C) float, position = code."""
+    columns = probability_columns(table, task)
+    if columns == ["gender_p"]:
+        table = pd.DataFrame({"male": 1 - table["gender_p"], "gender_p": table["gender_p"]})
+        columns = list(table)
+    return table[columns].to_numpy(dtype=float, na_value=np.nan)
 
 
-def probability_columns(table: pd.DataFrame) -> list[str]:
-    """Names of the columns with the race probabilities, in the order of the codes.
+def probability_columns(table: pd.DataFrame, task: str) -> list[str]:
+    """Names of the columns with the probabilities of a task, in the order of the codes; of gender that of code 1.
 
     Raises:
         InputError: if a code below the largest one has none.
     """
-    codes = [int(column.removeprefix("race_p")) for column in table if re.fullmatch(r"race_p\d+", str(column))]
-    columns = [f"race_p{code}" for code in range(max(codes, default=-1) + 1)]
+    if task == "gender" and "gender_p" in table:
+        return ["gender_p"]
+    codes = [int(found[1]) for column in table if (found := re.fullmatch(rf"{task}_p(\d+)", str(column)))]
+    columns = [f"{task}_p{code}" for code in range(max(codes, default=-1) + 1)]
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
     return columns
 
 
 def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
-    """The tasks that a predictions table answers."""
-    answered = {"age": "age_pred" in table, "gender": "gender_p" in table, "race": bool(probability_columns(table))}
-    return tuple(task for task in TASKS if answered[task])
+    """The tasks that a predictions table answers: the three first, then others as their columns come."""
+    found = [re.fullmatch(r"([a-z]\w*?)_(?:pred|p\d*)", str(column)) for column in table]
+    answered = dict.fromkeys(match[1] for match in found if match)
+    return tuple(sorted(answered, key=lambda task: (*TASKS, task).index(task)))
+
+
+def is_number(table: pd.DataFrame, task: str) -> bool:
+    """Whether a task's answers are numbers, as ages are, and not classes."""
+    return f"{task}_pred" in table
 
 
 def check_predictions(table: pd.DataFrame) -> None:
@@ -86,7 +94,9 @@ def check_predictions(table: pd.DataFrame) -> None:
         kind = pd.api.types.infer_dtype(table[column], skipna=True)
         if kind not in ("string", "categorical", "empty"):
             raise InputError(f"the column '{column}' of the predictions holds {kind}, and not names")
-    for task in columns.keys() - {"age"}:
+    for task in columns:
+        if is_number(table, task):
+            continue
         labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
         num_classes = probabilities.shape[1]
         if not labels.isin(range(num_classes)).all():
@@ -105,4 +115,4 @@ def check_predictions(table: pd.DataFrame) -> None:
 
 def task_columns(table: pd.DataFrame, task: str) -> list[str]:
     """Columns with the labels and the answers of one task."""
-    return [task, *({"age": ["age_pred"], "gender": ["gender_p"]}.get(task) or probability_columns(table))]
+    return [task, *([f"{task}_pred"] if is_number(table, task) else probability_columns(table, task))]

@@ -1,62 +1,164 @@
-"""The three tasks and the label schemes of the three data sets.
+"""Tasks, and the label schemes of the data sets: what a model is asked for, and what the codes of its answers mean.
 
-A label is an integer code; its meaning is the position in a scheme's tuple. Labels are what somebody guessed from a
-picture (UTKFace, FairFace) or what a generator drew (synthetic); they are nobody's identity.
+A label is what somebody guessed from a picture (UTKFace, FairFace, a table of one's own) or what a generator drew
+(synthetic); it is nobody's identity.
 """
 
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, name_hint
 
-TASKS = ("age", "gender", "race")
+TASKS = ("age", "gender", "race")  # of the data sets that this project is about
 NUM_AGES = 117  # bins of the age head: the whole years 0 to 116, the range of UTKFace
 AGE_BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70, NUM_AGES)  # edges in years, FairFace's nine bands
 
 
 @dataclass(frozen=True)
-class LabelScheme:
-    """Names of the classes of the two classification tasks.
+class Task:
+    """One question about a face.
 
     Attributes:
-        name: data set the scheme belongs to.
-        gender: class names, position = code.
-        race: class names, position = code.
+        name: used everywhere: of the head, of the columns of tables. A lower-case word.
+        kind: ``age`` (a distribution over 117 years), ``classes`` (one of several) or ``number``.
+        classes: their names, position = code; of the kind ``classes`` only.
+        limits: smallest and largest value; of the kind ``number`` only. The head learns the place between them.
+        column: of a table of one's own; the name where it is empty.
     """
 
     name: str
-    gender: tuple[str, ...]
-    race: tuple[str, ...]
+    kind: Literal["age", "classes", "number"] = "classes"
+    classes: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    column: str = ""
 
-    def num_outputs(self, task: str) -> int:
-        """Width of a task's head: 117 age bins, 2 genders, or the number of races."""
-        return {"age": NUM_AGES, "gender": len(self.gender), "race": len(self.race)}[check_task(task)]
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "limits", tuple(self.limits) if self.limits else None)
+        if not self.name.isidentifier() or self.name != self.name.lower() or self.name in _RESERVED:
+            raise InputError(f"'{self.name}' cannot be the name of a task. Use a lower-case word, such as glasses")
+        if (self.kind == "age") != (self.name == "age"):
+            raise InputError(f"task {self.name}: the kind 'age' and the name 'age' belong together. Rename one of them")
+        if self.kind not in ("age", "classes", "number"):
+            raise InputError(f"task {self.name}: unknown kind '{self.kind}'. Choose one of: age, classes, number")
+        if self.kind == "classes" and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            raise InputError(f"task {self.name}: classes are {list(self.classes)}. Name at least two, each once")
+        if self.kind == "number" and not (self.limits and -math.inf < self.limits[0] < self.limits[1] < math.inf):
+            raise InputError(f"task {self.name}: limits are {self.limits}. Give the smallest and the largest value")
 
-    def classes(self, task: str) -> tuple[str, ...]:
-        """Class names of ``gender`` or ``race``."""
-        return {"gender": self.gender, "race": self.race}[task]
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head: 117 years, a number of classes, or 1."""
+        return {"age": NUM_AGES, "classes": len(self.classes), "number": 1}[self.kind]
+
+
+_RESERVED = {"image_id", "path", "group", "split", "source", "run_id", "age_min", "age_max", "all"}
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """The tasks that a data set has labels for.
+
+    Attributes:
+        name: of the data set.
+        tasks: in the order in which they are shown.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if len({task.name for task in self.tasks}) < len(self.tasks) or not self.tasks:
+            raise InputError("a data set needs at least one task, and each name once. Rename or add one")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(task.name for task in self.tasks)
+
+    def task(self, name: str) -> Task:
+        """The task of a name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if name not in self.names:
+            raise InputError(f"unknown task '{name}'. {name_hint(name, self.names)}")
+        return self.tasks[self.names.index(name)]
+
+    def choose(self, names: Collection[str]) -> tuple[str, ...]:
+        """Names of some tasks in the order of the scheme.
+
+        Raises:
+            InputError: if one is unknown, or there is none.
+        """
+        if not names:
+            raise InputError(f"a model needs at least one task. Choose from: {', '.join(self.names)}")
+        chosen = {self.task(name).name for name in names}
+        return tuple(name for name in self.names if name in chosen)
+
+    def of_kind(self, kind: str) -> tuple[str, ...]:
+        """Names of the tasks of one kind."""
+        return tuple(task.name for task in self.tasks if task.kind == kind)
+
+    def num_outputs(self, name: str) -> int:
+        """Width of a task's head."""
+        return self.task(name).num_outputs
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """Class names of a task."""
+        return self.task(name).classes
+
+    @property
+    def gender(self) -> tuple[str, ...]:
+        """Class names, position = code."""
+        return self.classes("gender")
+
+    @property
+    def race(self) -> tuple[str, ...]:
+        """Class names, position = code."""
+        return self.classes("race")
+
+
+def _faces_scheme(name: str, gender: Sequence[str], race: Sequence[str]) -> LabelScheme:
+    return LabelScheme(name, (Task("age", "age"), Task("gender", classes=gender), Task("race", classes=race)))
 
 
 SCHEMES = {
-    "utkface": LabelScheme("utkface", ("male", "female"), ("white", "black", "asian", "indian", "other")),
-    "fairface": LabelScheme(
-        "fairface",
-        ("male", "female"),
-        ("white", "black", "latino_hispanic", "east_asian", "southeast_asian", "indian", "middle_eastern"),
-    ),
-    # Synthetic classes are named after what codes them, because they are nothing else: a badge and a pattern.
-    "synthetic": LabelScheme("synthetic", ("disc", "ring"), ("plain", "rows", "columns", "checks", "dots")),
+    scheme.name: scheme
+    for scheme in (
+        _faces_scheme("utkface", ("male", "female"), ("white", "black", "asian", "indian", "other")),
+        _faces_scheme(
+            "fairface",
+            ("male", "female"),
+            ("white", "black", "latino_hispanic", "east_asian", "southeast_asian", "indian", "middle_eastern"),
+        ),
+        # Synthetic classes are named after what codes them, because they are nothing else: a badge and a pattern.
+        _faces_scheme("synthetic", ("disc", "ring"), ("plain", "rows", "columns", "checks", "dots")),
+    )
 }
+OWN_TABLE = "table"  # the data set that is a CSV file of one's own, whose scheme stands in the config
 
 
-def get_scheme(name: str) -> LabelScheme:
-    """The label scheme of a data set, by name."""
+def get_scheme(name: str, tasks: Sequence[Task] = ()) -> LabelScheme:
+    """The label scheme of a data set.
+
+    Args:
+        name: of the data set.
+        tasks: of a table of one's own; other data sets have theirs.
+    """
+    if name == OWN_TABLE:
+        return LabelScheme(name, tuple(tasks))
     if name not in SCHEMES:
         raise InputError(f"unknown data set '{name}'. Choose one of: {', '.join(SCHEMES)}")
     return SCHEMES[name]
 
 
 def check_task(task: str) -> str:
-    """Return ``task`` if there is such a task, else raise InputError."""
+    """Return ``task`` if it is one of the three, else raise InputError."""
     if task not in TASKS:
         raise InputError(f"unknown task '{task}'. Choose one of: {', '.join(TASKS)}")
     return task

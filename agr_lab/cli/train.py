@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from agr_lab.cli.options import (
-    DataName,
     Json,
     Protocol,
     SkipUnreadable,
@@ -20,10 +19,9 @@ from agr_lab.cli.options import (
     echo_skipped,
     echo_summary,
 )
-from agr_utils.deploy.command import TaskChoice
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
-from agr_utils.tasks import TASKS
+from agr_utils.tasks import OWN_TABLE, TASKS, Task
 from agr_utils.training.config import TrainConfig
 
 DEFAULTS, FIELDS = TrainConfig(), {field.name for field in fields(TrainConfig)}
@@ -32,9 +30,20 @@ DEFAULTS, FIELDS = TrainConfig(), {field.name for field in fields(TrainConfig)}
 def train(
     context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="The run folder; run the same command again to go on.")],
-    data: Annotated[DataName | None, typer.Option(help="Data set. Default: AGR_DATA, else synthetic.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="synthetic, utkface, fairface, or a CSV file of your own. Default: AGR_DATA, else synthetic."
+        ),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="Architecture: one of the five, or any timm name.")] = DEFAULTS.backbone,
-    task: Annotated[list[TaskChoice], typer.Option(help="Heads to train; repeat it for several.")] = [TaskChoice.all],  # noqa: B006
+    task: Annotated[
+        list[str],
+        typer.Option(
+            help="Heads to train; repeat it for several: age, gender, race or all. Of a CSV file say what a column "
+            "holds: age, hat=no,yes or height=100..220; hat:column=no,yes if the column has another name."
+        ),
+    ] = ["all"],  # noqa: B006
     num_epochs: Annotated[float, typer.Option(help="Passes over the training split.")] = DEFAULTS.num_epochs,
     minutes: Annotated[
         float | None, typer.Option(help="Time budget: plan the epochs so that the run ends after so many minutes.")
@@ -89,6 +98,7 @@ def train(
     On several GPUs or processes: accelerate launch -m agr_lab.cli train … (docs/scaling.md).
 
     Example: agr train --data synthetic --backbone custom_cnn --num-epochs 2 --seed 0 --output-dir runs/first
+    Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
     from agr_utils.data.load import load_data
     from agr_utils.machine import get_processes
@@ -96,11 +106,15 @@ def train(
     from agr_utils.profiles import get_data_name
     from agr_utils.training.run import check_run_folder, train_run
 
-    chosen = {item.value for item in task}
+    is_own = bool(data) and data.lower().endswith(".csv")
+    if is_own and source:
+        raise InputError("--data names a CSV file, whose folder holds the images. Leave --source out")
+    labels = tuple(map(parse_task, task)) if is_own else ()
     settings = {name: value for name, value in context.params.items() if name in FIELDS}
     settings |= {
-        "data": data.value if data else get_data_name(),
-        "tasks": TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen),
+        "data": OWN_TABLE if is_own else data or get_data_name(),
+        "labels": labels,
+        "tasks": tuple(label.name for label in labels) or (TASKS if "all" in task else tuple(dict.fromkeys(task))),
         "pretrained": parse_pretrained(pretrained),
         "synthetic": SyntheticSettings(noise, relatedness, confounding),
     }
@@ -108,7 +122,9 @@ def train(
     config.refuse_unused()
     check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
     with get_processes().main_process_first():  # of several, one decodes and the others find its cache
-        faces = load_data(source=source, skip_unreadable=skip_unreadable, **config.data_settings())
+        faces = load_data(
+            source=Path(data) if is_own else source, skip_unreadable=skip_unreadable, **config.data_settings()
+        )
     splits = ("validation",) if no_test else ("validation", "test")
     with say_how_to_go_on():
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)
@@ -124,6 +140,23 @@ def train(
     for split, summary in summaries.items():
         echo_summary(split, summary)
     echo_skipped(faces.skipped)
+
+
+def parse_task(text: str) -> Task:
+    """What a column of a CSV file holds, from ``age``, ``hat=no,yes`` or ``height:column=100..220``."""
+    name, _, meaning = text.partition("=")
+    name, _, column = (part.strip() for part in name.partition(":"))
+    if name == "age" and not meaning:
+        return Task("age", "age", column=column)
+    low, dots, high = meaning.partition("..")
+    try:
+        if dots:
+            return Task(name, "number", limits=(float(low), float(high)), column=column)
+    except ValueError:
+        raise InputError(f"--task {text}: '{meaning}' are no two numbers, as in height=100..220") from None
+    if not meaning:
+        raise InputError(f"--task {text}: say what the column holds, as in {name}=no,yes or {name}=100..220")
+    return Task(name, classes=[part.strip() for part in meaning.split(",")], column=column)
 
 
 def parse_pretrained(text: str) -> bool | str:

@@ -1,9 +1,11 @@
 """The faces table: one row an image. Every reader makes it, everything else reads it."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from agr_utils.errors import InputError
-from agr_utils.tasks import AGE_BANDS, NUM_AGES
+from agr_utils.tasks import AGE_BANDS, NUM_AGES, Task
 
 # column -> pandas type. Missing labels are <NA>, never a made-up class.
 COLUMNS = {
@@ -21,17 +23,23 @@ COLUMNS = {
 SPLITS = ("train", "validation", "test", "unlisted", "unreadable")  # the last two take no part in anything
 
 
-def make_faces(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
+def make_faces(rows: list[dict] | pd.DataFrame, tasks: Sequence[Task] = ()) -> pd.DataFrame:
     """Build a faces table; absent columns become missing values, every row its own group.
+
+    Args:
+        rows: with columns of COLUMNS, and of the tasks.
+        tasks: beyond age, gender and race: each has a column of codes (Int8) or numbers (Float32).
 
     Raises:
         InputError: if two rows share an image_id.
     """
     table = pd.DataFrame(rows)
-    for column in COLUMNS:
+    columns = {task.name: "Int8" if task.kind == "classes" else "Float32" for task in tasks} | COLUMNS
+    columns = {name: columns[name] for name in (*COLUMNS, *columns)}
+    for column in columns:
         if column not in table:
             table[column] = pd.NA
-    table = table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+    table = table[list(columns)].astype(columns).reset_index(drop=True)
     table["age_min"] = table["age_min"].fillna(table["age"])
     table["age_max"] = table["age_max"].fillna(table["age"])
     table["group"] = table["group"].fillna(pd.Series(range(len(table)), dtype="Int64"))

@@ -1,13 +1,14 @@
 """From a name to data: the faces table and the pixels that belong to its rows."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from agr_utils.data import fairface, splits, synthetic, utkface
+from agr_utils.data import fairface, own_table, splits, synthetic, utkface
 from agr_utils.data.duplicates import read_groups
 from agr_utils.data.pixels import build_cache, cache_folder, open_cache
 from agr_utils.data.reading.skipped import Skipped
@@ -15,7 +16,7 @@ from agr_utils.data.reading.sources import list_images
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.profiles import get_cache_dir, get_data_dir
-from agr_utils.tasks import LabelScheme, get_scheme
+from agr_utils.tasks import OWN_TABLE, LabelScheme, Task, get_scheme
 
 REAL_DATA = {
     "utkface": lambda paths, source, skipped: utkface.read_names(paths),
@@ -78,24 +79,26 @@ def load_data(
     skip_unreadable: bool = False,
     settings: SyntheticSettings = SyntheticSettings(),
     cache_dir: Path | None = None,
+    labels: Sequence[Task] = (),
 ) -> FaceData:
     """Load a data set, building its pixel cache (and FairFace's near-duplicate groups) the first time.
 
     Args:
-        name: ``synthetic``, ``utkface`` or ``fairface``.
+        name: ``synthetic``, ``utkface``, ``fairface``, or ``table`` for images and labels of one's own.
         image_size: side of the square images, in pixels.
-        source: folder or archive of a real data set; ``AGR_DATA_DIR`` where it is None.
+        source: folder or archive of a real data set, or the CSV file of a table; ``AGR_DATA_DIR`` where it is None.
         num_images: synthetic images to draw, 4,000 where it is None; real data is always taken whole.
         seed: of the synthetic drawing.
         protocol: how a real data set is split, see ``agr_utils.data.splits``.
         skip_unreadable: leave images out that cannot be read, instead of stopping.
         settings: the dials of the synthetic drawing.
         cache_dir: where pixel caches are kept; ``AGR_CACHE_DIR`` where it is None.
+        labels: what the columns of a table mean.
 
     Raises:
         InputError: for an unknown name, or real data that is not where it was said to be.
     """
-    scheme = get_scheme(name)
+    scheme = get_scheme(name, labels)
     if name == "synthetic":
         drawn = synthetic.draw_faces(4_000 if num_images is None else num_images, image_size, seed, settings)
         return FaceData(drawn.faces, drawn.pixels, scheme)
@@ -104,19 +107,22 @@ def load_data(
         raise InputError(
             f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
         )
+    table, source = (source, source.parent) if name == OWN_TABLE else (None, source)
     cache_dir, skipped = cache_dir or get_cache_dir(), Skipped()
     folder = cache_folder(source, image_size, cache_dir)
     paths = list_images(source, skipped)
     if not folder.exists():
-        read_faces(name, paths, source, protocol)  # what is wrong with it, before minutes of decoding
+        read_faces(
+            name, paths, source, protocol, table=table, labels=labels
+        )  # what is wrong with it, before minutes of decoding
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)
     if errors and not skip_unreadable:
         raise InputError(
             f"{source}: {len(errors)} images cannot be read, first: {errors[0]}. Skip them with --skip-unreadable"
         )
-    groups = read_groups(source, cache_dir) if name == "fairface" else None
-    faces = read_faces(name, paths, source, protocol, groups, skipped)
+    groups = read_groups(source, cache_dir) if name in ("fairface", OWN_TABLE) else None
+    faces = read_faces(name, paths, source, protocol, groups, skipped, table, labels)
     # Rows stay in step with the mapped pixels: an image that could not be read keeps its (black) place, in no split.
     faces.loc[~decoded, "split"] = "unreadable"
     for path in faces["path"][~decoded]:
@@ -133,6 +139,8 @@ def read_faces(
     protocol: str = "grouped",
     groups: dict[str, int] | None = None,
     skipped: Skipped | None = None,
+    table: Path | None = None,
+    labels: Sequence[Task] = (),
 ) -> pd.DataFrame:
     """Faces table of a real data set, split by a protocol: labels and names only, no pixels.
 
@@ -143,8 +151,12 @@ def read_faces(
         protocol: see ``agr_utils.data.splits``.
         groups: near-duplicate group of each path, where no committed file knows it.
         skipped: told what is left out.
+        table: CSV file of a data set of one's own, and ``labels`` what its columns mean.
+        labels: see ``table``.
     """
     skipped = Skipped() if skipped is None else skipped
+    if table is not None:
+        return own_table.read_table_faces(table, paths, labels, groups or {}, skipped)
     faces = REAL_DATA[name](paths, source, skipped)
     if groups:
         faces["group"] = faces["path"].map(groups).astype("Int64")

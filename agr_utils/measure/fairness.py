@@ -26,20 +26,22 @@ ERRORS = by_name(
 
 
 def error_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """What each image adds to each error of ERRORS, those that the table allows; NaN where its label is missing."""
+    """What each image adds to each error (ERRORS, and those of other tasks); NaN where its label is missing."""
     scores, errors = score_rows(table), pd.DataFrame(index=table.index)
     if "age_mae" in scores:
         errors["age_mae"], errors["age_signed"] = scores["age_mae"], signed_age_error(table)
-    for task in ("gender", "race"):
-        if f"{task}_accuracy" in scores:
-            errors[f"{task}_error"] = 1 - scores[f"{task}_accuracy"]
+    for name in scores.columns.difference(["age_mae", "age_cs5"], sort=False):
+        task, _, kind = name.rpartition("_")
+        errors[f"{task}_error" if kind == "accuracy" else name] = (
+            1 - scores[name] if kind == "accuracy" else scores[name]
+        )
     return errors
 
 
 def label_groups(table: pd.DataFrame, scheme: LabelScheme) -> pd.DataFrame:
-    """Name of the labelled group of each image: ``gender, race, age band`` as text, missing where the label is."""
+    """Name of the labelled group of each image: classes and ``age band`` as text, missing where the label is."""
     groups = pd.DataFrame(index=table.index)
-    for task in ("gender", "race"):
+    for task in scheme.of_kind("classes"):
         names = dict(enumerate(scheme.classes(task)))
         groups[task] = pd.Categorical(table[task].map(names), categories=list(names.values()))
     groups["age band"] = age_band(table["age_min"])

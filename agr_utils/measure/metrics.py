@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.measure.bootstrap import COVERAGE, GroupBootstrap, interval
-from agr_utils.predictions_table import check_predictions, class_probabilities, tasks_of
+from agr_utils.predictions_table import check_predictions, class_probabilities, is_number, tasks_of
 
 CS_YEARS = 5  # cumulative score: share of ages within so many years
 
@@ -19,7 +19,7 @@ class Metric:
     Attributes:
         name: of its column.
         label: for readers.
-        unit: ``years``, or ``%`` of what is kept as a share in 0 to 1.
+        unit: ``years`` or ``units`` (of a number), or ``%`` of what is kept as a share in 0 to 1.
         higher_is_better: None where neither is.
     """
 
@@ -31,7 +31,7 @@ class Metric:
     @property
     def in_years(self) -> bool:
         """Whether it is shown as it is kept."""
-        return self.unit == "years"
+        return self.unit != "%"
 
     @property
     def scale(self) -> float:
@@ -46,7 +46,7 @@ class Metric:
     @property
     def change_unit(self) -> str:
         """Unit of a difference."""
-        return "years" if self.in_years else "points"
+        return self.unit if self.in_years else "points"
 
     @property
     def change_title(self) -> str:
@@ -72,9 +72,20 @@ METRICS = by_name(
 )
 
 
+def get_metric(name: str) -> Metric:
+    """A metric by its name, ``…_mae`` or ``…_accuracy`` of a task of one's own among them."""
+    if name in METRICS:
+        return METRICS[name]
+    task, _, kind = name.rpartition("_")
+    label = task.replace("_", " ").capitalize()
+    if kind == "accuracy":
+        return Metric(name, label, "%", higher_is_better=True)
+    return Metric(name, f"{label}, MAE", "units", higher_is_better=False)
+
+
 def improvement_signs(metrics: Iterable[str]) -> np.ndarray:
     """1 for each metric of which more is better, else -1: times a difference, above 0 is better."""
-    return np.array([1 if METRICS[name].higher_is_better else -1 for name in metrics])
+    return np.array([1 if get_metric(name).higher_is_better else -1 for name in metrics])
 
 
 def score_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +95,9 @@ def score_rows(table: pd.DataFrame) -> pd.DataFrame:
         table: a predictions table.
 
     Returns:
-        Columns ``age_mae`` (absolute error, years), ``age_cs5``, ``gender_accuracy``, ``race_accuracy`` (0 or 1),
-        those to which an image adds something; a metric is the mean of its column.
+        Columns ``age_mae`` (absolute error, years), ``age_cs5``, ``gender_accuracy``, ``race_accuracy`` (0 or 1), and
+        ``…_accuracy`` or ``…_mae`` of other tasks; those to which an image adds something. A metric is the mean of its
+        column.
 
     Raises:
         InputError: see ``check_predictions``.
@@ -96,11 +108,15 @@ def score_rows(table: pd.DataFrame) -> pd.DataFrame:
         error = signed_age_error(table).abs()
         scores["age_mae"] = error
         scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
-    for task in ("gender", "race"):
-        if task in tasks:
-            predicted, label = predicted_class(table, task), table[task].astype("Float64").astype(float)
+    for task in tasks:
+        label = table[task].astype("Float64").astype(float)
+        if not is_number(table, task):
+            predicted = predicted_class(table, task)
             known = predicted.notna() & label.notna()
             scores[f"{task}_accuracy"] = (predicted == label).astype(float).where(known)
+        elif task != "age":
+            predicted = table[f"{task}_pred"].astype("Float64").astype(float)
+            scores[f"{task}_mae"] = (predicted.where(np.isfinite(predicted)) - label).abs()
     return scores.dropna(axis=1, how="all")
 
 
@@ -114,14 +130,15 @@ def signed_age_error(table: pd.DataFrame) -> pd.Series:
 
 
 def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
-    """Most probable code of ``gender`` or ``race``, (n,) int; None where the table lacks the task.
+    """Most probable code of a task with classes, (n,) int; None where the table lacks the task.
 
     A probability that is not a number is no answer: those rows are NaN, and the whole is float.
     """
     if task not in tasks_of(table):
         return None
     probabilities = class_probabilities(table, task)  # (n, C)
-    codes = (probabilities[:, 1] >= 0.5).astype(int) if task == "gender" else probabilities.argmax(axis=1)
+    two = probabilities.shape[1] == 2  # of two that are equal, the second
+    codes = (probabilities[:, 1] >= 0.5).astype(int) if two else probabilities.argmax(axis=1)
     return pd.Series(codes, index=table.index).where(np.isfinite(probabilities).all(axis=1))
 
 

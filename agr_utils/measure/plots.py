@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from agr_utils.data.faces import age_band
-from agr_utils.measure.metrics import METRICS, predicted_class
+from agr_utils.measure.metrics import get_metric, predicted_class
 from agr_utils.tasks import LabelScheme
 
 # Okabe and Ito's palette: distinguishable with any kind of colour vision. A marker each, for print in grey.
@@ -82,7 +82,7 @@ def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) ->
         metric: a key of METRICS.
         ax: to draw on.
     """
-    record = METRICS[metric]
+    record = get_metric(metric)
     scale = record.scale
     for position, (name, summary) in enumerate(summaries.items()):
         row = summary.loc[metric] * scale

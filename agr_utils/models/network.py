@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from agr_utils.errors import InputError
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, create_backbone
-from agr_utils.tasks import NUM_AGES, TASKS, check_task, get_scheme
+from agr_utils.tasks import NUM_AGES, LabelScheme, get_scheme
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25  # of pixels scaled to [0, 1]; one pair for every channel and data set
 
@@ -18,8 +17,8 @@ class MultiTaskNet(nn.Module):
 
     Args:
         backbone: name of an architecture (``agr_utils.models.backbones``).
-        scheme: name of the label scheme, which sets the width of the heads.
-        tasks: the heads to build, any of ``age``, ``gender``, ``race``.
+        scheme: the label scheme or its name, which sets the width of the heads.
+        tasks: the heads to build; None for all that the scheme has.
         pretrained: see ``create_backbone``.
         dropout: share of the features dropped before the heads, in [0, 1).
         drop_rate: stochastic depth of the backbone, in [0, 1).
@@ -29,18 +28,17 @@ class MultiTaskNet(nn.Module):
     def __init__(
         self,
         backbone: str = "mobilenet_v3",
-        scheme: str = "utkface",
-        tasks: Sequence[str] = TASKS,
+        scheme: str | LabelScheme = "utkface",
+        tasks: Sequence[str] | None = None,
         pretrained: Pretrained = False,
         dropout: float = 0.2,
         drop_rate: float = 0.0,
         age_head: str = "distribution",
     ):
         super().__init__()
-        if not tasks:
-            raise InputError(f"a model needs at least one task. Choose from: {', '.join(TASKS)}")
-        self.tasks = tuple(task for task in TASKS if task in {check_task(task) for task in tasks})
-        self.scheme, self.age_head = get_scheme(scheme), get_age_head(age_head)
+        self.scheme = get_scheme(scheme) if isinstance(scheme, str) else scheme
+        self.tasks = self.scheme.choose(self.scheme.names if tasks is None else tasks)
+        self.age_head = get_age_head(age_head)
         self.backbone_name = backbone
         self.backbone, self.num_features, self.weights_source = create_backbone(backbone, pretrained, drop_rate)
         self.dropout = nn.Dropout(dropout)
@@ -56,18 +54,20 @@ class MultiTaskNet(nn.Module):
             images: (B, 3, H, W) float32, normalised by ``normalize``.
 
         Returns:
-            ``age`` (B, 117 or what the age head needs), ``gender`` (B, 2), ``race`` (B, R), float32: those the model
-            has.
+            ``age`` (B, 117 or what the age head needs), classes (B, C), numbers (B, 1), float32: of the model's tasks.
         """
         features = self.dropout(self.backbone(images))  # (B, 3, H, W) -> (B, F)
         return {task: head(features).float() for task, head in self.heads.items()}
 
     def probabilities(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the logits mean: ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R) float32; rows sum to 1."""
-        return {
-            task: self.age_head.to_probabilities(values) if task == "age" else values.softmax(dim=1)
-            for task, values in logits.items()
-        }
+        """What the logits mean, float32: ``age`` (B, 117) classes (B, C), rows sum to 1; numbers (B, 1)."""
+        return {task: self._probabilities(task, values) for task, values in logits.items()}
+
+    def _probabilities(self, name: str, logits: Tensor) -> Tensor:
+        task = self.scheme.task(name)
+        if task.kind == "number":
+            return task.limits[0] + (task.limits[1] - task.limits[0]) * logits
+        return self.age_head.to_probabilities(logits) if task.kind == "age" else logits.softmax(dim=1)
 
 
 def normalize(pixels: Tensor) -> Tensor:

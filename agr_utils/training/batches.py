@@ -48,14 +48,21 @@ class Labels:
     """Label columns of a faces table as arrays, in the form that the losses take."""
 
     def __init__(self, data: FaceData):
-        faces = data.faces
-        self.columns = {
-            "age_min": faces["age_min"].to_numpy(dtype=np.float32, na_value=np.nan),
-            "age_max": faces["age_max"].to_numpy(dtype=np.float32, na_value=np.nan),
-            "gender": faces["gender"].fillna(-1).to_numpy(dtype=np.int64),
-            "race": faces["race"].fillna(-1).to_numpy(dtype=np.int64),
-        }
+        self.columns = {}
+        for task in data.scheme.tasks:
+            for name in ("age_min", "age_max") if task.kind == "age" else (task.name,):
+                column = data.faces[name]
+                if task.kind == "classes":
+                    self.columns[name] = column.fillna(-1).to_numpy(dtype=np.int64)
+                    continue
+                self.columns[name] = column.to_numpy(dtype=np.float32, na_value=np.nan)
+                if task.kind == "number":
+                    low, high = task.limits
+                    self.columns[name] = (self.columns[name] - low) / (high - low)
 
     def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """``age_min, age_max`` (B,) float32, NaN if missing; ``gender, race`` (B,) int64, -1 if missing."""
+        """``age_min, age_max`` (B,) float32, NaN if missing; classes (B,) int64, -1 if missing; numbers (B,) float32.
+
+        Numbers are their place between the task's limits, NaN if missing.
+        """
         return {name: torch.from_numpy(column[rows]).to(device) for name, column in self.columns.items()}

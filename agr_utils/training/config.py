@@ -3,7 +3,7 @@
 import math
 import reprlib
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import NamedTuple, get_type_hints
@@ -13,7 +13,7 @@ from agr_utils.errors import DamagedError, InputError, name_hint
 from agr_utils.models.age_heads import get_age_head
 from agr_utils.models.backbones import Pretrained, get_backbone
 from agr_utils.profiles import Profile
-from agr_utils.tasks import TASKS, check_task, get_scheme
+from agr_utils.tasks import OWN_TABLE, TASKS, LabelScheme, Task, get_scheme
 
 # Equal. Of two tried on the validation split, 0.5 for the age was worse for ages and hardly better for race.
 TASK_WEIGHTS = {"age": 1.0, "gender": 1.0, "race": 1.0}
@@ -27,6 +27,7 @@ class TrainConfig:
         data: name of the data set.
         backbone: name of the architecture.
         tasks: heads to train.
+        labels: what each column of a table of one's own means (``data`` is ``table``); empty for other data.
         seed: of the weights, the order of the images, the augmentation and dropout.
         image_size: side in pixels.
         early_size: side in pixels while training starts (progressive resizing); None for ``image_size`` throughout.
@@ -57,6 +58,7 @@ class TrainConfig:
     data: str = "synthetic"
     backbone: str = "mobilenet_v3"
     tasks: tuple[str, ...] = TASKS
+    labels: tuple[Task, ...] = ()
     seed: int = 0
     image_size: int = 64
     early_size: int | None = None
@@ -85,14 +87,22 @@ class TrainConfig:
     def __post_init__(self):
         for name, kind in get_type_hints(TrainConfig).items():
             check_kind(name, getattr(self, name), kind)
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if (self.data == OWN_TABLE) != bool(self.labels):
+            raise InputError(
+                f"data is {self.data} with {len(self.labels)} labels. A table needs them, and only a table"
+            )
+        scheme = self.scheme
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        get_scheme(self.data)
+        if set(self.tasks) == set(TASKS) and not set(TASKS) <= set(scheme.names):  # the default: all that there are
+            object.__setattr__(self, "tasks", scheme.names)
+        object.__setattr__(self, "task_weights", {task: 1.0 for task in self.tasks} | self.task_weights)
         get_backbone(self.backbone)
         get_age_head(self.age_head)
-        for task in (*self.tasks, *self.task_weights):
-            check_task(task)
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - set(self.task_weights):
-            raise InputError(f"tasks is {list(self.tasks)}. Name at least one, each once and with a weight")
+        scheme.choose(self.tasks)
+        check_known(self.task_weights, (*TASKS, *scheme.names), "task_weights.")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise InputError(f"tasks is {list(self.tasks)}. Name each once")
         for name, value in flatten(self.to_dict()).items():
             _check_range(name, value)
         for name, choices in CHOICES.items():
@@ -117,6 +127,11 @@ class TrainConfig:
         chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
         return cls(**(chosen | profile.training | settings))
 
+    @property
+    def scheme(self) -> LabelScheme:
+        """What the labels of the data set mean."""
+        return get_scheme(self.data, self.labels)
+
     def refuse_unused(self) -> None:
         """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something.
 
@@ -137,6 +152,7 @@ class TrainConfig:
         """Which images: arguments of ``agr_utils.data.load.load_data``."""
         return {
             "name": self.data,
+            "labels": self.labels,
             "image_size": self.image_size,
             "num_images": self.num_images,
             "seed": self.data_seed,
@@ -146,7 +162,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         """As JSON-able values."""
-        return asdict(self) | {"tasks": list(self.tasks)}
+        labels = [{"name": task.name, "kind": task.kind, "classes": list(task.classes), "limits": task.limits and
+                   list(task.limits), "column": task.column} for task in self.labels]  # fmt: skip
+        return asdict(self) | {"tasks": list(self.tasks), "labels": labels}
 
     @classmethod
     def from_dict(cls, content: dict) -> "TrainConfig":
@@ -160,13 +178,25 @@ class TrainConfig:
         check_known(content, defaults)
         for name, value in content.items():
             settings[name] = value
-            if isinstance(defaults[name], dict):
+            if name == "labels":
+                settings[name] = [_task_from(entry) for entry in value]
+            elif isinstance(defaults[name], dict):
                 check_kind(name, value, dict)
-                check_known(value, defaults[name], f"{name}.")
+                if name in _NESTED:
+                    check_known(value, defaults[name], f"{name}.")
                 for key, number in value.items():
                     check_kind(f"{name}.{key}", number, float)
                 settings[name] = _NESTED.get(name, dict)(**(defaults[name] | value))
         return cls(**settings)
+
+
+def _task_from(entry: object) -> Task:
+    """A task from its record in JSON."""
+    check_kind("labels", entry, dict)
+    check_known(entry, [setting.name for setting in fields(Task)], "labels.")
+    if "name" not in entry:
+        raise InputError("a task among the labels has no name. Give each a name, and its classes or limits")
+    return Task(**entry)
 
 
 def recorded_config(about: dict, path: Path) -> TrainConfig:
@@ -234,12 +264,13 @@ RANGES = {
 }
 # Python's types for an annotation that is none itself; the choices of Pretrained are checked apart.
 _TYPES = {
-    float: (int, float), int | None: (int, NoneType), tuple[str, ...]: (tuple, list), dict[str, float]: (dict,),
+    float: (int, float), int | None: (int, NoneType), tuple[str, ...]: (tuple, list), tuple[Task, ...]: (tuple, list),
+    dict[str, float]: (dict,),
     Pretrained: (object,),
 }  # fmt: skip
 _KIND_NAMES = {
     str: "text", int: "a whole number", int | None: "a whole number or nothing", float: "a number",
-    bool: "true or false", list: "a list", tuple[str, ...]: "a list",
+    bool: "true or false", list: "a list", tuple[str, ...]: "a list", tuple[Task, ...]: "a list",
 }  # fmt: skip
 
 

@@ -116,6 +116,22 @@ def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
 
 
+def number_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Smooth L1 between a number's place between its limits and the labelled one.
+
+    Args:
+        outputs: (B, 1) float32.
+        labels: (B,) float32; NaN where the label is missing.
+
+    Returns:
+        Scalar: the mean over the labelled images, 0 where there is none.
+    """
+    labelled = ~labels.isnan()
+    if not labelled.any():
+        return outputs.sum() * 0.0
+    return F.smooth_l1_loss(outputs[labelled, 0], labels[labelled], beta=0.1)
+
+
 def multitask_loss(
     logits: dict[str, Tensor], labels: dict[str, Tensor], weights: dict[str, float]
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -123,7 +139,7 @@ def multitask_loss(
 
     Args:
         logits: of each task, see ``MultiTaskNet.forward``.
-        labels: ``age_min``, ``age_max`` (B,) float32 and ``gender``, ``race`` (B,) int64.
+        labels: see ``Labels.batch``: of classes int64, of numbers float32.
         weights: of each task.
 
     Returns:
@@ -140,7 +156,7 @@ def task_losses(
     return {
         task: age_loss(values, labels["age_min"], labels["age_max"], age_head)
         if task == "age"
-        else class_loss(values, labels[task])
+        else (number_loss if labels[task].is_floating_point() else class_loss)(values, labels[task])
         for task, values in logits.items()
     }
 

@@ -29,7 +29,7 @@ def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tens
         images: (B, 3, H, W) float32 in [0, 1].
 
     Returns:
-        ``age`` (B, 117), ``gender`` (B, 2), ``race`` (B, R) float32: those the model has; rows sum to 1.
+        See ``MultiTaskNet.probabilities``.
     """
     images = normalize(images)
     plain, mirrored = model.probabilities(model(images)), model.probabilities(model(images.flip(3)))
@@ -40,7 +40,7 @@ def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_si
     """Probabilities of each task for some rows, in float32, without augmentation.
 
     Returns:
-        ``age`` (n, 117), ``gender`` (n, 2), ``race`` (n, R) float32: those the model has; rows sum to 1.
+        ``age`` (n, 117), classes (n, C), numbers (n, 1) float32: of the model's tasks.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -65,9 +65,11 @@ def predictions_table(
 
     Returns:
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
-        ``race, race_p0…``; columns of a task that the model lacks are absent, but for the labels.
+        ``race, race_p0…``; of other tasks the label and ``…_p0…`` or, of a number, ``…_pred``. Columns of a task that
+        the model lacks are absent, but for the labels.
     """
-    table = faces[["image_id", "split", *LABELS]].reset_index(drop=True)
+    labels = dict.fromkeys((*LABELS, *probabilities))
+    table = faces[["image_id", "split", *labels]].reset_index(drop=True)
     table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
     if "age" in probabilities:
         age = torch.from_numpy(probabilities["age"])
@@ -76,11 +78,13 @@ def predictions_table(
         # The interval always holds the point that is reported.
         table["age_lo"] = np.minimum(lower.numpy(), table["age_pred"])
         table["age_hi"] = np.maximum(upper.numpy(), table["age_pred"])
-    if "gender" in probabilities:
-        table["gender_p"] = probabilities["gender"][:, 1]
-    if "race" in probabilities:
-        for code in range(probabilities["race"].shape[1]):
-            table[f"race_p{code}"] = probabilities["race"][:, code]
+    for task, values in probabilities.items():
+        if values.shape[1] == 1:
+            table[f"{task}_pred"] = values[:, 0]
+        elif task == "gender" and values.shape[1] == 2:
+            table["gender_p"] = values[:, 1]
+        elif task != "age":
+            table[[f"{task}_p{code}" for code in range(values.shape[1])]] = values
     return table
 
 

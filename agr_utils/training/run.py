@@ -222,7 +222,7 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     widening = about.get("age_widening", 0.0)
     if not isinstance(widening, int | float) or not math.isfinite(widening):
         raise DamagedError(f"{path}: its age_widening is {widening!r}, not a number of years. Train again")
-    model = MultiTaskNet(config.backbone, config.data, config.tasks, age_head=config.age_head)
+    model = MultiTaskNet(config.backbone, config.scheme, config.tasks, age_head=config.age_head)
     try:
         model.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

@@ -277,7 +277,7 @@ def build_model(config: TrainConfig, has_weights: bool = False) -> MultiTaskNet:
     """The network that a config asks for, on the CPU; without pretrained weights where a state has others."""
     pretrained = False if has_weights else config.pretrained
     sizes = (config.dropout, config.drop_rate, config.age_head)
-    model = MultiTaskNet(config.backbone, config.data, config.tasks, pretrained, *sizes)
+    model = MultiTaskNet(config.backbone, config.scheme, config.tasks, pretrained, *sizes)
     if config.zero_init_residual and model.weights_source == "from scratch":
         zero_init_residual_(model.backbone)
     return model.to(memory_format=torch.channels_last)

@@ -16,8 +16,6 @@ from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import Labels, load_pixels, split_batches
 from agr_utils.training.config import TrainConfig
 
-METRIC_NAMES = {"age": "age_mae", "gender": "gender_accuracy", "race": "race_accuracy"}
-
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +30,8 @@ def validate(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: 
     labels, device = Labels(data), next(model.parameters()).device
     metrics: dict[str, Metric] = {}
     for task in model.tasks:
-        classes = data.scheme.num_outputs(task)
-        metric = MeanAbsoluteError() if task == "age" else MulticlassAccuracy(classes, average="micro")
+        classes = data.scheme.classes(task)
+        metric = MulticlassAccuracy(len(classes), average="micro") if classes else MeanAbsoluteError()
         metrics[task] = metric.to(device)
     counts = {task: SumMetric().to(device) for task in model.tasks}
     for batch_rows in split_batches(rows, batch_size):
@@ -43,13 +41,18 @@ def validate(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: 
             if task == "age":
                 known = targets["age_min"] == targets["age_max"]  # False for a band and for a missing label (NaN)
                 answers, target = expected_age(probabilities["age"]), targets["age_min"]
+            elif not data.scheme.classes(task):
+                low, high = data.scheme.task(task).limits
+                answers, target = probabilities[task][:, 0], low + (high - low) * targets[task]
+                known = ~target.isnan()
             else:
                 known, answers, target = targets[task] >= 0, probabilities[task], targets[task]
             counts[task].update(known.sum())
             if known.any():
                 metrics[task].update(answers[known], target[known])
     labelled = [task for task in model.tasks if counts[task].compute() > 0]  # in any process: all leave out the same
-    return {f"validation_{METRIC_NAMES[task]}": metrics[task].compute().item() for task in labelled}
+    names = {task: f"validation_{task}_{'accuracy' if data.scheme.classes(task) else 'mae'}" for task in labelled}
+    return {names[task]: metrics[task].compute().item() for task in labelled}
 
 
 def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str], scheme: LabelScheme) -> None:
@@ -65,12 +68,14 @@ def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str]
         InputError: if none of the images has the label of one of the tasks.
     """
     known = {task: labels.columns["age_min" if task == "age" else task][rows] for task in tasks}
-    empty = [task for task, values in known.items() if not (values >= 0).any()]  # missing: NaN or -1
+    empty = [  # missing: NaN or -1; a number below its limits is below 0, too
+        task for task, values in known.items() if not (values >= 0 if scheme.classes(task) else ~np.isnan(values)).any()
+    ]
     if empty:
         others = [task for task in tasks if task not in empty]
         hint = f"Train without it: {' '.join(f'--task {task}' for task in others)}" if others else "Label some of them"
         raise InputError(f"none of the {len(rows)} training images has a label of {' or '.join(empty)}. {hint}")
-    for task in known.keys() - {"age"}:
+    for task in known:
         absent = [name for code, name in enumerate(scheme.classes(task)) if not (known[task] == code).any()]
         if absent:
             logger.warning("%s: no training image is labelled %s; the model cannot learn it", task, ", ".join(absent))

@@ -1,0 +1,123 @@
+"""Images and labels of one's own: a CSV file with a path in each row, beside the images."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agr_utils.data.faces import COLUMNS, SPLITS, make_faces
+from agr_utils.data.skipped import Skipped
+from agr_utils.data.splits import split_by_group
+from agr_utils.errors import InputError
+from agr_utils.files import read_bytes
+from agr_utils.tasks import OWN_TABLE, Task
+
+_TASKS = "say what they are with --task, such as --task glasses=no,yes"
+
+
+def read_table_faces(
+    file: Path, paths: Sequence[str], tasks: Sequence[Task], groups: Mapping[str, int], skipped: Skipped
+) -> pd.DataFrame:
+    """Faces table of the images beside a CSV file, with the labels that stand in it.
+
+    The file has a column ``path`` (from the folder of the file), one for each task, and may have ``split`` (train,
+    validation or test) and ``person``: images of one person stay in one split. Without ``split`` near-duplicates and
+    persons are kept together and 70/10/20 drawn. An empty cell is a missing label.
+
+    Args:
+        file: the CSV file.
+        paths: of the images in its folder and below.
+        tasks: what is read.
+        groups: near-duplicate group of each path; empty while nothing is split.
+        skipped: told of the images without a row.
+
+    Raises:
+        InputError: naming the line, column or class that is wrong, or the files that are not there.
+    """
+    table = _read_rows(file, tasks)
+    known = dict(zip(paths, range(len(paths)), strict=True))
+    missing = table[~table["path"].isin(known)]
+    if len(missing):
+        raise InputError(
+            f"{file} line {missing['line'].iloc[0]}: {missing['path'].iloc[0]} is no image in {file.parent or '.'} "
+            f"({len(missing)} of {len(table)} rows have none). Paths count from the folder of the file"
+        )
+    faces = pd.DataFrame({"path": list(paths)}).merge(table, on="path", how="left")
+    for path in faces["path"][faces["line"].isna()]:
+        skipped.add("image without a row in the table", path)
+    faces["image_id"], faces["source"] = faces["path"], OWN_TABLE
+    listed = faces["line"].notna()
+    faces["group"] = _joined_groups(faces, groups)
+    has_split = faces["split"].notna().any()
+    faces = make_faces(faces, [task for task in tasks if task.name not in COLUMNS])
+    if groups and not has_split:
+        faces.loc[listed.to_numpy(), "split"] = split_by_group(faces[listed.to_numpy()])
+    return faces
+
+
+def _read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
+    """The rows of the file: ``line, path, split, person`` and the labels as codes and numbers."""
+    try:
+        table = pd.read_csv(io.BytesIO(read_bytes(file)), dtype="string", encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file. Give a CSV file with the columns path and {_names(tasks)}") from None
+    except (OSError, ValueError) as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
+        raise InputError(f"{file}: not a CSV file ({' '.join(str(error).split())}). Save it as CSV, UTF-8") from error
+    table.columns = table.columns.str.strip()
+    columns = {"path": "path"} | {task.column or task.name: task.name for task in tasks}
+    for column in columns:
+        if column not in table:
+            raise InputError(f"{file}: no column '{column}'; it has {', '.join(table.columns)}. Rename it, or {_TASKS}")
+    rows = pd.DataFrame({"line": range(2, len(table) + 2), "path": table["path"].str.strip()})
+    for name in ("split", "person"):
+        rows[name] = table[name].str.strip() if name in table else pd.Series(pd.NA, table.index, dtype="string")
+    for wrong in rows[~rows["split"].isin(SPLITS[:3]) & rows["split"].notna()].itertuples():
+        raise InputError(f"{file} line {wrong.line}: split '{wrong.split}' is none of {', '.join(SPLITS[:3])}")
+    for repeated in rows[rows["path"].isna() | rows["path"].duplicated()].itertuples():
+        reason = "no path" if pd.isna(repeated.path) else f"{repeated.path} is listed twice. Keep one of the rows"
+        raise InputError(f"{file} line {repeated.line}: {reason}")
+    for task in tasks:
+        rows[task.name] = _read_labels(file, table[task.column or task.name].str.strip(), task)
+    return rows
+
+
+def _read_labels(file: Path, cells: pd.Series, task: Task) -> pd.Series:
+    """Codes of classes, or numbers; missing where a cell is empty."""
+    cells = cells.replace("", pd.NA)
+    if task.kind == "classes":
+        codes = {name: code for code, name in enumerate(task.classes)}
+        wrong, expected = cells.notna() & ~cells.isin(list(codes)), f"one of {', '.join(task.classes)}"
+        values = cells.map(codes)
+    else:
+        low, high = task.limits or (0, 116)
+        values = pd.to_numeric(cells, errors="coerce")
+        wrong = cells.notna() & ~values.between(low, high).fillna(False).astype(bool)
+        expected = f"a number from {low:g} to {high:g}"
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{file} line {line + 2}: {task.column or task.name} is '{cells.iloc[line]}', not {expected} "
+            f"({wrong.sum()} such cells). Mend the cells, or {_TASKS}"
+        )
+    return values
+
+
+def _joined_groups(faces: pd.DataFrame, groups: Mapping[str, int]) -> np.ndarray:
+    """Group of each image: near-duplicates and images of one person together, through as many links as there are."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    number = np.arange(len(faces))
+    links = []
+    for keys in (faces["path"].map(groups), faces["person"]):
+        known = keys.notna().to_numpy()
+        first = pd.Series(number[known]).groupby(keys[known].to_numpy()).transform("first")
+        links.append(np.stack([number[known], first.to_numpy(dtype=int)]))
+    ends = np.concatenate(links, axis=1)
+    return connected_components(coo_matrix((np.ones(ends.shape[1]), ends), shape=(len(faces),) * 2), directed=False)[1]
+
+
+def _names(tasks: Sequence[Task]) -> str:
+    return ", ".join(task.column or task.name for task in tasks)

@@ -1,0 +1,145 @@
+"""A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from agr_utils.data.load import load_data
+from agr_utils.data.synthetic import draw_faces
+from agr_utils.errors import InputError
+from agr_utils.measure.fairness import group_table
+from agr_utils.measure.metrics import get_metric, score_rows
+from agr_utils.tasks import Task, get_scheme
+from agr_utils.training.config import TrainConfig
+from agr_utils.training.run import load_run, train_run
+
+TASKS = (Task("glasses", classes=("no", "yes")), Task("height", "number", limits=(100, 220)), Task("age", "age"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """60 drawings: glasses are the badge, height follows the age; a tenth of the labels is missing."""
+    folder = tmp_path_factory.mktemp("own")
+    drawn = draw_faces(60, 32, 0)
+    rows = pd.DataFrame({"path": [f"faces/{n:02}.png" for n in range(60)], "age": drawn.faces["age"].astype(int)})
+    rows["glasses"] = drawn.faces["gender"].map({0: "no", 1: "yes"}).where(np.arange(60) % 10 > 0)
+    rows["height"] = (120 + drawn.faces["age"]).round(1)
+    rows["person"] = [f"p{n // 2}" if n < 4 else "" for n in range(60)]
+    (folder / "faces").mkdir()
+    for path, pixels in zip(rows["path"], drawn.pixels, strict=True):
+        Image.fromarray(pixels).save(folder / path)
+    rows.to_csv(folder / "faces.csv", index=False)
+    return folder
+
+
+def load(folder, tmp_path, tasks=TASKS, name="faces.csv"):
+    return load_data("table", 32, folder / name, cache_dir=tmp_path, labels=tasks)
+
+
+def change(folder, name, **cells):
+    """The table with the first row changed, or without a column."""
+    table = pd.read_csv(folder / "faces.csv", dtype="string")
+    for column, value in cells.items():
+        if value is None:
+            table = table.drop(columns=column)
+        else:
+            table.loc[0, column] = value
+    table.to_csv(folder / name, index=False)
+    return name
+
+
+def test_labels_are_read_and_persons_stay_together(folder, tmp_path):
+    data = load(folder, tmp_path)
+    faces, table = data.faces, pd.read_csv(folder / "faces.csv")
+    assert faces["glasses"].isna().sum() == 6 and set(faces["glasses"].dropna()) == {0, 1}
+    assert faces["height"].tolist() == pytest.approx(table["height"].tolist())
+    assert faces["age_min"].tolist() == table["age"].tolist() and faces["gender"].isna().all()
+    assert set(faces["split"]) == {"train", "validation", "test"}
+    assert faces["split"][0] == faces["split"][1] and faces["split"][2] == faces["split"][3]
+    assert faces["group"][0] == faces["group"][1] != faces["group"][2]
+
+
+def test_a_split_of_ones_own_is_kept_and_images_without_a_row_take_no_part(folder, tmp_path):
+    table = pd.read_csv(folder / "faces.csv").iloc[:50]
+    table["split"] = ["train"] * 30 + ["validation"] * 10 + ["test"] * 10
+    table.to_csv(folder / "split.csv", index=False)
+    data = load(folder, tmp_path, name="split.csv")
+    assert data.faces["split"].value_counts().to_dict() == {"train": 30, "validation": 10, "test": 10, "unlisted": 10}
+    assert str(data.skipped) == "10 skipped: 10 image without a row in the table"
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"glasses": "maybe"}, r"line 2: glasses is 'maybe', not one of no, yes \(1 such cells\)"),
+        ({"height": "tall"}, "line 2: height is 'tall', not a number from 100 to 220"),
+        ({"height": "90"}, "line 2: height is '90', not a number from 100 to 220"),
+        ({"age": "200"}, "line 2: age is '200', not a number from 0 to 116"),
+        ({"glasses": None}, "no column 'glasses'; it has path, age, height, person"),
+        ({"path": None}, "no column 'path'"),
+        ({"path": "faces/99.png"}, r"line 2: faces/99.png is no image in .* \(1 of 60 rows have none\)"),
+        ({"path": "faces/01.png"}, "line 3: faces/01.png is listed twice"),
+        ({"path": ""}, "line 2: no path"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_in_a_line(folder, tmp_path, cells, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load(folder, tmp_path, name=change(folder, "wrong.csv", **cells))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_table_and_no_table_at_all(folder, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load(folder, tmp_path, name="nothing.csv")
+    (folder / "empty.csv").write_text("")
+    with pytest.raises(InputError, match="not a CSV file"):
+        load(folder, tmp_path, name="empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"name": "Big Hat", "classes": ("a", "b")}, "cannot be the name"),
+        ({"name": "hat", "classes": ("a",)}, "at least two"),
+        ({"name": "hat", "classes": ("a", "a")}, "each once"),
+        ({"name": "years", "kind": "age"}, "belong together"),
+        ({"name": "height", "kind": "number"}, "smallest and the largest"),
+        ({"name": "height", "kind": "number", "limits": (2, 1)}, "smallest and the largest"),
+        ({"name": "split", "classes": ("a", "b")}, "cannot be the name"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(record, message):
+    with pytest.raises(InputError, match=message):
+        Task(**record)
+
+
+def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_path, monkeypatch):
+    config = TrainConfig(
+        data="table", labels=TASKS, backbone="custom_cnn", image_size=32, num_epochs=2, batch_size=8, precision="fp32"
+    )
+    assert config.tasks == ("glasses", "height", "age") and TrainConfig.from_dict(config.to_dict()) == config
+    data = load(folder, tmp_path)
+    table = train_run(config, data, tmp_path / "run")
+    scores = score_rows(table)
+    assert set(scores) == {"age_mae", "age_cs5", "glasses_accuracy", "height_mae"}
+    answered = table[table["glasses"].notna()]
+    expected = ((answered["glasses_p1"] >= 0.5).astype(int) == answered["glasses"]).mean()
+    assert scores["glasses_accuracy"].mean() == pytest.approx(expected)
+    assert scores["height_mae"].mean() == pytest.approx((table["height_pred"] - table["height"]).abs().mean(), rel=1e-5)
+    assert table["height_pred"].between(50, 270).all()
+    assert get_metric("height_mae").title == "Height, MAE (units)" and get_metric("glasses_accuracy").label == "Glasses"
+    many = pd.concat([table.assign(image_id=table["image_id"] + str(n)) for n in range(10)], ignore_index=True)
+    groups = group_table(many, data.scheme, "glasses")
+    assert set(groups.columns) == {"count", "age_mae", "age_signed", "glasses_error", "height_mae"}
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    model, again, _ = load_run(tmp_path / "run", folder / "faces.csv")
+    assert model.scheme == get_scheme("table", TASKS) and (again.faces["split"] == data.faces["split"]).all()
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
+
+
+def test_labels_without_a_table_and_a_table_without_labels_are_refused():
+    for settings in ({"data": "table"}, {"data": "synthetic", "labels": TASKS}):
+        with pytest.raises(InputError, match="only a table"):
+            TrainConfig(**settings)
