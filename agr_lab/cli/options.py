@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from agr_utils.data.reading.skipped import Skipped
 
-DataName = Enum("DataName", {name: name for name in SCHEMES}, type=str)
 RealDataName = Enum("RealDataName", {name: name for name in SCHEMES if name != "synthetic"}, type=str)
 Source = Annotated[Path | None, typer.Option(help="Folder or archive of the images. Default: AGR_DATA_DIR.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")]

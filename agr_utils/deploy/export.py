@@ -25,7 +25,7 @@ from agr_utils.files import atomic_path
 from agr_utils.machine import current_commit
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE
-from agr_utils.tasks import TASKS
+from agr_utils.tasks import OWN_TABLE, TASKS
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.predictions import predictions_table
 from agr_utils.training.run import load_run
@@ -69,6 +69,11 @@ def export_run(
     """
     check_opset(opset)
     model, data, config = load_run(run, source)
+    if own := [task for task in model.tasks if task not in OUTPUTS or config.data == OWN_TABLE]:
+        raise InputError(
+            f"{run}: answers {', '.join(own)} of a table of one's own; an ONNX file knows the tasks of UTKFace, FairFace "
+            "and drawn faces. Use the run in Python: load_model, then predict_split"
+        )
     check_finite(model, run)
     network = calibrate_network(model, data, mirror)
     proto = build_onnx(network, config.image_size, opset)

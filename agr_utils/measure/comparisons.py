@@ -12,7 +12,7 @@ from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.measure.fairness import MIN_IMAGES, group_members
-from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.metrics import improvement_signs, score_rows
 from agr_utils.tasks import LabelScheme
 
 # The smallest difference that matters, of the metrics that the claim is decided on.
@@ -143,7 +143,7 @@ def compare_runs(
         raise InputError(f"groups by {grouping} need the names of the labels. Give scheme=get_scheme(...) as well")
     ours, theirs = ours.reset_index(drop=True), theirs.set_index("image_id").loc[ours["image_id"]].reset_index()
     scores = [score_rows(table) for table in (ours, theirs)]
-    shared = [name for name in METRICS if all(name in frame for frame in scores)]
+    shared = [name for name in scores[0] if name in scores[1]]
     if not shared:
         raise InputError("the two models have no task in common, so there is nothing to compare")
     everybody = pd.DataFrame({"all": np.ones(len(ours), dtype=bool)})

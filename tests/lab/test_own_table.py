@@ -4,12 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from agr_lab.cli.main import app
 from agr_utils.data.load import load_data
 from agr_utils.data.synthetic import draw_faces
+from agr_utils.deploy.export import export_run
 from agr_utils.errors import InputError
 from agr_utils.measure.fairness import group_table
 from agr_utils.measure.metrics import get_metric, score_rows
+from agr_utils.measure.results import read_run
 from agr_utils.tasks import Task, get_scheme
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import load_run, train_run
@@ -135,6 +139,8 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     model, again, _ = load_run(tmp_path / "run", folder / "faces.csv")
     assert model.scheme == get_scheme("table", TASKS) and (again.faces["split"] == data.faces["split"]).all()
+    with pytest.raises(InputError, match="answers glasses, height, age of a table of one's own"):
+        export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
 
@@ -143,3 +149,26 @@ def test_labels_without_a_table_and_a_table_without_labels_are_refused():
     for settings in ({"data": "table"}, {"data": "synthetic", "labels": TASKS}):
         with pytest.raises(InputError, match="only a table"):
             TrainConfig(**settings)
+
+
+def test_the_command_line_trains_on_a_table_of_ones_own(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    command = ["train", "--data", str(folder / "faces.csv"), "--task", "age", "--task", "spectacles:glasses=no,yes"]
+    command += ["--task", "height=100..220", "--backbone", "custom_cnn", "--image-size", "32", "--num-epochs", "1"]
+    command += ["--batch-size", "8", "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "spectacles_accuracy" in result.output and "height_mae" in result.output
+    assert CliRunner().invoke(app, ["evaluate", str(tmp_path / "run")]).exit_code == 0
+    record = read_run(tmp_path / "run").config
+    assert record.scheme.task("spectacles") == Task("spectacles", classes=("no", "yes"), column="glasses")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("hat", "say what the column holds"), ("height=tall..small", "no two numbers"), ("hat=a", "at least two")],
+)
+def test_a_task_that_is_half_said_is_refused(folder, tmp_path, text, message):
+    command = ["train", "--data", str(folder / "faces.csv"), "--task", text, "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code != 0 and message in str(result.exception)
