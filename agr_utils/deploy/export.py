@@ -71,8 +71,8 @@ def export_run(
     model, data, config = load_run(run, source)
     if own := [task for task in model.tasks if task not in OUTPUTS or config.data == OWN_TABLE]:
         raise InputError(
-            f"{run}: answers {', '.join(own)} of a table of one's own; an ONNX file knows the tasks of UTKFace, FairFace "
-            "and drawn faces. Use the run in Python: load_model, then predict_split"
+            f"{run}: answers {', '.join(own)} of a table of one's own; an ONNX file knows the tasks of UTKFace, "
+            "FairFace and drawn faces. Use the run in Python: load_model, then predict_split"
         )
     check_finite(model, run)
     network = calibrate_network(model, data, mirror)
