@@ -28,10 +28,8 @@ class Job:
         head_factor: see ``learning_rate``.
         dropout: before the heads.
         changes: strength of ``Changes``; 0 for the course's published augmentation.
-        mixup: share of the batches in which images and targets are mixed in pairs.
         teachers: finished jobs whose mean answer to the same picture is the target, mixed with the labels.
         teacher_share: of that answer in the target.
-        even_ages: exponent of 1 / (number of faces of about that age) by which faces are drawn; 0 for each once.
         ema: decay of the averaged weights, per step.
         seed: sets everything random.
         evaluations: how often, evenly spaced, the validation split is scored.
@@ -54,10 +52,8 @@ class Job:
     head_factor: float = 1.0
     dropout: float = 0.2
     changes: float = 1.0
-    mixup: float = 0.0
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.7
-    even_ages: float = 0.0
     ema: float = 0.998
     seed: int = 0
     evaluations: int = 4

@@ -131,25 +131,18 @@ class Training:
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
     def prepare_tables(self) -> None:
-        """What differs from step to step, for every step: faces, learning rate, decay of the average, mixing."""
+        """What differs from step to step, for every step: faces, learning rate, decay of the average."""
         job, rows, random = self.job, self.faces.splits["train"], np.random.default_rng(self.job.seed)
-        ages = self.faces.table["age"].to_numpy(dtype=float, na_value=np.nan)[rows]
-        weights = age_weights(ages, job.even_ages)
         self.steps_per_epoch = len(rows) // job.batch_size
         self.total_steps = max(1, int(self.steps_per_epoch * job.epochs))
-        orders = [
-            random.permutation(rows) if weights is None else random.choice(rows, len(rows), p=weights)
-            for _ in range(math.ceil(self.total_steps / self.steps_per_epoch))
-        ]
+        orders = [random.permutation(rows) for _ in range(math.ceil(self.total_steps / self.steps_per_epoch))]
         order = np.concatenate([o[: self.steps_per_epoch * job.batch_size] for o in orders]).reshape(-1, job.batch_size)
         steps, warmup = np.arange(self.total_steps), max(1, self.total_steps // 20)
         after = (steps - warmup) / max(1, self.total_steps - warmup)
         factor = np.where(steps < warmup, (steps + 1) / warmup, 0.5 * (1 + np.cos(np.pi * after)))
         renewal = 1 - np.minimum(job.ema, (steps + 1) / (steps + 10))
-        mixed = random.random(self.total_steps) < job.mixup
-        share = np.where(mixed, random.beta(0.4, 0.4, self.total_steps), 1.0)
         self.order = torch.from_numpy(order).to(self.device)
-        self.table = torch.from_numpy(np.stack([factor, renewal, share], axis=1).astype(np.float32)).to(self.device)
+        self.table = torch.from_numpy(np.stack([factor, renewal], axis=1).astype(np.float32)).to(self.device)
         self.clock = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.sums = torch.zeros(len(self.model.tasks), device=self.device)
 
@@ -200,15 +193,12 @@ class Training:
         """One optimizer step, without a word to the host."""
         job, faces = self.job, self.faces
         rows = self.order.index_select(0, self.clock)[0]  # (B,)
-        factor, renewal, share = self.table.index_select(0, self.clock)[0].unbind()
+        factor, renewal = self.table.index_select(0, self.clock)[0].unbind()
         if self.changes:
             images = self.changes(to_images(self.pixels[rows]), job.image_size)
         else:
             images = augment(to_images(self.pixels[rows]), Augmentation(), self.generator)
         targets = {task: faces.targets[task][rows] for task in self.model.tasks}
-        if job.mixup:
-            images = torch.lerp(images.roll(1, 0), images, share)
-            targets = {task: torch.lerp(target.roll(1, 0), target, share) for task, target in targets.items()}
         images = normalize(images).contiguous(memory_format=torch.channels_last)
         if self.teachers:
             answers = mean_answer(self.teachers, images)
@@ -286,16 +276,6 @@ def parameter_groups(model: MultiTaskNet, job: Job, device: torch.device) -> lis
         rates = {"lr": torch.zeros((), device=device), "peak": torch.tensor(peak, device=device)}
         groups.setdefault((peak, decay), {"params": [], "weight_decay": decay} | rates)["params"].append(parameter)
     return list(groups.values())
-
-
-def age_weights(ages: np.ndarray, exponent: float) -> np.ndarray | None:
-    """Probability with which each face is drawn: 1 / (faces within five years) to a power; None for each once."""
-    if not exponent:
-        return None
-    counts = np.bincount(np.nan_to_num(ages, nan=30).astype(int), minlength=117)
-    near = np.convolve(counts, np.ones(11), mode="same")
-    weights = near[np.nan_to_num(ages, nan=30).astype(int)] ** -exponent
-    return weights / weights.sum()
 
 
 def score(probabilities: dict[str, np.ndarray], table: pd.DataFrame) -> dict[str, float]:

@@ -13,7 +13,7 @@ from agr_lab.gpu.jobs import SUMMARY_FILE, job_from
 
 SETTINGS = (
     "backbone", "tasks", "task_weights", "initial", "start", "image_size", "epochs", "batch_size", "learning_rate",
-    "head_factor", "changes", "mixup", "even_ages", "teachers", "seed",
+    "head_factor", "changes", "teachers", "seed",
 )  # fmt: skip
 SCORES = [f"{split}_{name}" for split in ("validation", "harsh") for name in ("mae", "gender", "race")]
 COST = ["seconds", "images_per_second", "device", "torch"]

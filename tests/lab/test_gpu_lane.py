@@ -15,7 +15,7 @@ from agr_lab.gpu.initial_weights import read_manifest
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
 from agr_lab.gpu.train import bundle, main, make_harsh, short_answers
-from agr_lab.gpu.training import Faces, age_weights, score, soft_losses
+from agr_lab.gpu.training import Faces, score, soft_losses
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.measure.results import read_run
@@ -78,13 +78,6 @@ def test_soft_losses_of_certain_labels_are_the_losses_of_the_course():
     assert ours.item() == pytest.approx(distribution_loss(logits, ages, ages).item(), rel=1e-4)
 
 
-def test_rare_ages_are_drawn_more_often():
-    ages = np.array([30.0] * 90 + [80.0] * 10)
-    weights = age_weights(ages, 1.0)
-    assert weights.sum() == pytest.approx(1) and weights[-1] == pytest.approx(9 * weights[0])
-    assert age_weights(ages, 0) is None
-
-
 def test_a_missing_race_is_asked_for_nothing_and_counts_for_nothing(pack, tmp_path):
     folder, pixels = pack
     np.save(tmp_path / "pixels.npy", pixels)
@@ -108,7 +101,7 @@ def test_harsh_faces_are_the_same_every_time(pack):
 
 def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, monkeypatch):
     tiny = {"backbone": "custom_cnn", "image_size": 32, "epochs": 0.5, "batch_size": 10, "seconds": 1, "keep": True}
-    jobs = [tiny | {"name": "pupil", "teachers": ["teacher"], "mixup": 1.0}, tiny | {"name": "teacher", "changes": 0}]
+    jobs = [tiny | {"name": "pupil", "teachers": ["teacher"]}, tiny | {"name": "teacher", "changes": 0}]
     jobs.append(tiny | {"name": "alone", "tasks": ["race"], "task_weights": {"race": 3}, "predict": ["test"]})
     path, work, out = tmp_path / "jobs.json", tmp_path / "work", tmp_path / "out"
     path.write_text(json.dumps(jobs))
