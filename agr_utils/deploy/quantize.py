@@ -48,7 +48,8 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
         onnx.save(proto, plain)  # handed over in memory, it fails
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        # Shapes only: its optimisation takes hard-swish apart, and leaves nodes without a name.
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True, skip_optimization=True)
         model = onnx.load(prepared)
         nodes, in_float = choose_nodes(model.graph, keep_float)
         ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
