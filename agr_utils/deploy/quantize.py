@@ -62,6 +62,7 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     quantizer.quantize_model()
     result = quantizer.model.model
     store_eight_bits(result.graph)
+    drop_zeros(result.graph)
     return result, in_float
 
 
@@ -122,6 +123,21 @@ def store_eight_bits(graph) -> None:
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         graph.node.insert(0, helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
         graph.node.insert(0, helper.make_node("Cast", [f"{name}.eight"], [f"{name}.float"], to=TensorProto.FLOAT))
+
+
+def drop_zeros(graph) -> None:
+    """Leave out the zero points of biases, which are all 0 and the default, and the shapes of what lies between."""
+    from onnx import TensorProto
+
+    zeros = {
+        item.name for item in graph.initializer if item.data_type == TensorProto.INT32 and "zero_point" in item.name
+    }
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in zeros:
+            del node.input[2]
+    kept = [item for item in graph.initializer if item.name not in zeros]
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(kept)
 
 
 def to_eight_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
