@@ -13,7 +13,6 @@ MAX_MODULE = 300  # lines
 MAX_FOLDER = 12  # modules
 LONG_MODULES = [
     "agr_lab.cli.main",
-    "agr_utils.deploy.export",
 ]
 FULL_FOLDERS: list[str] = []
 
