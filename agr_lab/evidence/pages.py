@@ -8,6 +8,7 @@ from agr_lab.evidence.accuracy.accuracy import early_size_table, home_table, rea
 from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.accuracy.seeds import equal_epochs_table, seeds_table
+from agr_lab.evidence.architectures.trained import read_trained, trained_table
 from agr_lab.evidence.claims import claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
 from agr_lab.evidence.groups.group_errors import shipped_groups_table
@@ -87,6 +88,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "balancing": ablation_table(ablations, "balancing", "Weights"),
         "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
+        "trained": trained_table(read_trained(results_dir)),
         "noise": noise_table(),
         "published": published_tables(read_published(results_dir)),
         "hours": hours_table(results_dir),

@@ -1,0 +1,127 @@
+"""Figure ``trained``: networks that are trained, not begun, each newer one against each other (docs/protocol_2.md)."""
+
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from agr_lab.evidence.architectures.pairs import NEWER
+from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
+from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.register import Register
+from agr_utils.measure.comparisons import MATTERS, add_calls
+from agr_utils.measure.forest import plot_forest, spread_styles
+from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.results import Run, read_folder
+from agr_utils.measure.trainings import difference_of_trainings
+from agr_utils.models.backbones import get_backbone
+from agr_utils.tasks import TASKS
+
+FIGURES = Register()
+OLDER = ("mobilenet_v2", "resnet18")  # MobileNetV2 of 2018, ResNet-18 of 2015
+OWN = "custom_cnn"  # of 2026: a comparison of its own, which decides nothing
+TITLES = {"resnet18": "ResNet-18"}
+EPOCHS, SEEDS = 20, (1, 2, 3)
+
+Trainings = dict[str, list[Run]]
+
+
+def read_trained(results_dir: Path) -> Trainings:
+    """Multi-task runs of 20 epochs of each architecture, one a seed, in the order of their names."""
+    trainings: Trainings = {}
+    for run in read_folder(results_dir / "protocol_2"):
+        if run.tasks == TASKS and run.config.num_epochs == EPOCHS and run.about["weights_source"] == "from scratch":
+            trainings.setdefault(run.backbone, []).append(run)
+    return trainings
+
+
+def title_of(name: str) -> str:
+    """Name of an architecture for readers."""
+    return TITLES.get(name) or get_backbone(name).title
+
+
+def trained_scores(trainings: Trainings) -> tuple[dict[str, list[pd.DataFrame]], pd.Series]:
+    """Scores of each training on the test split, the same faces in the same order, and their clusters."""
+    scores, clusters = {}, pd.Series(dtype="Int64")
+    for name, runs in trainings.items():
+        splits = [run.split("test") for run in runs]
+        scores[name] = [score_rows(table)[list(MATTERS)] for table, _ in splits]
+        clusters = splits[0][1]
+    return scores, clusters
+
+
+def trained_differences(trainings: Trainings) -> pd.DataFrame:
+    """Each newer architecture against each older one, and beside it against our own.
+
+    Returns:
+        Rows ``first, second, metric, value, low, high, p, p_holm, matters, call, trainings``; above 0 the first is
+        better. Those against the older ones are one family, those against our own another.
+    """
+    scores, clusters = trained_scores(trainings)
+    signs = pd.Series(improvement_signs(MATTERS), index=list(MATTERS))
+    parts = []
+    for others in (OLDER, (OWN,)):
+        pairs = [(a, b) for a, b in product(NEWER, others) if a in scores and b in scores]
+        found = {
+            f"{a} {b}": [(x - y) * signs for x, y in zip(scores[a], scores[b], strict=False)] for a, b in pairs
+        }  # as many as both have
+        if not any(len(tables) > 1 for tables in found.values()):
+            continue
+        table = difference_of_trainings(found, clusters)
+        table[["first", "second"]] = table["name"].str.split(expand=True)
+        table["trainings"] = table["name"].map({name: len(tables) for name, tables in found.items()})
+        table = table.assign(matters=table["metric"].map(MATTERS), seeds=[()] * len(table))  # counted, not asked
+        parts.append(add_calls(table))
+    columns = ["first", "second", "metric", "value", "low", "high", "p", "p_holm", "matters", "call", "trainings",
+               "faces_error", "trainings_error", "degrees"]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+@FIGURES.add(
+    "trained",
+    "C3 by the second protocol, so far: the newer architectures against others, 20 epochs at 96 px",
+    read_trained,
+    "Test split. Intervals over faces and trainings. Filled: Holm-corrected p below 0.05. Grey: too small to matter.",
+)
+def draw_trained(trainings: Trainings) -> tuple[plt.Figure, pd.DataFrame]:
+    """Differences in each task, a row a rival."""
+    table = trained_differences(trainings)
+    shown = table.assign(
+        newer=table["first"].map(title_of), against=("against " + table["second"].map(title_of)).astype("object")
+    )
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True)
+
+    def draw(metric: str, ax: plt.Axes) -> None:
+        record, rows = METRICS[metric], shown[shown["metric"] == metric]
+        styles = spread_styles(map(title_of, NEWER), 0.15)
+        plot_forest(rows, ax, "against", "newer", styles=styles, scale=record.scale, matters=MATTERS[metric])
+        ax.set_title(record.label)
+        ax.set_xlabel(f"difference ({record.change_unit})\n← newer worse      newer better →")
+
+    draw_panels(axes, MATTERS, draw, len(shown))
+    figure.tight_layout()
+    legend_below(figure, axes[0])
+    return figure, table
+
+
+def trained_table(trainings: Trainings) -> str:
+    """A row an architecture: mean of its trainings in each task, and how the newer ones differ."""
+    scores, _ = trained_scores(trainings)
+    table, rows = trained_differences(trainings), []
+    for name in sorted(scores, key=lambda name: (name in NEWER, title_of(name))):
+        means = sum(frame.mean() for frame in scores[name]) / len(scores[name])
+        cells = [error_number(means[metric], METRICS[metric].in_years) for metric in MATTERS]
+        about = trainings[name][0].about
+        rows.append([title_of(name), len(scores[name]), f"{about['macs'] / 1e6:.0f} M", *cells])
+    means = markdown_table(["Network", "Trainings", "MACs", *(METRICS[m].title for m in MATTERS)], rows)
+    rows = []
+    for (first, second), found in table.groupby(["first", "second"], sort=False):
+        by_metric = found.set_index("metric")
+        cells = [
+            f"{error_cell(by_metric.loc[metric], METRICS[metric].in_years, '+')} {by_metric.loc[metric, 'call']}"
+            for metric in MATTERS
+        ]
+        rows.append([title_of(first), title_of(second), found["trainings"].iloc[0], *cells])
+    titles = ["Newer", "Against", "Pairs", *(METRICS[m].change_title for m in MATTERS)]
+    return f"{means}\n\n{markdown_table(titles, rows)}"
