@@ -7,14 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("agr_utils", "agr_lab")
-MAX_CLOSURE = 10_600  # lines; 4,500 is the aim
-MAX_LINES = 15_350  # of both packages; 12,000 is the aim
+MAX_CLOSURE = 9_150  # lines; 4,500 is the aim
+MAX_LINES = 16_850  # of both packages; 12,000 is the aim
 MAX_MODULE = 300  # lines
 MAX_FOLDER = 12  # modules
-LONG_MODULES = [
-    "agr_lab.cli.main",
-    "agr_utils.deploy.export",
-]
+LONG_MODULES = ["agr_lab.gpu.training"]
 FULL_FOLDERS: list[str] = []
 
 
