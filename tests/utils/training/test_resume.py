@@ -21,6 +21,7 @@ from agr_lab.study.status import run_status
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
 from agr_utils.run_files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.training import state
 from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import train_run
@@ -124,7 +125,7 @@ def test_a_death_between_the_last_state_and_the_history_loses_no_epoch(
     data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_epochs: int
 ):
     config = replace(CONFIG, num_epochs=num_epochs)
-    write = Trainer._write_history
+    write = state._write_history
 
     def write_or_die(trainer: Trainer) -> None:
         if len(trainer.history) == num_epochs:
@@ -132,7 +133,7 @@ def test_a_death_between_the_last_state_and_the_history_loses_no_epoch(
         write(trainer)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Trainer, "_write_history", write_or_die)
+        patch.setattr(state, "_write_history", write_or_die)
         train_run(config, data, tmp_path / "run")
     train_run(config, data, tmp_path / "run")
     assert pd.read_csv(tmp_path / "run" / HISTORY_FILE)["epoch"].tolist() == list(range(1, num_epochs + 1))
