@@ -10,7 +10,6 @@ from agr_lab.evidence.maps.report import MapReport
 from agr_lab.evidence.markdown import interval_cell, markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels
 from agr_lab.evidence.register import Register
-from agr_utils.data.synthetic import SyntheticSettings, draw_faces
 from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.inside.map_tables import KIND_TITLES
 from agr_utils.measure.bootstrap import interval
@@ -49,9 +48,8 @@ def draw_map_shortcut(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
         if confounding is None:
             draw_nothing(ax)
             continue
-        faces = draw_faces(500, 64, seed=0, settings=SyntheticSettings(confounding=confounding)).pixels
-        values = mean_map(evidence.shortcuts[confounding], "gender", "hirescam")
-        plot_map(faces.mean(axis=0).astype(np.uint8), values, ax)
+        report = evidence.shortcuts[confounding]
+        plot_map(report.mean_face, mean_map(report, "gender", "hirescam"), ax)
         ax.set_title(f"confounding {confounding:g}: mean HiResCAM", fontsize=11)
     figure.tight_layout()
     return figure, table

@@ -33,7 +33,7 @@ class MapReport:
             a face, task and kind, the share of energy in each region. ``mean_maps``: a row a task, kind and group,
             with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row a part that
             was made random, task and kind. ``layers``: see ``compare_layers``. Those that apply.
-        mean_face: (S, S, 3) uint8, the mean of the faces that the mean maps are of; None for drawn faces.
+        mean_face: (S, S, 3) uint8, the mean of the faces that the mean maps are of.
     """
 
     about: dict
@@ -96,7 +96,8 @@ def report_cues(
     tables = {"scores": score_cues(model, drawn, rows, layer, other=other)}
     tables["layers"] = compare_layers(model, drawn, data.sample("validation", num_scored))
     tables["mean_maps"] = means[means["grouping"] == "all"]
-    return MapReport({"layer": layer, "split": split, "num_scored": len(rows)}, tables)
+    mean_face = drawn.pixels[rows].mean(axis=0).astype(np.uint8)
+    return MapReport({"layer": layer, "split": split, "num_scored": len(rows)}, tables, mean_face)
 
 
 def explain_run_folder(

@@ -1,7 +1,5 @@
 """Figure ``expression``: what varies in drawn faces and says nothing about a label."""
 
-from functools import lru_cache
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +7,6 @@ import pandas as pd
 from agr_lab.evidence.panels import draw_nothing, legend_below
 from agr_lab.evidence.register import Register
 from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, read_robustness
-from agr_utils.data.synthetic import SyntheticFaces, SyntheticSettings, draw_faces
 from agr_utils.inside.sweep import SWEPT_ERRORS
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.fairness import ERRORS, error_rows
@@ -27,24 +24,22 @@ NUISANCES = {  # of drawn faces -> (title, edges of bins; None for yes or no)
 }
 
 
-def nuisance_errors(run: Run, names: tuple[str, ...] = tuple(NUISANCES)) -> pd.DataFrame:
+def nuisance_errors(run: Run, nuisances: pd.DataFrame) -> pd.DataFrame:
     """Errors on drawn test faces by what varies in them without saying anything about a label.
 
     Args:
         run: on drawn faces.
-        names: keys of NUISANCES.
+        nuisances: of those faces: ``image_id`` and the keys of NUISANCES.
 
     Returns:
         Rows ``nuisance, level, count, error, value, low, high``: level is the middle of a bin, or 0 and 1.
     """
-    config = run.about["config"]
-    drawn = _draw_small(config["num_images"] or 4_000, config["data_seed"], SyntheticSettings(**config["synthetic"]))
     table, _ = run.split("test")
-    place = drawn.faces.reset_index().set_index("image_id").loc[table["image_id"], "index"].to_numpy()
+    varied = nuisances.set_index("image_id").loc[table["image_id"]]
     errors = error_rows(table)[list(SWEPT_ERRORS)].to_numpy(dtype=float)
     bootstrap, parts = GroupBootstrap(np.arange(len(table)), 2_000), []
-    for name in names:
-        values, edges = drawn.nuisances[name].to_numpy(dtype=float)[place], NUISANCES[name][1]
+    for name, (_, edges) in NUISANCES.items():
+        values = varied[name].to_numpy(dtype=float)
         levels = values if edges is None else _middles(values, edges)
         shown = np.unique(levels)
         members = levels[:, None] == shown  # (n, levels)
@@ -54,12 +49,6 @@ def nuisance_errors(run: Run, names: tuple[str, ...] = tuple(NUISANCES)) -> pd.D
             counted = int(members[:, number].sum())
             parts.append(part.assign(nuisance=name, level=level, count=counted, error=list(SWEPT_ERRORS)))
     return pd.concat(parts, ignore_index=True)
-
-
-@lru_cache(maxsize=4)  # architectures are trained on the same faces
-def _draw_small(num_images: int, seed: int, settings: SyntheticSettings) -> SyntheticFaces:
-    """Small pictures: what varies does not depend on their size."""
-    return draw_faces(num_images, 24, seed, settings)
 
 
 def _middles(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
@@ -78,7 +67,7 @@ def draw_expression(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFr
     """Errors by what varies in the drawn faces."""
     figure, axes = plt.subplots(3, len(NUISANCES), figsize=(14, 8), sharey="row", width_ratios=(2, 2, 2, 1, 1))
     runs = {run.backbone: run for run in evidence.drawn if run.seed == 0}
-    tables = {runs[name].title: nuisance_errors(runs[name]) for name in BACKBONES if name in runs}
+    tables = {runs[name].title: nuisance_errors(runs[name], evidence.nuisances) for name in BACKBONES if name in runs}
     for line, error in zip(axes, SWEPT_ERRORS, strict=True):
         for ax, (nuisance, (title, _)) in zip(line, NUISANCES.items(), strict=True):
             if tables:

@@ -1,7 +1,9 @@
 """The published sweeps, as they are compared: architectures, multi-task and single-task, augmentation, drawn faces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from agr_utils.inside.sweep import Sweep, read_sweep
 from agr_utils.measure.results import Run, read_beside, read_folder, read_runs, read_short_runs
@@ -21,12 +23,14 @@ class RobustnessEvidence:
         long: of published multi-task runs, by architecture; those whose weights were still there to be swept.
         augmentation: of the ablation, by what was left out; ``usual`` for the run with all of it.
         drawn: runs on drawn faces, for what varies in them.
+        nuisances: that, of each of their test faces. They were drawn by the generator of their day, so it is kept.
     """
 
     short: dict[tuple[str, tuple[str, ...]], Sweep]
     long: dict[str, Sweep]
     augmentation: dict[str, Sweep]
     drawn: list[Run]
+    nuisances: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def architectures(self) -> dict[str, Sweep]:
@@ -50,6 +54,7 @@ def read_robustness(results_dir: Path) -> RobustnessEvidence:
         drawn=[
             run for run in read_folder(results_dir / "cues") if run.about["config"]["synthetic"]["confounding"] == 0
         ],
+        nuisances=pd.read_csv(kept) if (kept := results_dir / "cues" / "nuisances.csv").exists() else pd.DataFrame(),
     )
 
 
