@@ -30,7 +30,7 @@ class FaceLayout:
 
 
 # Read off the mean face of UTKFace; known for the drawn faces; a guess for FairFace, whose crops are wider.
-LAYOUTS = {"utkface": FaceLayout(0.28, 0.69), "synthetic": FaceLayout(0.435, 0.735), "fairface": FaceLayout(0.42, 0.70)}
+LAYOUTS = {"utkface": FaceLayout(0.28, 0.69), "synthetic": FaceLayout(0.435, 0.54), "fairface": FaceLayout(0.42, 0.70)}
 
 # images (B, 3, H, W) in [0, 1], the strength, a generator for each image, the layout
 Change = Callable[[Tensor, float, Sequence[torch.Generator], FaceLayout], Tensor]
