@@ -437,7 +437,7 @@ def test_ece_is_that_of_torchmetrics(faces: pd.DataFrame):
     rng = np.random.default_rng(0)
     table = make_run(faces, "custom_cnn", TASKS, "long", 10.0).predictions
     p = rng.dirichlet([0.5] * 5, len(table))
-    table[probability_columns(table)] = p
+    table[probability_columns(table, "race")] = p
     ours = sample_ece(table, "race", GroupBootstrap(range(len(table)), 50))
     known = table["race"].notna().to_numpy()
     codes = torch.from_numpy(table.loc[known, "race"].to_numpy(dtype=int))

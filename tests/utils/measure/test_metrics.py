@@ -151,7 +151,7 @@ def test_race_probabilities_are_those_of_their_codes():
     many = pd.concat(
         [table] + [pd.DataFrame({f"race_p{code}": 0.0}, index=table.index) for code in range(5, 12)], axis=1
     )
-    assert probability_columns(many) == [f"race_p{code}" for code in range(12)]  # and 10 comes after 9
+    assert probability_columns(many, "race") == [f"race_p{code}" for code in range(12)]  # and 10 comes after 9
     for lost in ("race_p0", "race_p3"):
         with pytest.raises(InputError, match=f"lack the column {lost}"):
             summarize(table.drop(columns=lost))
