@@ -11,7 +11,6 @@ from agr_utils.deploy import calibrate, export
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.onnx_file import read_sealed, seal
 from agr_utils.deploy.quality import fit_limit, measure_quality, warnings_of
-from agr_utils.errors import InputError
 from agr_utils.models.network import MultiTaskNet, age_quantiles
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import train_run
