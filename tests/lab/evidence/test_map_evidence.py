@@ -42,9 +42,8 @@ def cues(gradcam: float, hirescam: float) -> MapReport:
     energy = {"gradcam": gradcam, "hirescam": hirescam, "eigencam": 0.2, "random": 0.1, "centred": 0.2}
     scores = made_up_scores({"energy": energy, "hit": energy, "collar": energy})
     layers = pd.DataFrame({"layer": "stages.0", "side": 16, "task": "age", "kind": ["gradcam", "hirescam", "centred"]})
-    return MapReport(
-        {"layer": "stages.0"}, {"scores": scores, "layers": layers.assign(energy=0.3), "mean_maps": means()}
-    )
+    tables = {"scores": scores, "layers": layers.assign(energy=0.3), "mean_maps": means()}
+    return MapReport({"layer": "stages.0"}, tables, np.zeros((8, 8, 3), np.uint8))
 
 
 def with_seeds(report: MapReport, agreement: float) -> MapReport:
