@@ -72,8 +72,8 @@ def tasks_of(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def is_number(table: pd.DataFrame, task: str) -> bool:
-    """Whether a task's answers are numbers, as ages are, and not classes."""
-    return f"{task}_pred" in table
+    """Whether a task's answers are numbers, as ages are, and not classes, which have probabilities."""
+    return f"{task}_pred" in table and not any(re.fullmatch(rf"{task}_p\d*", str(column)) for column in table)
 
 
 def check_predictions(table: pd.DataFrame) -> None:
