@@ -15,17 +15,18 @@ import torch
 
 from agr_lab.gpu.jobs import HISTORY_FILE as JOB_HISTORY
 from agr_lab.gpu.jobs import PREDICTIONS_FILE, SUMMARY_FILE, Job, job_from
-from agr_lab.gpu.train import QUANTILES
 from agr_lab.gpu.training import build, load_finished
 from agr_utils.data.load import load_data
+from agr_utils.deploy.calibrate import QUANTILES
 from agr_utils.files import atomic_path, write_json
 from agr_utils.machine import current_commit
 from agr_utils.models.network import count_macs, count_parameters
-from agr_utils.predictions_table import LABELS, write_predictions
+from agr_utils.predictions_table import write_predictions
 from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE
 from agr_utils.run_files import PREDICTIONS_FILE as TABLE_FILE
 from agr_utils.tasks import TASKS
 from agr_utils.training.config import TrainConfig
+from agr_utils.training.predictions import predictions_table
 from agr_utils.training.run import finish_run
 
 
@@ -99,16 +100,11 @@ def record_answers(
     tables = []
     for path in sorted(folder.glob(f"*_{PREDICTIONS_FILE}")):
         of_split = faces[faces["split"] == path.name.removesuffix(f"_{PREDICTIONS_FILE}")]
-        table = of_split[["image_id", "split", *LABELS]].reset_index(drop=True)
-        table.insert(0, "run_id", pd.Series(output_dir.name, index=table.index, dtype="string"))
         with np.load(path) as answers:
+            classes = {task: answers[task] for task in ("gender", "race") if task in answers}
+            table = predictions_table(classes, of_split, output_dir.name)
             if "age_mean" in answers:
                 table["age_pred"] = answers["age_mean"]
-            if "gender" in answers:
-                table["gender_p"] = answers["gender"][:, 1]
-            if "race" in answers:
-                names = [f"race_p{code}" for code in range(answers["race"].shape[1])]
-                table[names] = answers["race"]
             if with_quantiles and "age_mean" in answers:
                 table[[f"age_q{level:.3f}" for level in QUANTILES]] = answers["age_quantiles"].astype("f4").round(1)
         tables.append(table)

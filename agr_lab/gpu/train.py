@@ -41,10 +41,10 @@ from agr_lab.gpu.jobs import (
 from agr_lab.gpu.pack import unpack_faces
 from agr_lab.gpu.training import Faces, Training
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from agr_utils.deploy.calibrate import QUANTILES
 from agr_utils.models.network import age_quantiles
 
 PART_BYTES = 15 * 2**20
-QUANTILES = np.arange(0.025, 1, 0.05, dtype=np.float32)  # levels of the age that are kept
 Plan = Callable[[dict[str, dict]], list[Job]]
 
 
@@ -158,7 +158,7 @@ def short_answers(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     short = {task: answers[task].astype(np.float16) for task in answers.keys() - {"age"}}
     if "age" in answers:
         belief = torch.from_numpy(answers["age"])
-        levels = torch.from_numpy(QUANTILES).expand(len(belief), -1)
+        levels = torch.from_numpy(QUANTILES).float().expand(len(belief), -1)
         short["age_mean"] = (answers["age"] @ np.arange(belief.shape[1])).astype(np.float32)
         short["age_quantiles"] = torch.cat(
             [age_quantiles(*p) for p in zip(belief.split(512), levels.split(512), strict=True)]
