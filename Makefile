@@ -42,6 +42,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 figures: $(VENV)/.installed
 	$(BIN)/agr figures
+	$(BIN)/python tools/croissant.py
+	$(BIN)/python tools/manifest.py write
 
 # For who changes the course: the outputs that are committed.
 notebooks: $(VENV)/.installed

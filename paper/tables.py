@@ -13,7 +13,9 @@ from agr_utils.files import atomic_path
 from agr_utils.measure.comparisons import MATTERS, SIGNIFICANT
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/evidence.md", "docs/looking_inside.md", "docs/MODEL_CARD.md", "docs/scaling.md")
+PAGES = tuple(
+    f"docs/{name}.md" for name in ("results", "evidence", "looking_inside", "deployment", "MODEL_CARD", "scaling")
+)
 TABLE = re.compile(r"<!-- table:(\S+) -->\n(.*?)<!-- /table -->", re.DOTALL)
 # Tables that go into somebody's own paper, with their captions.
 LATEX = {

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.architectures.deployment import SMALL, describe_judgement, judge_devices, verdict_of_devices
 from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences, runs_of
 from agr_lab.evidence.architectures.pareto import cost_table, front_table
-from agr_lab.evidence.markdown import error_cell, markdown_table
+from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.multitask.gaps import gap_differences
 from agr_lab.evidence.multitask.multitask import (
     comparison_title,
@@ -22,7 +23,17 @@ from agr_utils.models.backbones import BACKBONES, get_backbone
 
 SEVERAL_SEEDS, NUM_SEEDS = ("custom_cnn", "mobilenet_v3"), 3
 NUM_FRONTS, OFF_FRONTS = 12, 6  # off so many of the Pareto fronts the efficiency is "not supported"
+C1, C2 = "C1: multi-task learning improves each task", "C2: multi-task learning reduces bias"
 C3, C3_TEST = "C3: MobileNetV3 and EfficientNet-B3 beat the older ones", "equal computing time"
+C3_ACCURACY, C3_EFFICIENCY = f"{C3}, in accuracy", f"{C3}, in efficiency"
+C4 = "C4: they suit devices with few resources"
+RULES = {
+    C1: "in each task at least three of five architectures are better and none is worse",
+    C2: "at least four of 16 gaps are smaller and none is larger",
+    C3_ACCURACY: "each newer network is better in at least two tasks and worse in none, against each older one",
+    C3_EFFICIENCY: "both newer networks lie on all twelve Pareto fronts",
+    C4: "MobileNetV3 fits, is fast and no other of the five is a better choice, on every device measured",
+}
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 
 
@@ -36,6 +47,7 @@ class Finding:
         verdict: of the protocol; "not finished" while runs are missing.
         found: what was measured, with intervals.
         figure: name of the figure that shows it; empty where there is none yet.
+        brief: the same in a few words.
         lacking: seeds that the protocol asks for and that are not trained yet: the verdict is one so far.
     """
 
@@ -44,12 +56,13 @@ class Finding:
     verdict: str
     found: str
     figure: str
+    brief: str = "–"
     lacking: str = ""
 
     @property
     def verdict_so_far(self) -> str:
-        """The verdict, and what it lacks."""
-        return f"{self.verdict} so far ({self.lacking})" if self.lacking else self.verdict
+        """The verdict, and whether it may still change."""
+        return f"{self.verdict} so far" if self.lacking else self.verdict
 
 
 def all_findings(evidence: Evidence) -> list[Finding]:
@@ -59,24 +72,43 @@ def all_findings(evidence: Evidence) -> list[Finding]:
     findings = [find_multitask(evidence, comparison) for comparison in ("a", "b")]
     findings += [find_gaps(evidence, comparison) for comparison in ("a", "b")]
     findings += [find_accuracy(evidence), find_efficiency(evidence)]
-    text = "C4: they suit devices with few resources"
-    return [*findings, Finding(text, "comes with the deployment chapter", "not tested yet", "–", "")]
+    return [*findings, find_deployment(evidence)]
 
 
 def claims_rows(evidence: Evidence) -> pd.DataFrame:
-    """The findings as a table: ``claim, compared_at, verdict, found, figure``."""
-    rows = [(one.claim, one.test, one.verdict_so_far, one.found, one.figure) for one in all_findings(evidence)]
-    return pd.DataFrame(rows, columns=["claim", "compared_at", "verdict", "found", "figure"])
+    """The findings as a table: ``claim, compared_at, verdict, found, figure, brief, lacking, rule``."""
+    columns = ["claim", "compared_at", "verdict", "found", "figure", "brief", "lacking", "rule"]
+    return pd.DataFrame(
+        [
+            (one.claim, one.test, one.verdict_so_far, one.found, one.figure, one.brief, one.lacking, RULES[one.claim])
+            for one in all_findings(evidence)
+        ],
+        columns=columns,
+    )
 
 
 def claims_table(evidence: Evidence) -> str:
-    """What became of each claim: verdict, what was found with intervals, and the figure."""
+    """What became of each claim under each condition: verdict, what was found, what is missing, and the rule."""
     rows = [
-        [row.claim, row.compared_at, f"**{row.verdict}**", row.found,
-         f"[{row.figure}](figures/{row.figure}.png)" if row.figure else "–"]
+        [row.claim, row.compared_at, f"**{row.verdict}**", row.found, row.lacking or "nothing", row.rule,
+         f"[{row.figure}](../figures/{row.figure}.png)"]
         for row in claims_rows(evidence).itertuples()
     ]  # fmt: skip
-    return markdown_table(["Claim", "Compared at", "Verdict", "Found (test split, 95 % intervals)", "Figure"], rows)
+    titles = ["Claim", "Condition", "Verdict", "Found (test split, 95 % intervals)", "Trainings still missing",
+              "It would be supported if", "Figure"]  # fmt: skip
+    return markdown_table(titles, rows)
+
+
+def claims_summary(evidence: Evidence) -> str:
+    """A row a claim: its verdict and what was found, under each condition where there are several."""
+    rows = []
+    for claim, found in claims_rows(evidence).groupby("claim", sort=False):
+        several = len(found) > 1
+        where = [f"{name.split(') ')[-1]}: " if several else "" for name in found["compared_at"]]
+        verdicts = "; ".join(f"{at}**{verdict}**" for at, verdict in zip(where, found["verdict"], strict=True))
+        briefs = "; ".join(f"{at}{brief}" for at, brief in zip(where, found["brief"], strict=True))
+        rows.append([claim, verdicts, briefs, f"[{found['figure'].iloc[0]}](figures/{found['figure'].iloc[0]}.png)"])
+    return markdown_table(["Claim", "Verdict", "What was found", "Figure"], rows)
 
 
 def verdict_multitask(calls: pd.Series) -> str:
@@ -121,7 +153,7 @@ def verdict_of_all(verdicts: list[str]) -> str:
 
 def find_multitask(evidence: Evidence, comparison: str) -> Finding:
     """C1 under one comparison."""
-    claim, test = "C1: multi-task learning improves each task", comparison_title(comparison)
+    claim, test = C1, comparison_title(comparison)
     table = multitask_differences(evidence, comparison)
     done = table["backbone"].nunique()
     if done < len(BACKBONES):
@@ -129,15 +161,18 @@ def find_multitask(evidence: Evidence, comparison: str) -> Finding:
     calls = {metric: table.loc[table["metric"] == metric, "call"] for metric in MATTERS}
     verdicts = {metric: verdict_multitask(calls[metric]) for metric in MATTERS}
     means = mean_multitask_differences(evidence, comparison).set_index("metric")
-    parts = []
+    parts, briefs = [], []
     for metric in MATTERS:
-        counts = count_calls(calls[metric])
+        counts, record = count_calls(calls[metric]), METRICS[metric]
         parts.append(
-            f"{METRICS[metric].label} {format_change(metric, means.loc[metric])} "
-            f"({counts['better']} better, {counts['worse']} worse of 5): {verdicts[metric]}"
+            f"{record.label} {format_change(metric, means.loc[metric])}, "
+            f"{counts['better']} better and {counts['worse']} worse of 5: {verdicts[metric]}"
         )
+        change = means.loc[metric, "value"]
+        side = "better" if change > 0 else "worse"
+        briefs.append(f"{record.label} {error_number(abs(change), record.in_years)} {record.change_unit} {side}")
     verdict, lacking = verdict_of_all(list(verdicts.values())), lacking_pairs(evidence, comparison)
-    return Finding(claim, test, verdict, "; ".join(parts), "multitask", lacking)
+    return Finding(claim, test, verdict, "; ".join(parts), "multitask", ", ".join(briefs), lacking)
 
 
 def lacking_pairs(evidence: Evidence, comparison: str) -> str:
@@ -148,7 +183,7 @@ def lacking_pairs(evidence: Evidence, comparison: str) -> str:
 def lacking_seeds(found: dict[str, int]) -> str:
     """In words, which architectures have fewer seeds than the protocol asks for; empty if none."""
     counts = [f"{get_backbone(name).title} {count}" for name, count in found.items() if count < NUM_SEEDS]
-    return f"of {NUM_SEEDS} seeds there are: {', '.join(counts)}" if counts else ""
+    return f"of {NUM_SEEDS} seeds there are so far: {', '.join(counts)}" if counts else ""
 
 
 def format_change(metric: str, row: pd.Series) -> str:
@@ -158,7 +193,7 @@ def format_change(metric: str, row: pd.Series) -> str:
 
 def find_gaps(evidence: Evidence, comparison: str) -> Finding:
     """C2 under one comparison."""
-    claim, test = "C2: multi-task learning reduces bias", comparison_title(comparison)
+    claim, test = C2, comparison_title(comparison)
     table = gap_differences(evidence, comparison)
     done = len(table["backbones"].iloc[0]) if len(table) else 0
     if done < len(BACKBONES):
@@ -169,13 +204,14 @@ def find_gaps(evidence: Evidence, comparison: str) -> Finding:
         f"of {len(table)} gaps between groups {counts['better']} smaller, {counts['worse']} larger, "
         f"{counts['no difference']} without a difference that matters; median change {change:+.0f} %"
     )
+    brief = f"{counts['better']} of {len(table)} gaps smaller, {counts['worse']} larger"
     lacking = lacking_pairs(evidence, comparison)
-    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps", lacking)
+    return Finding(claim, test, verdict_gaps(table["call"]), found, "gaps", brief, lacking)
 
 
 def find_accuracy(evidence: Evidence) -> Finding:
     """C3 in accuracy: the newer architectures against the older ones, pair by pair."""
-    claim = f"{C3}, in accuracy"
+    claim = C3_ACCURACY
     if not_all := _architectures_missing(evidence):
         return Finding(claim, C3_TEST, not_all, "–", "pairs")
     pairs = pair_differences(evidence)
@@ -186,12 +222,19 @@ def find_accuracy(evidence: Evidence) -> Finding:
         + f": {verdict}"
         for name, verdict in verdicts.items()
     )
-    return Finding(claim, C3_TEST, verdict_of_all(list(verdicts.values())), found, "pairs", _lacking_long(evidence))
+    calls = {name: count_calls(pd.concat(against(pairs, name, other) for other in OLDER)) for name in NEWER}
+    num = len(OLDER) * len(MATTERS)
+    brief = "; ".join(
+        f"{get_backbone(name).title} better in {count['better']} and worse in {count['worse']} of {num} comparisons"
+        for name, count in calls.items()
+    )
+    verdict = verdict_of_all(list(verdicts.values()))
+    return Finding(claim, C3_TEST, verdict, found, "pairs", brief, _lacking_long(evidence))
 
 
 def find_efficiency(evidence: Evidence) -> Finding:
     """C3 in efficiency: the newer architectures on Pareto fronts."""
-    claim = f"{C3}, in efficiency"
+    claim = C3_EFFICIENCY
     if not_all := _architectures_missing(evidence):
         return Finding(claim, C3_TEST, not_all, "–", "pareto")
     fronts = front_table(cost_table(evidence))
@@ -202,8 +245,24 @@ def find_efficiency(evidence: Evidence) -> Finding:
         f"{get_backbone(name).title} on {int(fronts[name].sum())} of {NUM_FRONTS} Pareto fronts: {verdict}"
         for name, verdict in verdicts.items()
     )
-    found += f" ({NUM_FRONTS} would support it, {NUM_FRONTS - OFF_FRONTS} or fewer do not; no interval)"
-    return Finding(claim, C3_TEST, verdict_of_all(list(verdicts.values())), found, "pareto", _lacking_long(evidence))
+    on = (f"{get_backbone(name).title} on {int(fronts[name].sum())}" for name in NEWER)
+    brief, verdict = f"{' and '.join(on)} of {NUM_FRONTS} Pareto fronts", verdict_of_all(list(verdicts.values()))
+    return Finding(claim, C3_TEST, verdict, found, "pareto", brief, _lacking_long(evidence))
+
+
+def find_deployment(evidence: Evidence) -> Finding:
+    """C4: the small newer architecture on every device that was measured."""
+    test, judged = "one face at a time, one thread, 96 px", judge_devices(evidence)
+    if not judged:
+        return Finding(C4, test, "not measured yet", "–", "deployment")
+    rows = {cpu: table.loc[SMALL] for cpu, table in judged.items()}
+    found = "; ".join(f"{cpu}: {describe_judgement(row)}" for cpu, row in rows.items())
+    lines = {"fits": "fits", "fast": "is fast", "chosen": "is the best choice"}
+    brief = "; ".join(
+        f"MobileNetV3 on {cpu} " + ", ".join(f"{'' if row[line] else 'not: '}{text}" for line, text in lines.items())
+        for cpu, row in rows.items()
+    )
+    return Finding(C4, test, verdict_of_devices(judged), found, "deployment", brief)
 
 
 def _architectures_missing(evidence: Evidence) -> str:

@@ -8,8 +8,9 @@ from agr_lab.evidence.accuracy.accuracy import early_size_table, home_table, rea
 from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.accuracy.seeds import equal_epochs_table, seeds_table
-from agr_lab.evidence.architectures.trained import read_trained, trained_table
-from agr_lab.evidence.claims import claims_table
+from agr_lab.evidence.architectures.deployment import deployment_table, judgement_table, telephone_table
+from agr_lab.evidence.architectures.trained import trained_table
+from agr_lab.evidence.claims import claims_summary, claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
 from agr_lab.evidence.groups.group_errors import shipped_groups_table
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
@@ -56,7 +57,8 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
     evidence, maps, bench = read_evidence(results_dir), read_map_evidence(results_dir), read_bench(results_dir)
     shipped = read_shipped(results_dir)
     pages = {
-        root / "README.md": {
+        root / "README.md": {"claims-summary": claims_summary(evidence)},
+        root / "docs" / "results.md": {
             "real-faces": real_faces_table(read_runs(results_dir), read_speeds(results_dir)),
             "claims": claims_table(evidence),
             "maps": trust_table(maps),
@@ -67,6 +69,11 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
         | {"early-size": early_size_table(read_folder(results_dir / "ablations" / "early_size"))},
         root / "docs" / "evidence.md": evidence_tables(results_dir, evidence),
         root / "docs" / "looking_inside.md": map_tables(maps) | robustness_tables(read_robustness(results_dir)),
+        root / "docs" / "deployment.md": {
+            "deployment": deployment_table(evidence),
+            "judgement": judgement_table(evidence),
+            "telephone": telephone_table(evidence),
+        },
         root / "docs" / "MODEL_CARD.md": {"home": home_table(shipped), "groups": shipped_groups_table(shipped)},
     }
     for page, tables in pages.items():
@@ -88,7 +95,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "balancing": ablation_table(ablations, "balancing", "Weights"),
         "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
-        "trained": trained_table(read_trained(results_dir)),
+        "trained": trained_table(evidence),
         "noise": noise_table(),
         "published": published_tables(read_published(results_dir)),
         "hours": hours_table(results_dir),

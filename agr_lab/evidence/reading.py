@@ -1,5 +1,6 @@
 """The published runs that the claims are tested on, scored once on the same faces."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_lab.gpu.protocol import CLAIM_EPOCHS
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap
@@ -24,10 +26,12 @@ class Evidence:
     Attributes:
         runs: all of them; those of ``results/`` itself count as long.
         bench: tables of ``agr bench`` by name, for what an architecture costs.
+        trained: runs of docs/protocol_2.md.
     """
 
     runs: tuple[Run, ...]
     bench: dict[str, pd.DataFrame]
+    trained: tuple[Run, ...] = ()
 
     @property
     def faces(self) -> pd.DataFrame:
@@ -64,6 +68,18 @@ class Evidence:
             chosen[run.seed] = run
         return list(chosen.values())
 
+    def select_trained(
+        self, backbone: str, tasks: Sequence[str] = TASKS, epochs: float = CLAIM_EPOCHS, pretrained: bool = False
+    ) -> dict[int, Run]:
+        """Runs of the second protocol of one kind, by seed."""
+        return {
+            run.seed: run
+            for run in self.trained
+            if (run.backbone, run.tasks) == (backbone, tuple(tasks))
+            and math.isclose(run.about["job"]["epochs"], epochs)
+            and (run.about["weights_source"] != "from scratch") == pretrained
+        }
+
     def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:
         """Scores of each run, rows in the order of ``faces``."""
         return [_scores(self, run, measure) for run in runs]
@@ -83,4 +99,5 @@ def read_evidence(results_dir: Path) -> Evidence:
     """Every run that the claims are tested on; those that are not there yet are missing."""
     folders = ("claims", "equal_epochs")
     further = [run for name in folders for run in read_folder(results_dir / name)]
-    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir))
+    trained = tuple(read_folder(results_dir / "protocol_2"))
+    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained)

@@ -61,8 +61,19 @@ def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray, coverage: f
     known = np.isfinite(ages)
     rows, right = probabilities[known], ages[known].astype(int)
     mass = rows[np.arange(len(rows)), right]
-    scores = np.abs(2 * (rows.cumsum(axis=1)[np.arange(len(rows)), right] - mass / 2) - 1)  # each age is a bin's middle
-    band = np.digitize(rows @ np.arange(rows.shape[1]), AGE_BANDS[1:-1])
+    cumulative = rows.cumsum(axis=1)[np.arange(len(rows)), right] - mass / 2  # each age is a bin's middle
+    return fit_levels(cumulative, rows @ np.arange(rows.shape[1]), coverage)
+
+
+def fit_levels(cumulative: np.ndarray, predicted: np.ndarray, coverage: float = COVERAGE) -> dict[str, list]:
+    """``fit_interval_levels`` for whoever has the cumulative distribution in another form, as of stored quantiles.
+
+    Args:
+        cumulative: (n,) share of each face's distribution that lies below its right age.
+        predicted: (n,) predicted ages in years.
+        coverage: see there.
+    """
+    scores, band = np.abs(2 * cumulative - 1), np.digitize(predicted, AGE_BANDS[1:-1])
     pooled = _conformal_quantile(scores, coverage)
     levels = [
         _conformal_quantile(scores[band == number], coverage) if (band == number).sum() >= _MIN_BAND else pooled

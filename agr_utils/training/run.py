@@ -2,8 +2,10 @@
 
 import logging
 import math
+import zlib
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +26,8 @@ from agr_utils.training.predictions import conformal_widening, predict_rows, pre
 from agr_utils.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+ENVIRONMENT = ("numpy", "pandas", "pillow", "torch", "torchvision", "timm", "accelerate")  # written down of each run
 
 
 def train_run(
@@ -107,6 +111,8 @@ def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
         "parameters": count_parameters(trainer.ema.module),
         "macs": count_macs(trainer.ema.module, config.image_size),
         "num_train": len(trainer.train_rows),
+        "pixels_crc32": f"{zlib.crc32(trainer.data.pixels):08x}",  # the same picture decoded otherwise is another one
+        "environment": {name: version(name) for name in ENVIRONMENT},
         "hardware": describe_hardware(),
     }
 

@@ -1,7 +1,6 @@
 """Figure ``trained``: networks that are trained, not begun, each newer one against each other (docs/protocol_2.md)."""
 
 from itertools import product
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,31 +8,28 @@ import pandas as pd
 from agr_lab.evidence.architectures.pairs import NEWER
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, add_calls
 from agr_utils.measure.forest import plot_forest, spread_styles
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
-from agr_utils.measure.results import Run, read_folder
+from agr_utils.measure.results import Run
 from agr_utils.measure.trainings import difference_of_trainings
 from agr_utils.models.backbones import get_backbone
-from agr_utils.tasks import TASKS
 
 FIGURES = Register()
 OLDER = ("mobilenet_v2", "resnet18")  # MobileNetV2 of 2018, ResNet-18 of 2015
 OWN = "custom_cnn"  # of 2026: a comparison of its own, which decides nothing
 TITLES = {"resnet18": "ResNet-18"}
-EPOCHS, SEEDS = 20, (1, 2, 3)
 
 Trainings = dict[str, list[Run]]
 
 
-def read_trained(results_dir: Path) -> Trainings:
-    """Multi-task runs of 20 epochs of each architecture, one a seed, in the order of their names."""
-    trainings: Trainings = {}
-    for run in read_folder(results_dir / "protocol_2"):
-        if run.tasks == TASKS and run.config.num_epochs == EPOCHS and run.about["weights_source"] == "from scratch":
-            trainings.setdefault(run.backbone, []).append(run)
-    return trainings
+def multitask_trainings(evidence: Evidence) -> Trainings:
+    """Multi-task runs of 20 epochs of each architecture, by seed."""
+    names = (OWN, "efficientnet_b1", "efficientnet_b3", "mobilenet_v2", "mobilenet_v3", "resnet18")
+    found = {name: [run for _, run in sorted(evidence.select_trained(name).items())] for name in names}
+    return {name: runs for name, runs in found.items() if runs}
 
 
 def title_of(name: str) -> str:
@@ -51,14 +47,14 @@ def trained_scores(trainings: Trainings) -> tuple[dict[str, list[pd.DataFrame]],
     return scores, clusters
 
 
-def trained_differences(trainings: Trainings) -> pd.DataFrame:
+def trained_differences(evidence: Evidence) -> pd.DataFrame:
     """Each newer architecture against each older one, and beside it against our own.
 
     Returns:
         Rows ``first, second, metric, value, low, high, p, p_holm, matters, call, trainings``; above 0 the first is
         better. Those against the older ones are one family, those against our own another.
     """
-    scores, clusters = trained_scores(trainings)
+    scores, clusters = trained_scores(multitask_trainings(evidence))
     signs = pd.Series(improvement_signs(MATTERS), index=list(MATTERS))
     parts = []
     for others in (OLDER, (OWN,)):
@@ -81,12 +77,12 @@ def trained_differences(trainings: Trainings) -> pd.DataFrame:
 @FIGURES.add(
     "trained",
     "C3 by the second protocol, so far: the newer architectures against others, 20 epochs at 96 px",
-    read_trained,
+    read_evidence,
     "Test split. Intervals over faces and trainings. Filled: Holm-corrected p below 0.05. Grey: too small to matter.",
 )
-def draw_trained(trainings: Trainings) -> tuple[plt.Figure, pd.DataFrame]:
+def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Differences in each task, a row a rival."""
-    table = trained_differences(trainings)
+    table = trained_differences(evidence)
     shown = table.assign(
         newer=table["first"].map(title_of), against=("against " + table["second"].map(title_of)).astype("object")
     )
@@ -105,10 +101,11 @@ def draw_trained(trainings: Trainings) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, table
 
 
-def trained_table(trainings: Trainings) -> str:
+def trained_table(evidence: Evidence) -> str:
     """A row an architecture: mean of its trainings in each task, and how the newer ones differ."""
+    trainings = multitask_trainings(evidence)
     scores, _ = trained_scores(trainings)
-    table, rows = trained_differences(trainings), []
+    table, rows = trained_differences(evidence), []
     for name in sorted(scores, key=lambda name: (name in NEWER, title_of(name))):
         means = sum(frame.mean() for frame in scores[name]) / len(scores[name])
         cells = [error_number(means[metric], METRICS[metric].in_years) for metric in MATTERS]

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from agr_lab.evidence.architectures.trained import read_trained, trained_differences
+from agr_lab.evidence.architectures.trained import multitask_trainings, trained_differences
+from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_utils.machine import repository_root
 
-TRAININGS = read_trained(repository_root() / "results")
-TABLE = trained_differences(TRAININGS).set_index(["first", "second", "metric"])
+EVIDENCE = read_evidence(repository_root() / "results")
+TRAININGS = multitask_trainings(EVIDENCE)
+TABLE = trained_differences(EVIDENCE).set_index(["first", "second", "metric"])
 
 
 def test_every_training_answers_the_same_faces():
@@ -30,5 +32,5 @@ def test_intervals_are_wider_than_those_of_faces_alone():
     assert (TABLE["p_holm"] >= TABLE["p"]).all()
 
 
-def test_no_training_at_all_gives_an_empty_table(tmp_path):
-    assert trained_differences(read_trained(tmp_path)).empty
+def test_no_training_at_all_gives_an_empty_table():
+    assert trained_differences(Evidence((), {})).empty
