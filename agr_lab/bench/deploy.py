@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from agr_lab.bench.steps import take_turns, time_images
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.deploy.answer_net import AnswerNet, answer_pixels
-from agr_utils.deploy.export import calibrate_network, export_run
+from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, finish_onnx
+from agr_utils.deploy.export import calibrate_network
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
+from agr_utils.deploy.quantize import NUM_FACES, quantize
 from agr_utils.deploy.verify import answer_batches, score
 from agr_utils.errors import InputError
 from agr_utils.machine import describe_hardware
@@ -197,14 +198,16 @@ def bench_deploy(
 
 
 def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], FaceData, TrainConfig]:
-    """Export a run in both precisions, and say how it can be run."""
+    """Export a run in both precisions, without what a file says of itself, and say how it can be run."""
     model, data, config = load_run(run, source)
     network = calibrate_network(model, data, mirror=False)
     common = {"name": run.resolve().name, "backbone": config.backbone, "size": config.image_size}
     ways = [Way(way="eager", path=run / "checkpoint.safetensors", network=network, **common)]
     for way in ("onnx", "int8"):
-        path = folder / f"{common['name']}.{way}.onnx"
-        export_run(run, path, source, mirror=False, int8=way == "int8", force=True)
+        path, proto = folder / f"{common['name']}.{way}.onnx", build_onnx(network, config.image_size, OPSETS[0])
+        if way == "int8":
+            proto, _ = quantize(proto, data.pixels[data.rows("train")[:NUM_FACES]])
+        path.write_bytes(finish_onnx(proto, {}))
         ways.append(Way(way=way, path=path, **common))
     if find_spec("openvino"):
         ways.append(Way(way="openvino", path=ways[1].path, **common))
