@@ -9,7 +9,7 @@ from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.accuracy.seeds import equal_epochs_table, seeds_table
 from agr_lab.evidence.architectures.deployment import deployment_table, judgement_table, telephone_table
-from agr_lab.evidence.architectures.trained import trained_table
+from agr_lab.evidence.architectures.trained import fronts_table, trained_table
 from agr_lab.evidence.claims import claims_summary, claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
 from agr_lab.evidence.groups.group_errors import shipped_groups_table
@@ -23,6 +23,7 @@ from agr_lab.evidence.multitask.ablations import ablation_table
 from agr_lab.evidence.multitask.conflict import conflict_table
 from agr_lab.evidence.multitask.gaps import gap_table
 from agr_lab.evidence.multitask.multitask import multitask_table
+from agr_lab.evidence.multitask.trained_multitask import trained_gaps_table, trained_multitask_table
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.robustness.all_corruptions import corruptions_table
 from agr_lab.evidence.robustness.robustness_augmentation import augmentation_table
@@ -96,6 +97,9 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
         "trained": trained_table(evidence),
+        "trained-multitask": trained_multitask_table(evidence),
+        "trained-gaps": trained_gaps_table(evidence),
+        "fronts": fronts_table(evidence),
         "noise": noise_table(),
         "published": published_tables(read_published(results_dir)),
         "hours": hours_table(results_dir),

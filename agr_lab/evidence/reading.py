@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 from agr_lab.gpu.protocol import CLAIM_EPOCHS
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
+from agr_utils.files import list_visible
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import cache_copies, mean_frame
 from agr_utils.measure.results import Run, read_bench, read_folder, read_runs
@@ -27,11 +28,13 @@ class Evidence:
         runs: all of them; those of ``results/`` itself count as long.
         bench: tables of ``agr bench`` by name, for what an architecture costs.
         trained: runs of docs/protocol_2.md.
+        gap_calls: what C2 calls the relative gaps of those, by comparison.
     """
 
     runs: tuple[Run, ...]
     bench: dict[str, pd.DataFrame]
     trained: tuple[Run, ...] = ()
+    gap_calls: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def faces(self) -> pd.DataFrame:
@@ -100,4 +103,5 @@ def read_evidence(results_dir: Path) -> Evidence:
     folders = ("claims", "equal_epochs")
     further = [run for name in folders for run in read_folder(results_dir / name)]
     trained = tuple(read_folder(results_dir / "protocol_2"))
-    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained)
+    calls = {path.stem[-1]: pd.read_csv(path) for path in list_visible(results_dir / "protocol_2", "gaps_?.csv")}
+    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained, calls)

@@ -3,6 +3,7 @@
 from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.architectures.pairs import NEWER
@@ -10,7 +11,8 @@ from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
-from agr_utils.measure.comparisons import MATTERS, add_calls
+from agr_utils.measure.bootstrap import GroupBootstrap
+from agr_utils.measure.comparisons import MATTERS, add_calls, mean_of_columns
 from agr_utils.measure.forest import plot_forest, spread_styles
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.results import Run
@@ -122,3 +124,58 @@ def trained_table(evidence: Evidence) -> str:
         rows.append([title_of(first), title_of(second), found["trainings"].iloc[0], *cells])
     titles = ["Newer", "Against", "Pairs", *(METRICS[m].change_title for m in MATTERS)]
     return f"{means}\n\n{markdown_table(titles, rows)}"
+
+
+def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.DataFrame:
+    """How likely each network is on the Pareto front of cost and error, over other faces and other trainings.
+
+    Args:
+        evidence: with the runs of the second protocol and ``agr bench deploy``'s table, for the latency in onnxruntime.
+        num_resamples: of the faces and of the trainings.
+
+    Returns:
+        A row a cost and metric, a column a network: the share of resamples in which no other costs as little or less
+        and errs less. No rows where a latency is missing.
+    """
+    trainings = multitask_trainings(evidence)
+    latency = {name: one_face_seconds(evidence, name) for name in trainings}
+    if not trainings or None in latency.values():
+        return pd.DataFrame()
+    costs = {"parameters": {name: runs[0].about["parameters"] for name, runs in trainings.items()}}
+    costs |= {"MACs": {name: runs[0].about["macs"] for name, runs in trainings.items()}, "latency": latency}
+    scores, clusters = trained_scores(trainings)
+    bootstrap, rng, means = GroupBootstrap(clusters, num_resamples), np.random.default_rng(0), []
+    for frames in scores.values():
+        values = mean_of_columns(bootstrap, frames)  # (R + 1, seeds, metrics)
+        drawn = rng.multinomial(len(frames), np.full(len(frames), 1 / len(frames)), size=len(values)) / len(frames)
+        means.append(np.einsum("rs,rsm->rm", drawn, values)[1:] * -np.array(improvement_signs(MATTERS)))
+    errors, rows = np.stack(means, axis=1), {}  # (R, networks, metrics), less is better
+    for cost, by_name in costs.items():
+        price = np.array(list(by_name.values()))
+        for number, metric in enumerate(MATTERS):
+            error = errors[:, :, number]
+            beaten = (price[None, :, None] >= price[None, None]) & (error[:, :, None] > error[:, None])
+            rows[cost, metric] = 1 - beaten.any(axis=2).mean(axis=0)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(trainings))
+
+
+def one_face_seconds(evidence: Evidence, backbone: str) -> float | None:
+    """Median time of one face of 96 px on one thread in onnxruntime, as ``agr bench deploy`` measured it."""
+    table = evidence.bench.get("deploy")
+    if table is None:
+        return None
+    alike = (table["backbone"] == backbone) & (table["way"] == "onnx") & (table["image_size"] == 96)
+    rows = table[alike & (table["batch_size"] == 1) & (table["threads"] == 1) & (table["network"] != "shipped")]
+    return float(rows["seconds"].iloc[0]) if len(rows) else None
+
+
+def fronts_table(evidence: Evidence) -> str:
+    """A row a cost and task: how likely each network is on the front, in per cent."""
+    table = front_probabilities(evidence)
+    rows = [
+        [cost, METRICS[metric].label, *(f"{100 * value:.0f}" for value in row)]
+        for (cost, metric), row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return markdown_table(
+        ["Cost", "Task", *map(title_of, table.columns)], rows, "Not measured yet: `agr bench deploy`."
+    )
