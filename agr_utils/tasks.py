@@ -13,6 +13,7 @@ from agr_utils.errors import InputError, name_hint
 
 TASKS = ("age", "gender", "race")  # of the data sets that this project is about
 NUM_AGES = 117  # bins of the age head: the whole years 0 to 116, the range of UTKFace
+AGE_COVERAGE = 0.9  # asked of every age interval
 AGE_BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70, NUM_AGES)  # edges in years, FairFace's nine bands
 
 

@@ -10,7 +10,7 @@ from agr_lab.bench.inside import bench_inside
 from agr_lab.bench.pipelines import FaceFolder, bench_pipelines, open_faces
 from agr_lab.bench.processes import bench_memory, bench_startup
 from agr_lab.bench.runs import bench_budget, bench_processes
-from agr_lab.bench.steps import BenchSettings, bench_cpu_settings, bench_latency, bench_training
+from agr_lab.bench.steps import BenchSettings, bench_latency, bench_training
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
 from agr_utils.machine import describe_hardware
@@ -41,7 +41,6 @@ BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]
     "processes": lambda settings, faces: bench_processes(settings),
     "budget": lambda settings, faces: bench_budget(settings),
     "inside": lambda settings, faces: bench_inside(settings),
-    "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
 }
 NEED_FACES = {"pipelines", "startup"}
 

@@ -65,9 +65,9 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     )
 
 
-def read_split_file(path: Path = SPLIT_FILE) -> pd.DataFrame:
+def read_split_file() -> pd.DataFrame:
     """The committed split: columns ``image_id, group, split``."""
-    return pd.read_csv(path, dtype={"image_id": "string", "group": "Int64", "split": "string"})
+    return pd.read_csv(SPLIT_FILE, dtype={"image_id": "string", "group": "Int64", "split": "string"})
 
 
 def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skipped | None = None) -> pd.DataFrame:

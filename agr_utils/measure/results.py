@@ -126,15 +126,15 @@ def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Pa
     return [(run, read(path)) for run, path in found if path.exists()]
 
 
-def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
-    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures.
+def read_runs(results_dir: Path | None = None) -> list[Run]:
+    """The published multi-task runs on UTKFace, one an architecture, in the order of the course's architectures.
 
     Raises:
         InputError: if there are two of one architecture.
     """
     chosen: dict[str, Run] = {}
     for run in read_folder(results_dir or repository_root() / "results"):
-        if (run.config.data, run.config.protocol, run.tasks) != (data, "grouped", TASKS):
+        if (run.config.data, run.config.protocol, run.tasks) != ("utkface", "grouped", TASKS):
             continue
         if run.backbone in chosen:
             raise InputError(
