@@ -156,10 +156,3 @@ def get_scheme(name: str, tasks: Sequence[Task] = ()) -> LabelScheme:
     if name not in SCHEMES:
         raise InputError(f"unknown data set '{name}'. Choose one of: {', '.join(SCHEMES)}")
     return SCHEMES[name]
-
-
-def check_task(task: str) -> str:
-    """Return ``task`` if it is one of the three, else raise InputError."""
-    if task not in TASKS:
-        raise InputError(f"unknown task '{task}'. Choose one of: {', '.join(TASKS)}")
-    return task

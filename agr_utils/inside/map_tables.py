@@ -93,6 +93,7 @@ def score_maps(
 def map_batches(
     model: MultiTaskNet, data: FaceData, rows: np.ndarray, what: str
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Images of some rows on the model's device, and which rows they are; a bar says ``what`` is done with them."""
     device = next(model.parameters()).device
     batches = np.array_split(rows, math.ceil(len(rows) / MAP_BATCH))  # none of a single face, which has no other
     for batch in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
