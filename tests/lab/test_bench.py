@@ -1,5 +1,6 @@
 """The benchmarks run, and their tables say what they claim; how fast anything is, no test asks."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def test_only_known_benchmarks_can_be_chosen(one_clear_line):
 
 
 def test_a_process_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, one_clear_line):
-    monkeypatch.setattr(benchmark_processes, "_CHILD", "raise OSError('first line\\nno space left')")
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback …\nOSError: first line\nno space left\n")
+    monkeypatch.setattr(benchmark_processes.subprocess, "run", lambda *_, **__: failed)
     with one_clear_line("measure_memory failed", "no space left"):
         benchmark_processes.run_fresh("measure_memory", folder="x")
 
