@@ -51,7 +51,7 @@ def choose_precision(config: TrainConfig, previous_precision: str | None = None)
 
     Args:
         config: its ``precision``, and its backbone where that is ``auto``.
-        previous_precision: what the run was begun in, if it was: ``auto`` keeps it wherever the device computes it well,
+        previous_precision: what the run was begun in, if it was: ``auto`` keeps it where the device computes it well,
             so that a run that moves to another machine goes on as it was.
 
     Raises:
