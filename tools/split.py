@@ -1,6 +1,6 @@
 """Make the committed split of UTKFace again, from the images: python tools/split.py UTKFace
 
-Files that the committed split lists are hashed, near-duplicates become groups, and the groups are divided 70/10/20. What
+Files that the committed split lists are hashed, near-duplicates become groups, and groups are divided 70/10/20. What
 differs from agr_utils/data/utkface_split.csv is counted; --write puts the new one in its place.
 """
 
