@@ -7,8 +7,11 @@ from pathlib import Path
 from agr_utils.errors import InputError
 from agr_utils.files import replace_folder
 from agr_utils.machine import repository_root
-from agr_utils.measure.results import FURTHER_FILES, PUBLISHED_CONTENTS, PUBLISHED_FILES
-from agr_utils.run_files import PREDICTIONS_FILE
+from agr_utils.measure.results import PUBLISHED_FILES
+from agr_utils.run_files import MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
+
+FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
+PUBLISHED_CONTENTS = (*PUBLISHED_FILES, *FURTHER_FILES, f"{MAPS_FOLDER}/*")
 
 
 def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:

@@ -4,16 +4,10 @@ PyTorch, timm and accelerate take seconds to import; here and wherever finished 
 functions that need them.
 """
 
-import contextlib
-import ctypes
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
 
 
 def repository_root() -> Path:
@@ -37,30 +31,6 @@ def seed_everything(seed: int) -> None:
     from accelerate.utils import set_seed
 
     set_seed(seed)
-
-
-def get_processes() -> "PartialState":
-    """This process among those that train together; started by ``accelerate launch``, torchrun or a notebook, or alone.
-
-    Several processes on CPUs need ``ACCELERATE_USE_CPU=true`` (accelerate alone reads it too late for its first state).
-    """
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next step instead of handing it back to the system.
-
-    A training step on a CPU frees and asks again for the same hundreds of megabytes; fetching them from the system page
-    by page costs a small network a tenth of its speed. Peak memory stays the same. Without glibc this does nothing.
-    """
-    mmap_threshold, trim_threshold = -3, -1  # names of the options in malloc.h
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows, macOS, musl
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # older versions allow 32 MiB
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe_hardware() -> dict[str, str | int]:

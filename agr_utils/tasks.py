@@ -13,6 +13,7 @@ from agr_utils.errors import InputError, name_hint
 
 TASKS = ("age", "gender", "race")  # of the data sets that this project is about
 NUM_AGES = 117  # bins of the age head: the whole years 0 to 116, the range of UTKFace
+AGE_COVERAGE = 0.9  # asked of every age interval
 AGE_BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70, NUM_AGES)  # edges in years, FairFace's nine bands
 
 
@@ -155,10 +156,3 @@ def get_scheme(name: str, tasks: Sequence[Task] = ()) -> LabelScheme:
     if name not in SCHEMES:
         raise InputError(f"unknown data set '{name}'. Choose one of: {', '.join(SCHEMES)}")
     return SCHEMES[name]
-
-
-def check_task(task: str) -> str:
-    """Return ``task`` if it is one of the three, else raise InputError."""
-    if task not in TASKS:
-        raise InputError(f"unknown task '{task}'. Choose one of: {', '.join(TASKS)}")
-    return task

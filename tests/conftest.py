@@ -15,6 +15,7 @@ from agr_utils import files
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
+from agr_utils.training.config import TrainConfig
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
@@ -51,6 +52,18 @@ def real_data_dir() -> Path:
 def data() -> FaceData:
     """The 160 drawn faces of 32 px on which the tests train."""
     return load_data("synthetic", 32, num_images=160)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of one epoch: its answers are nonsense, their form is not. No test changes it."""
+    from agr_utils.training.run import train_run
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train_run(
+        TrainConfig(backbone="custom_cnn", num_epochs=1, image_size=32, batch_size=32, num_images=160), data, folder
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

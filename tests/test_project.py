@@ -1,6 +1,8 @@
 """The project's files agree with each other."""
 
+import inspect
 import re
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -101,3 +103,16 @@ def test_every_broad_except_says_why():
         if broad.match(line) and "#" not in line
     ]
     assert not silent, f"a broad except without a comment that says why: {silent}"
+
+
+def test_what_is_used_of_the_insides_of_dependencies_is_still_there():
+    """Names with an underscore may go away with any release: found here, and not while a run is trained."""
+    import torch
+    from accelerate.state import AcceleratorState
+    from joblib._dask import DaskDistributedBackend
+
+    assert callable(AcceleratorState._reset_state)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        assert isinstance(getattr(torch.cpu, name)(), bool)
+    assert list(inspect.signature(DaskDistributedBackend.effective_n_jobs).parameters) == ["self", "n_jobs"]
+    assert list(inspect.signature(tarfile.TarInfo._proc_member).parameters) == ["self", "tarfile"]

@@ -5,8 +5,9 @@ import time
 import pandas as pd
 
 from agr_lab.bench.steps import BenchSettings
+from agr_lab.reports.face_maps import mean_maps
 from agr_utils.data.load import load_data
-from agr_utils.inside.map_tables import MAP_BATCH, mean_maps
+from agr_utils.inside.map_tables import MAP_BATCH
 from agr_utils.inside.sweep import SWEEP_BATCH, sweep
 from agr_utils.models.network import MultiTaskNet
 

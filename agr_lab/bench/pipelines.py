@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -166,32 +167,31 @@ def _make_turns(faces: FaceFolder, image_size: int, batch_size: int) -> dict[str
     config = TrainConfig(data=data.scheme.name, backbone=BACKBONE, image_size=image_size, batch_size=batch_size)
     trainer = Trainer(config, data)
     trainer.model.train()
-    device = trainer.accelerator.device
     batches = cycle(epoch_batches(rows, 0, 0, batch_size))
+    plain, augmented = (
+        _make_loader(JpegDataset(faces.folder, data, rows, usual_transforms(image_size, strength)), batch_size)
+        for strength in (None, config.augmentation)
+    )
 
-    def train_on_loaded(images: Tensor, labels: dict[str, Tensor]) -> None:
+    def train(images: Tensor, labels: dict[str, Tensor]) -> None:
+        device = trainer.accelerator.device
         trainer.optimize(images.to(device), {name: column.to(device) for name, column in labels.items()})
 
-    def from_cache(use: Callable[[np.ndarray], object]) -> Callable[[], float]:
-        return lambda: time_images(lambda: [use(next(batches)) for _ in range(TIMED)], TIMED * batch_size)
+    def load(images: Tensor, labels: dict[str, Tensor]) -> None:
+        """Nothing more: the loader has done it."""
 
-    def from_files(loader: DataLoader, use: Callable[[Tensor, dict[str, Tensor]], object]) -> Callable[[], float]:
-        return lambda: _time_middle(iter(loader), use, batch_size)
-
-    loaders = [
-        _make_loader(JpegDataset(faces.folder, data, rows, usual_transforms(image_size, strength)), batch_size)
-        for strength in (None, trainer.config.augmentation)
-    ]
+    # measure -> what is done with the rows of a batch, the loader, and what is done with its batches
+    pairs = {
+        "training": (trainer.train_step, augmented, train),
+        "loading": (partial(load_pixels, data), plain, load),
+        "loading and augmenting": (trainer.make_batch, augmented, load),
+    }
     return {
-        "training": {"cache": from_cache(trainer.train_step), "files": from_files(loaders[1], train_on_loaded)},
-        "loading": {
-            "cache": from_cache(lambda rows: load_pixels(data, rows)),
-            "files": from_files(loaders[0], lambda images, labels: None),
-        },
-        "loading and augmenting": {
-            "cache": from_cache(trainer.make_batch),
-            "files": from_files(loaders[1], lambda images, labels: None),
-        },
+        measure: {
+            "cache": partial(_time_batches, use_rows, batches, batch_size),
+            "files": partial(_time_middle, loader, use_batch, batch_size),
+        }
+        for measure, (use_rows, loader, use_batch) in pairs.items()
     }
 
 
@@ -215,13 +215,19 @@ def _make_loader(dataset: Dataset, batch_size: int) -> DataLoader:
     )
 
 
-def _time_middle(batches: Iterator, use: Callable[[Tensor, dict[str, Tensor]], object], batch_size: int) -> float:
+def _time_batches(use: Callable[[np.ndarray], object], batches: Iterator[np.ndarray], batch_size: int) -> float:
+    """Images a second of the next batches of rows."""
+    return time_images(lambda: [use(next(batches)) for _ in range(TIMED)], TIMED * batch_size)
+
+
+def _time_middle(loader: DataLoader, use: Callable[[Tensor, dict[str, Tensor]], object], batch_size: int) -> float:
     """Images a second in the middle of a DataLoader's pass.
 
     At its beginning the workers have nothing ready and at its end nothing left to do; in between, as much is prefetched
     at the end of the timed batches as was at their start. The rest is waited for, so that no worker is busy in the
     other pipeline's turn.
     """
+    batches = iter(loader)
     for _ in range(LEAD):
         use(*next(batches))
     rate = time_images(lambda: [use(*next(batches)) for _ in range(TIMED)], TIMED * batch_size)

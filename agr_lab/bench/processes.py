@@ -27,14 +27,6 @@ from agr_utils.training.trainer import Trainer
 
 GOAL_SECONDS = 3.0  # from start to the first step
 TRAINED_STEPS = 20  # while memory is measured
-_CHILD = """
-import json, sys, time
-clock = time.perf_counter()
-from agr_lab.bench import processes as benchmark_processes
-import_seconds = time.perf_counter() - clock
-measure, arguments = json.loads(sys.argv[1])
-print(json.dumps(getattr(benchmark_processes, measure)(**arguments) | {"import_seconds": import_seconds}))
-"""
 
 
 def bench_startup(settings: BenchSettings, faces: FaceFolder) -> pd.DataFrame:
@@ -176,7 +168,7 @@ def run_fresh(measure: str, **arguments) -> dict:
     Raises:
         InputError: if the process fails.
     """
-    command = [sys.executable, "-c", _CHILD, json.dumps([measure, arguments])]
+    command = [sys.executable, "-m", "agr_lab.bench.fresh", measure, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

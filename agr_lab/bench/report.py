@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from agr_lab.bench.inside import bench_inside
-from agr_lab.bench.pipelines import FaceFolder, bench_pipelines, open_faces
+from agr_lab.bench.pipelines import bench_pipelines, open_faces
 from agr_lab.bench.processes import bench_memory, bench_startup
 from agr_lab.bench.runs import bench_budget, bench_processes
-from agr_lab.bench.steps import BenchSettings, bench_cpu_settings, bench_latency, bench_training
+from agr_lab.bench.steps import BenchSettings, bench_latency, bench_training
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
 from agr_utils.machine import describe_hardware
@@ -32,18 +32,17 @@ QUICK = BenchSettings(
     inside_backbones=("custom_cnn",),
     num_inside=10,
 )
-BENCHMARKS: dict[str, Callable[[BenchSettings, FaceFolder | None], pd.DataFrame]] = {
-    "training": lambda settings, faces: bench_training(settings),
-    "latency": lambda settings, faces: bench_latency(settings),
+BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
+    "training": bench_training,
+    "latency": bench_latency,
     "pipelines": bench_pipelines,
     "startup": bench_startup,
-    "memory": lambda settings, faces: bench_memory(settings),
-    "processes": lambda settings, faces: bench_processes(settings),
-    "budget": lambda settings, faces: bench_budget(settings),
-    "inside": lambda settings, faces: bench_inside(settings),
-    "cpu_settings": lambda settings, faces: bench_cpu_settings(settings),
+    "memory": bench_memory,
+    "processes": bench_processes,
+    "budget": bench_budget,
+    "inside": bench_inside,
 }
-NEED_FACES = {"pipelines", "startup"}
+NEED_FACES = {"pipelines", "startup"}  # the others are given the settings only
 
 
 def choose_benchmarks(only: str | None) -> list[str]:
@@ -76,7 +75,7 @@ def run_benchmarks(
     hardware = describe_hardware()
     with open_faces(source, settings) if NEED_FACES & set(names) else nullcontext() as faces:
         for name in names:
-            table = BENCHMARKS[name](settings, faces)
+            table = BENCHMARKS[name](*([settings, faces] if name in NEED_FACES else [settings]))
             if len(table):
                 # A column of the table's own wins: the threads of each row, say.
                 about = {key: value for key, value in hardware.items() if key not in table}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import cycle
 
 import pandas as pd
 import torch
@@ -14,11 +14,8 @@ from agr_utils.data.load import load_data
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.training.batches import epoch_batches
-from agr_utils.training.config import TASK_WEIGHTS, TrainConfig
-from agr_utils.training.losses import multitask_loss
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.trainer import Trainer
-
-CPU_SETTINGS = tuple(product(("fp32", "bf16"), (False, True)))  # precision, channels_last
 
 
 @dataclass(frozen=True)
@@ -171,45 +168,3 @@ def _time_forward(model: MultiTaskNet, images: Tensor) -> Callable[[], float]:
         return time_images(lambda: model(images), len(images))
 
     return turn
-
-
-def bench_cpu_settings(settings: BenchSettings) -> pd.DataFrame:
-    """Time forward, backward and AdamW on one resident batch, in each precision and memory layout.
-
-    Returns:
-        One row an architecture and setting: ``precision, channels_last, images_per_second, slowest, fastest``.
-    """
-    rows = []
-    image_size, batch_size = settings.image_sizes[0], settings.batch_size
-    for name in tqdm(settings.backbones, desc="cpu_settings", unit="architecture"):
-        steps = {setting: _make_step(name, *setting, image_size, batch_size) for setting in CPU_SETTINGS}
-        turns = {setting: lambda step=step: time_images(step, batch_size) for setting, step in steps.items()}
-        rates = take_turns(turns, settings.seconds, settings.min_rounds)
-        for precision, channels_last in CPU_SETTINGS:
-            row = {"backbone": name, "image_size": image_size, "batch_size": batch_size}
-            row |= {"precision": precision, "channels_last": channels_last}
-            row |= summarize_rates(rates[(precision, channels_last)])
-            rows.append(row | {"rounds": len(rates)})
-    return pd.DataFrame(rows)
-
-
-def _make_step(name: str, precision: str, channels_last: bool, image_size: int, batch_size: int) -> Callable[[], None]:
-    """A function that trains one step on the same batch."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = MultiTaskNet(name).to(memory_format=layout).train()
-    images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=layout)
-    age = torch.randint(0, 100, (batch_size,)).float()
-    labels = {"age_min": age, "age_max": age} | {
-        task: torch.randint(0, 2, (batch_size,)) for task in ("gender", "race")
-    }
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(images)
-        loss, _ = multitask_loss(logits, labels, TASK_WEIGHTS)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step

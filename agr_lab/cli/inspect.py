@@ -134,7 +134,7 @@ def explain(
 
     Example: agr explain runs/first --num-scored 100
     """
-    from agr_lab.evidence.maps.report import explain_run_folder, summarize_report
+    from agr_lab.reports.map_report import explain_run_folder, summarize_report
     from agr_utils.run_files import MAPS_FOLDER
 
     report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, command_line())
@@ -152,7 +152,7 @@ def robustness(
 
     Example: agr robustness runs/first --num-images 200
     """
-    from agr_utils.inside.sweep import summarize_sweep, sweep_run_folder
+    from agr_lab.reports.sweep_report import summarize_sweep, sweep_run_folder
     from agr_utils.run_files import SWEEP_FILE
 
     table = sweep_run_folder(run, source, split, num_images, command_line())

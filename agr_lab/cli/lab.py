@@ -36,9 +36,7 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Some of training,latency,pipelines,startup,memory,processes,budget,inside,cpu_settings; else all."
-        ),
+        typer.Option(help="Some of training,latency,pipelines,startup,memory,processes,budget,inside; else all."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="See in seconds that it works; believe no number.")] = False,
     source: Annotated[

@@ -47,12 +47,11 @@ def main() -> None:
             os.open(os.devnull, os.O_RDWR)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # file names that a terminal or a redirected output cannot write
-    debug = "--debug" in sys.argv
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it is taken wherever it stands
     try:
-        app()
+        app(arguments)
     except Exception as error:  # the last stop: whatever it is, the user gets one line
-        if debug:
+        if len(arguments) < len(sys.argv) - 1:
             raise
         typer.echo(f"agr: error: {describe_error(error)}", err=True)
         sys.exit(1)

@@ -101,9 +101,9 @@ def train(
     Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
     from agr_utils.data.load import load_data
-    from agr_utils.machine import get_processes
     from agr_utils.measure.metrics import summarize
     from agr_utils.profiles import get_data_name
+    from agr_utils.training.accelerator import get_processes
     from agr_utils.training.run import check_run_folder, train_run
 
     is_own = bool(data) and data.lower().endswith(".csv")

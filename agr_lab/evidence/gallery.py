@@ -27,8 +27,9 @@ from agr_lab.evidence.robustness import (
     robustness_multitask,
     severity,
 )
-from agr_utils.files import atomic_path
-from agr_utils.measure.results import check_results
+from agr_utils.errors import InputError
+from agr_utils.files import atomic_path, list_visible
+from agr_utils.run_files import CONFIG_FILE
 
 # In the order of the gallery.
 MODULES = (multitask, gaps, group_errors, pairs, pareto, trained, deployment, reliability, coverage, ablations,
@@ -68,6 +69,17 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text(gallery_page(), encoding="utf-8")
     return [*(path for paths in done for path in paths), figures_dir / "README.md"]
+
+
+def check_results(results_dir: Path) -> None:
+    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
+    if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
+        raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")
 
 
 def gallery_page() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from agr_utils.measure.comparisons import cache_copies, mean_frame
 from agr_utils.measure.results import Run, read_bench, read_folder, read_runs
 from agr_utils.tasks import TASKS
 
+T = TypeVar("T")
 Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
 
 
@@ -105,3 +107,16 @@ def read_evidence(results_dir: Path) -> Evidence:
     trained = tuple(read_folder(results_dir / "protocol_2"))
     calls = {path.stem[-1]: pd.read_csv(path) for path in list_visible(results_dir / "protocol_2", "gaps_?.csv")}
     return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained, calls)
+
+
+def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
+    """What lies beside the predictions of some runs, for those that have it.
+
+    Args:
+        folder: that holds the runs' folders.
+        runs: in the order in which they are wanted.
+        name: of the file or folder.
+        read: reads it.
+    """
+    found = [(run, folder / run.run_id / name) for run in runs]
+    return [(run, read(path)) for run, path in found if path.exists()]

@@ -61,20 +61,19 @@ def write_record(folder: Path, output_dir: Path, num_train: int, commit: str) ->
     return record
 
 
-def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...], source: Path | None = None) -> pd.DataFrame:
-    """Write a run folder from a finished job and its weights.
+def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...]) -> pd.DataFrame:
+    """Write a run folder from a finished job and its weights; the faces lie where ``AGR_DATA_DIR`` says.
 
     Args:
         folder: of the job, with its weights.
         output_dir: the run folder; its name is the run id.
         splits: predicted; leave ``test`` out while choices are still being made.
-        source: folder or archive of the faces; ``AGR_DATA_DIR`` where it is None.
 
     Returns:
         The predictions table.
     """
     config = config_of(job_from(json.loads((folder / SUMMARY_FILE).read_text())["job"]))
-    data = load_data(source=source, skip_unreadable=True, **config.data_settings())
+    data = load_data(skip_unreadable=True, **config.data_settings())
     model = load_finished(folder.parent, folder.name, torch.device("cpu"))
     record = write_record(folder, output_dir, len(data.rows("train")), current_commit())
     return finish_run(model, data, output_dir, record, splits)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from agr_utils.data.augment import erase_
+
 
 class Changes:
     """Random changes of a batch, all drawn from one generator on the device.
@@ -136,15 +138,7 @@ class Changes:
 
     def erase(self, images: Tensor) -> Tensor:
         """One grey rectangle of 5 to 25 % of the area in a fifth of the images (Zhong et al. 2020)."""
-        count, size = len(images), images.shape[3]
-        area, aspect = self.uniform(0.05, 0.25, count), torch.exp(self.uniform(-0.7, 0.7, count))
-        height, width = (area * aspect).sqrt().clamp(max=0.7) * size, (area / aspect).sqrt().clamp(max=0.7) * size
-        top, left = self.uniform(0, 1, count) * (size - height), self.uniform(0, 1, count) * (size - width)
-        line = torch.arange(size, device=images.device)
-        rows = (line >= top[:, None]) & (line < (top + height)[:, None])
-        columns = (line >= left[:, None]) & (line < (left + width)[:, None])
-        mask = rows[:, None, :, None] & columns[:, None, None, :] & (self.chosen(images, 0.2) > 0)
-        return images.masked_fill(mask, 0.5)
+        return erase_(images, 0.2, self.uniform(0, 1, 5, len(images)))
 
 
 def _cosine_matrix(device: torch.device) -> Tensor:

@@ -24,7 +24,7 @@ import yaml
 from agr_utils.data.faces import SPLITS
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import read_bytes
-from agr_utils.tasks import TASKS, check_task
+from agr_utils.tasks import TASKS, get_scheme
 from agr_utils.training.config import RANGES, TrainConfig, check_kind, check_known, flatten
 from agr_utils.training.run import check_run_folder
 
@@ -180,14 +180,9 @@ def _read_setting(key: str, value: object) -> object:
 def _read_tasks(value: object) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     check_kind("tasks", names, list)
-    if "all" in names:
-        return TASKS
     for name in names:
         check_kind("a task", name, str)
-        check_task(name)
-    if not names:
-        raise InputError("tasks is empty. Name at least one, or all")
-    return tuple(task for task in TASKS if task in names)
+    return TASKS if "all" in names else get_scheme("utkface").choose(names)
 
 
 def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainConfig]:

@@ -41,6 +41,7 @@ def check_images(images: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 NUM_DRAWS = 14  # random numbers that one image takes
+ANGLE, SCALE = 1, 2  # of those of ``warp``
 
 
 def augment(
@@ -84,8 +85,8 @@ def warp(images: Tensor, settings: Augmentation, draws: Tensor) -> Tensor:
     """
     # Where an image is not chosen the grid falls on the pixels themselves, and sampling returns them exactly.
     chosen = (draws[0] < settings.affine).float()  # (B,)
-    angle = chosen * _between(draws[1], -settings.rotation, settings.rotation) * (math.pi / 180)
-    scale = 1 + chosen * _between(draws[2], -settings.scale, settings.scale)
+    angle = chosen * _between(draws[ANGLE], -settings.rotation, settings.rotation) * (math.pi / 180)
+    scale = 1 + chosen * _between(draws[SCALE], -settings.scale, settings.scale)
     mirror = 1 - 2 * (draws[3] < settings.flip).float()
     shift_x, shift_y = 2 * chosen * _between(draws[4:6], -settings.translation, settings.translation)
     cos, sin = angle.cos() * scale, angle.sin() * scale

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agr_utils.data.augment import check_images, warp
+from agr_utils.data.augment import ANGLE, SCALE, check_images, warp
 from agr_utils.dials import Augmentation
 from agr_utils.errors import InputError, name_hint
 
@@ -96,16 +96,16 @@ def _side(generators: Sequence[torch.Generator]) -> Tensor:
     return (_draw(generators, 1)[:, 0] < 0.5).float()
 
 
-def _darken(images: Tensor, exponent: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _darken(images: Tensor, exponent: float, *_: object) -> Tensor:
     return images**exponent
 
 
-def _flatten(images: Tensor, share: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _flatten(images: Tensor, share: float, *_: object) -> Tensor:
     mean = images.mean(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
     return mean + share * (images - mean)
 
 
-def _shade(images: Tensor, loss: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _shade(images: Tensor, loss: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
     """Light from one side: the other loses ``loss`` of it, in a straight ramp."""
     ramp = (torch.arange(images.shape[3]) + 0.5) / images.shape[3]  # (W,)
     from_left = _side(generators)[:, None]
@@ -113,7 +113,7 @@ def _shade(images: Tensor, loss: float, generators: Sequence[torch.Generator], l
     return images * (1 - loss * distance)[:, None, None, :].to(images.device)
 
 
-def _low_light(images: Tensor, exposure: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _low_light(images: Tensor, exposure: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
     """Fewer photons: darker, with shot noise (variance as the light) and read noise; then turned up again halfway."""
     noise = torch.stack([torch.randn(image.shape, generator=g) for image, g in zip(images, generators, strict=True)])
     noise, light = noise.to(images.device), images * exposure
@@ -121,7 +121,7 @@ def _low_light(images: Tensor, exposure: float, generators: Sequence[torch.Gener
     return noisy.clamp(min=0) * exposure**-0.5
 
 
-def _blur(images: Tensor, sigma: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _blur(images: Tensor, sigma: float, *_: object) -> Tensor:
     from torchvision.transforms.v2 import functional as vision  # takes seconds, and readers of sweeps need none
 
     pixels = sigma * images.shape[3]
@@ -129,7 +129,7 @@ def _blur(images: Tensor, sigma: float, generators: Sequence[torch.Generator], l
     return vision.gaussian_blur(images, [width, width], [pixels, pixels])
 
 
-def _jpeg(images: Tensor, quality: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _jpeg(images: Tensor, quality: float, *_: object) -> Tensor:
     pixels = (images * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     decoded = torch.stack([torch.from_numpy(_through_jpeg(image, int(quality))) for image in pixels])
     return decoded.permute(0, 3, 1, 2).to(images.device).float() / 255
@@ -142,33 +142,33 @@ def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return np.array(Image.open(file))
 
 
-def _rotate(images: Tensor, degrees: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
-    return _warp(images, Augmentation(flip=0, affine=1, rotation=degrees), 1, _side(generators))
+def _rotate(images: Tensor, degrees: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
+    return _warp(images, Augmentation(flip=0, affine=1, rotation=degrees), ANGLE, _side(generators))
 
 
-def _resize(images: Tensor, change: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
-    return _warp(images, Augmentation(flip=0, affine=1, scale=change), 2, _side(generators))
+def _resize(images: Tensor, change: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
+    return _warp(images, Augmentation(flip=0, affine=1, scale=change), SCALE, _side(generators))
 
 
-def _warp(images: Tensor, settings: Augmentation, which: int, side: Tensor) -> Tensor:
+def _warp(images: Tensor, settings: Augmentation, draw: int, side: Tensor) -> Tensor:
     """The warp of the augmentation with one of its changes at one end of its range, and the others at the middle."""
     draws = torch.full((6, len(images)), 0.5)
-    draws[which] = side
+    draws[draw] = side
     return warp(images, settings, draws.to(images.device))
 
 
-def _eye_bar(images: Tensor, height: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _eye_bar(images: Tensor, height: float, _: object, layout: FaceLayout) -> Tensor:
     """Sunglasses: a black bar over the eyes, wider the higher it is."""
     half_width = min(0.5, 0.3 + height)
     return _fill(images, layout.eyes - height / 2, layout.eyes + height / 2, 0.5 - half_width, 0.5 + half_width, 0.05)
 
 
-def _mouth_block(images: Tensor, height: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _mouth_block(images: Tensor, height: float, _: object, layout: FaceLayout) -> Tensor:
     """A mask: a pale block over the mouth that grows upwards and downwards."""
     return _fill(images, layout.mouth - height / 2, layout.mouth + height / 2, 0.5 - 0.42, 0.5 + 0.42, 0.8)
 
 
-def _random_block(images: Tensor, side: float, generators: Sequence[torch.Generator], layout: FaceLayout) -> Tensor:
+def _random_block(images: Tensor, side: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
     """Something grey in front of the face, anywhere."""
     top, left = (_draw(generators, 2) * (1 - side)).T[:, :, None]  # each (B, 1)
     return _fill(images, top, top + side, left, left + side, 0.5)

@@ -98,17 +98,13 @@ def _perceptual_hashes(planes: np.ndarray) -> np.ndarray:
     return np.packbits(bits.reshape(*bits.shape[:-2], 64), axis=-1).view(">u8")[..., 0].astype(np.uint64)
 
 
-def find_pairs(
-    hashes: Hashes, max_distance: int = MAX_DISTANCE, min_correlation: float = MIN_CORRELATION
-) -> np.ndarray:
+def find_pairs(hashes: Hashes) -> np.ndarray:
     """Confirmed near-duplicate pairs, (P, 2) int64 row numbers, first < second.
 
     Compares every image with every later one, some rows at a time: memory grows with N, time with N squared
     (a second or two for 21,000 images, where hashing them takes twenty).
     """
-    flat = hashes.thumbs.min(axis=(1, 2)) == hashes.thumbs.max(
-        axis=(1, 2)
-    )  # nothing in them but their bytes to compare
+    flat = np.ptp(hashes.thumbs, axis=(1, 2)) == 0  # nothing in them but their bytes to compare
     comparable = (hashes.errors == "") & ~flat
     rows = max(1, _COMPARED_AT_ONCE // len(comparable))
     confirmed = [_identical_pairs(hashes.digests)]
@@ -116,11 +112,11 @@ def find_pairs(
         for mirrored in (False, True):
             block = hashes.hashes[start : start + rows, int(mirrored)]
             distance = np.bitwise_count(block[:, None] ^ hashes.hashes[None, start:, 0])
-            first, second = np.nonzero(distance <= max_distance)
+            first, second = np.nonzero(distance <= MAX_DISTANCE)
             later = (second > first) & comparable[first + start] & comparable[second + start]
             candidates = np.stack([first[later], second[later]], axis=1) + start
             for part in np.array_split(candidates, 1 + len(candidates) // 4096):
-                confirmed.append(part[_correlation(hashes.thumbs, part, mirrored) >= min_correlation])
+                confirmed.append(part[_correlation(hashes.thumbs, part, mirrored) >= MIN_CORRELATION])
     return np.unique(np.concatenate(confirmed), axis=0)
 
 

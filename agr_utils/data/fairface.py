@@ -9,6 +9,7 @@ import pandas as pd
 from agr_utils.data.faces import make_faces
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.data.reading.sources import read_member
+from agr_utils.data.reading.tables import read_label_csv
 from agr_utils.errors import InputError
 from agr_utils.tasks import AGE_BANDS, get_scheme
 
@@ -98,14 +99,9 @@ def _read_label_file(source: Path, name: str, split: str, problems: dict[str, st
 
 def _read_csv(content: io.BytesIO, name: str) -> pd.DataFrame:
     """A label file as text, values tidied."""
-    try:
-        table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", skip_blank_lines=False)
-    except ValueError as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
-        raise InputError(f"{name}: not a CSV file ({' '.join(str(error).split())}). {_GET}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for names of the rows
-        raise InputError(f"{name}: not a CSV file (its rows have more fields than its header). {_GET}")
-    table.columns = table.columns.str.strip().str.lower()
-    table["line"] = range(2, len(table) + 2)
+    table = read_label_csv(content, name, _GET)
+    table.columns = table.columns.str.lower()
+    table["line"] = table.index
     repeated = [column for column, count in Counter(table.columns).items() if count > 1]
     for column in ("file", "age", "gender", "race"):
         if column not in table or column in repeated:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from agr_utils.data.duplicates import group_pairs
 from agr_utils.data.faces import COLUMNS, SPLITS, make_faces
 from agr_utils.data.reading.skipped import Skipped
+from agr_utils.data.reading.tables import read_label_csv
 from agr_utils.data.splits import split_by_group
 from agr_utils.errors import InputError
 from agr_utils.files import read_bytes
@@ -59,18 +61,17 @@ def read_table_faces(
 
 def _read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     """The rows of the file: ``line, path, split, person`` and the labels as codes and numbers."""
+    columns = ["path", *(task.column or task.name for task in tasks)]
     try:
-        table = pd.read_csv(io.BytesIO(read_bytes(file)), dtype="string", encoding="utf-8-sig")
+        table = read_label_csv(io.BytesIO(read_bytes(file)), file, "Save it as CSV, UTF-8")
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file. Give a CSV file with the columns path and {_names(tasks)}") from None
-    except (OSError, ValueError) as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
-        raise InputError(f"{file}: not a CSV file ({' '.join(str(error).split())}). Save it as CSV, UTF-8") from error
-    table.columns = table.columns.str.strip()
-    columns = {"path": "path"} | {task.column or task.name: task.name for task in tasks}
+        raise InputError(f"{file}: no such file. Give a CSV file with the columns {', '.join(columns)}") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error}). Name a CSV file") from error
     for column in columns:
         if column not in table:
-            raise InputError(f"{file}: no column '{column}'; it has {', '.join(table.columns)}. Rename it, or {_TASKS}")
-    rows = pd.DataFrame({"line": range(2, len(table) + 2), "path": table["path"].str.strip()})
+            raise InputError(f"{file}: no column '{column}'; it has {', '.join(table)}. Rename it, or {_TASKS}")
+    rows = pd.DataFrame({"line": table.index, "path": table["path"].str.strip()})
     for name in ("split", "person"):
         rows[name] = table[name].str.strip() if name in table else pd.Series(pd.NA, table.index, dtype="string")
     for wrong in rows[~rows["split"].isin(SPLITS[:3]) & rows["split"].notna()].itertuples():
@@ -96,9 +97,9 @@ def _read_labels(file: Path, cells: pd.Series, task: Task) -> pd.Series:
         wrong = cells.notna() & ~values.between(low, high).fillna(False).astype(bool)
         expected = f"a number from {low:g} to {high:g}"
     if wrong.any():
-        line = int(np.flatnonzero(wrong)[0])
+        line = wrong.index[wrong][0]
         raise InputError(
-            f"{file} line {line + 2}: {task.column or task.name} is '{cells.iloc[line]}', not {expected} "
+            f"{file} line {line}: {task.column or task.name} is '{cells[line]}', not {expected} "
             f"({wrong.sum()} such cells). Mend the cells, or {_TASKS}"
         )
     return values
@@ -106,18 +107,10 @@ def _read_labels(file: Path, cells: pd.Series, task: Task) -> pd.Series:
 
 def _joined_groups(faces: pd.DataFrame, groups: Mapping[str, int]) -> np.ndarray:
     """Group of each image: near-duplicates and images of one person together, through as many links as there are."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     number = np.arange(len(faces))
     links = []
     for keys in (faces["path"].map(groups), faces["person"]):
         known = keys.notna().to_numpy()
         first = pd.Series(number[known]).groupby(keys[known].to_numpy()).transform("first")
-        links.append(np.stack([number[known], first.to_numpy(dtype=int)]))
-    ends = np.concatenate(links, axis=1)
-    return connected_components(coo_matrix((np.ones(ends.shape[1]), ends), shape=(len(faces),) * 2), directed=False)[1]
-
-
-def _names(tasks: Sequence[Task]) -> str:
-    return ", ".join(task.column or task.name for task in tasks)
+        links.append(np.stack([number[known], first.to_numpy(dtype=int)], axis=1))
+    return group_pairs(np.concatenate(links), len(faces))

@@ -65,9 +65,9 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     )
 
 
-def read_split_file(path: Path = SPLIT_FILE) -> pd.DataFrame:
+def read_split_file() -> pd.DataFrame:
     """The committed split: columns ``image_id, group, split``."""
-    return pd.read_csv(path, dtype={"image_id": "string", "group": "Int64", "split": "string"})
+    return pd.read_csv(SPLIT_FILE, dtype={"image_id": "string", "group": "Int64", "split": "string"})
 
 
 def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skipped | None = None) -> pd.DataFrame:
@@ -85,7 +85,7 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
     name, _, file = protocol.partition(":")
     kind, _, fold = name.rpartition("-")
     if source == "utkface":
-        faces = _apply_listed(faces.copy())
+        faces = _apply_listed(faces)
     elif kind != "random-5fold":
         faces = _apply_published(faces.copy(), Skipped() if skipped is None else skipped)
     only = {"cvpr24": "utkface", "service": "fairface"}.get(kind, source)
@@ -109,12 +109,9 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
 
 def _apply_listed(faces: pd.DataFrame) -> pd.DataFrame:
     """UTKFace from the committed file, where an image it does not list is ``unlisted``."""
-    listed = read_split_file().set_index("image_id")
-    faces["split"] = faces["image_id"].map(listed["split"]).fillna("unlisted").astype("string")
-    group = faces["image_id"].map(listed["group"]).astype("Int64")
-    alone = pd.Series(np.arange(len(faces)), dtype="Int64", index=faces.index) + int(listed["group"].max()) + 1
-    faces["group"] = group.fillna(alone)
-    return faces
+    listed = read_split_file().set_index("image_id")["split"]
+    split = faces["image_id"].map(listed).fillna("unlisted").astype("string")
+    return faces.assign(split=split, group=groups_of(faces["image_id"]).set_axis(faces.index))
 
 
 def _apply_published(faces: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:

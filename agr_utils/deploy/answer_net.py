@@ -63,9 +63,9 @@ class AnswerNet(nn.Module):
 
 
 @torch.inference_mode()
-def answer_pixels(network: AnswerNet, pixels: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
+def answer_pixels(network: AnswerNet, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The OUTPUTS for (N, S, S, 3) uint8 pixels, computed by torch."""
-    parts = [network(torch.from_numpy(chunk)) for chunk in np.array_split(pixels, -(-len(pixels) // batch_size))]
+    parts = [network(torch.from_numpy(chunk)) for chunk in np.array_split(pixels, -(-len(pixels) // 256))]
     names = [name for task in network.model.tasks for name in OUTPUTS[task]]
     return {name: torch.cat(arrays).numpy() for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
 
@@ -121,7 +121,7 @@ def finish_onnx(proto, about: dict) -> bytes:
     return seal(proto.SerializeToString())
 
 
-def store_half(graph, smallest: int = _MIN_WEIGHTS) -> None:
+def store_half(graph) -> None:
     """Store large float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading.
 
     Raises:
@@ -131,7 +131,7 @@ def store_half(graph, smallest: int = _MIN_WEIGHTS) -> None:
 
     for item in graph.initializer:
         array = numpy_helper.to_array(item)
-        if array.dtype != np.float32 or array.size < smallest:
+        if array.dtype != np.float32 or array.size < _MIN_WEIGHTS:
             continue
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from agr_utils.tasks import AGE_BANDS
+from agr_utils.tasks import AGE_BANDS, AGE_COVERAGE
 
-COVERAGE = 0.9  # asked of the age interval
 QUANTILES = np.arange(0.025, 1, 0.05)  # levels of the 20 age quantiles
 FAR_OFF = 10.0  # years: an age that is further off counts as wrong
 _MIN_BAND = 40  # faces of a predicted age band that may have an interval of their own
@@ -43,8 +42,8 @@ def fit_temperature(probabilities: np.ndarray, codes: np.ndarray) -> float:
     return round(float(candidates[np.argmin(losses)]), 4)
 
 
-def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray, coverage: float = COVERAGE) -> dict[str, list]:
-    """How much of the age distribution an interval must hold to cover as promised, by predicted age band.
+def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray) -> dict[str, list]:
+    """How much of the age distribution an interval must hold to cover AGE_COVERAGE of the ages, by predicted age band.
 
     Split conformal prediction whose score is how far from the middle the cumulative distribution is at the right age
     (Chernozhukov et al. 2021), once for each band of predicted ages (Mondrian; Vovk 2012). A band with fewer than 40
@@ -53,7 +52,6 @@ def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray, coverage: f
     Args:
         probabilities: (n, 117), calibrated.
         ages: (n,) years, NaN where not known.
-        coverage: share of faces whose age should lie inside.
 
     Returns:
         ``edges`` of the bands in years, B - 1 of them, and ``levels``, B shares of the distribution's mass.
@@ -62,21 +60,20 @@ def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray, coverage: f
     rows, right = probabilities[known], ages[known].astype(int)
     mass = rows[np.arange(len(rows)), right]
     cumulative = rows.cumsum(axis=1)[np.arange(len(rows)), right] - mass / 2  # each age is a bin's middle
-    return fit_levels(cumulative, rows @ np.arange(rows.shape[1]), coverage)
+    return fit_levels(cumulative, rows @ np.arange(rows.shape[1]))
 
 
-def fit_levels(cumulative: np.ndarray, predicted: np.ndarray, coverage: float = COVERAGE) -> dict[str, list]:
+def fit_levels(cumulative: np.ndarray, predicted: np.ndarray) -> dict[str, list]:
     """``fit_interval_levels`` for whoever has the cumulative distribution in another form, as of stored quantiles.
 
     Args:
         cumulative: (n,) share of each face's distribution that lies below its right age.
         predicted: (n,) predicted ages in years.
-        coverage: see there.
     """
     scores, band = np.abs(2 * cumulative - 1), np.digitize(predicted, AGE_BANDS[1:-1])
-    pooled = _conformal_quantile(scores, coverage)
+    pooled = _conformal_quantile(scores, AGE_COVERAGE)
     levels = [
-        _conformal_quantile(scores[band == number], coverage) if (band == number).sum() >= _MIN_BAND else pooled
+        _conformal_quantile(scores[band == number], AGE_COVERAGE) if (band == number).sum() >= _MIN_BAND else pooled
         for number in range(len(AGE_BANDS) - 1)
     ]
     return {"edges": list(AGE_BANDS[1:-1]), "levels": [round(level, 5) for level in levels]}

@@ -39,7 +39,8 @@ def predict(
     """
     from agr_utils.data.reading.skipped import Skipped
     from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
-    from agr_utils.deploy.predict import DEFAULT_TASKS, Request, find_images, predict_files, reason_of
+    from agr_utils.deploy.pictures import find_images, reason_of
+    from agr_utils.deploy.predict import DEFAULT_TASKS, Request, predict_files
 
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other. Choose one")

@@ -95,25 +95,24 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float(shared / (one[2] * one[3] + other[2] * other[3] - shared))
 
 
-def find_faces(image: Image.Image, min_score: float = MIN_SCORE) -> list[Face]:
+def find_faces(image: Image.Image) -> list[Face]:
     """Faces of a photograph, largest first; where none stands upright, it is turned by 90, 180 and 270 degrees, too.
 
     Args:
         image: 8-bit RGB, any size.
-        min_score: faces with a lower score are left out.
 
     Returns:
         Faces in pixels of the photograph as it was given; ``turned`` says which way up they were found.
     """
-    faces = detect(image, min_score=min_score)
+    faces = detect(image)
     shrunk = max(image.size) / SIDE
     if shrunk > 1 and not (faces and faces[-1].box[2] / shrunk >= _SMALL_FACE):
-        faces = _without_copies([*faces, *detect(image, LARGE_SIDE, min_score)])
+        faces = _without_copies([*faces, *detect(image, LARGE_SIDE)])
     if any(is_upright(face) for face in faces):
         return faces
     best, score = faces, 0.0
     for turned in (90, 180, 270):
-        found = detect(image.transpose(_TURN[turned]), min_score=min_score)
+        found = detect(image.transpose(_TURN[turned]))
         top = max((face.score for face in found if is_upright(face)), default=0.0)
         if top > score:
             best, score = [_turn_back(face, turned, image.size) for face in found], top

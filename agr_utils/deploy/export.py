@@ -74,7 +74,6 @@ def export_run(
             f"{run}: answers {', '.join(own)} of a table of one's own; an ONNX file knows the tasks of UTKFace, "
             "FairFace and drawn faces. Use the run in Python: load_model, then predict_split"
         )
-    check_finite(model, run)
     network = calibrate_network(model, data, mirror)
     proto = build_onnx(network, config.image_size, opset)
     report = {"run_id": Path(run).resolve().name, "commit": current_commit(), "opset": opset, "int8": int8}
@@ -136,25 +135,16 @@ def class_names(model: MultiTaskNet) -> dict[str, list[str]]:
     return {task: list(model.scheme.classes(task)) for task in model.tasks if task != "age"}
 
 
-def predict_pixels(pixels: np.ndarray, network: AnswerNet, tasks: Sequence[str] = TASKS) -> list[dict]:
+def predict_pixels(pixels: np.ndarray, network: AnswerNet) -> list[dict]:
     """Answers of a network that is not exported, one dictionary a face as in ``agr_utils.deploy.answers.to_answer``.
 
     Args:
         pixels: (B, S, S, 3) uint8.
         network: of ``calibrate_network``.
-        tasks: those of its tasks that are answered.
     """
     outputs = answer_pixels(network, pixels)
-    wanted = [name for task in tasks for name in OUTPUTS[task] if name in outputs]
     about = {"labels": class_names(network.model)}
-    return [to_answer({name: outputs[name][row] for name in wanted}, about) for row in range(len(pixels))]
-
-
-def check_finite(model: MultiTaskNet, run: Path) -> None:
-    """Refuse weights that are not finite, by name."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{run}: its weights are damaged ({name} is not finite). Train it again")
+    return [to_answer({name: values[row] for name, values in outputs.items()}, about) for row in range(len(pixels))]
 
 
 def calibrate_network(model: MultiTaskNet, data: FaceData, mirror: bool = True) -> AnswerNet:
@@ -179,12 +169,10 @@ def answer_table(answers: dict[str, np.ndarray], faces: pd.DataFrame) -> pd.Data
     return table
 
 
-def fit_limits(
-    network: AnswerNet, pixels: np.ndarray, answers: dict, faces: pd.DataFrame, num_faces: int = 250
-) -> dict[str, float]:
+def fit_limits(network: AnswerNet, pixels: np.ndarray, answers: dict, faces: pd.DataFrame) -> dict[str, float]:
     """Brightness, sharpness and side up to which ages are told badly, measured on our own corruptions."""
     ages = faces["age"].to_numpy(dtype=float, na_value=np.nan)
-    rows = np.flatnonzero(np.isfinite(ages))[:num_faces]
+    rows = np.flatnonzero(np.isfinite(ages))[:250]
     if "age" not in answers or len(rows) < 100:
         return {}
     pixels, ages, clean = pixels[rows], ages[rows], np.abs(answers["age_mean"][rows] - ages[rows])

@@ -1,12 +1,10 @@
 """Photographs in, answers out, offline: faces are found, cut out as in training, and answered one by one."""
 
-import glob
 import io
 import os
-import re
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agr_utils.data.reading.images import SUFFIXES, _decode, resize_square, use_image
-from agr_utils.data.reading.skipped import Skipped
-from agr_utils.data.reading.sources import MAX_BYTES, find_files
+from agr_utils.data.reading.images import _decode, resize_square, use_image
+from agr_utils.data.reading.sources import MAX_BYTES
 from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
@@ -51,59 +48,6 @@ class Request:
 
 
 DEFAULT_REQUEST = Request()
-
-
-def find_images(
-    patterns: Sequence[str], skipped: Skipped | None = None, problems: dict[str, str] | None = None
-) -> list[Path]:
-    """Files that paths, folders and globs stand for, in the order given; a folder's images sorted by name.
-
-    Args:
-        patterns: paths, folders and globs.
-        skipped: told of what is left out of folders.
-        problems: told what is wrong with a pattern, by pattern; without it, that is raised.
-
-    Raises:
-        InputError: if one of them matches nothing, or cannot be read.
-    """
-    files: list[Path] = []
-    for pattern in patterns:
-        try:
-            files += _find(pattern, Skipped() if skipped is None else skipped)
-        except InputError as error:
-            if problems is None:
-                raise
-            problems[pattern] = str(error).removeprefix(f"{pattern}: ")
-    return files
-
-
-def _find(pattern: str, skipped: Skipped) -> list[Path]:
-    if not pattern:
-        raise InputError("a path is empty. Name a file or folder, or . for this one")
-    path = Path(pattern)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = 0
-    except (OSError, ValueError) as error:  # too long, locked; a NUL in it
-        raise InputError(f"{pattern}: cannot be read ({getattr(error, 'strerror', error)}). Check the path") from error
-    if stat.S_ISDIR(mode):
-        left_out = len(skipped)
-        try:
-            found = find_files(path, skipped)
-        except OSError as error:
-            raise InputError(f"{pattern}: cannot be read ({error.strerror}). Check its permissions") from error
-        if not found and len(skipped) > left_out:
-            return []  # there are images, and what is wrong with each is said
-    elif stat.S_ISREG(mode):
-        found = [path]
-    elif mode:
-        raise InputError(f"{pattern}: not a regular file (a pipe, socket or device). Save the picture to a file")
-    else:
-        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
-    if not found:
-        raise InputError(f"{pattern}: no image there (looked for {', '.join(SUFFIXES[:4])}, …). Check the path")
-    return found
 
 
 def predict_files(
@@ -268,10 +212,3 @@ def _has_more_frames(content: bytes) -> bool:
     """Whether a file holds several pictures, as an animation or a document; a camera's MPO holds one, twice."""
     with Image.open(io.BytesIO(content)) as image:
         return image.format != "MPO" and getattr(image, "is_animated", False)
-
-
-def reason_of(error: str) -> str:
-    """What is wrong with a file, without what is particular to it, for counting."""
-    if "cannot be read here: " in error:
-        return error.split("cannot be read here: ")[1]
-    return re.split(r" \(|\. |: ", re.sub(r"^\d+(x\d+ pixels| MB) ", "", error))[0]

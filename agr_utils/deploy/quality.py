@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+TOLERATED = 1.25  # error of faces that are in range, relative to their error as they were taken
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -40,22 +41,22 @@ def warnings_of(pixels: np.ndarray, side: float | None, limits: Mapping[str, flo
     return [words[name] for name, limit in limits.items() if name in found and found[name] <= limit]
 
 
-def fit_limit(measured: np.ndarray, harm: np.ndarray, clean: np.ndarray, tolerated: float = 1.25) -> float | None:
+def fit_limit(measured: np.ndarray, harm: np.ndarray, clean: np.ndarray) -> float | None:
     """Smallest value of a measure at which corrupted faces are answered nearly as well as they were.
 
     Args:
         measured: (n,) the measure, of faces at all severities, corrupted and not.
         harm: (n,) the age's absolute error, of the same.
         clean: (n,) the error of the same faces uncorrupted.
-        tolerated: error relative to the uncorrupted above which faces are out of range.
 
     Returns:
-        The edge below which every one of twenty equal groups errs more than is tolerated; None where none does.
+        The edge below which every one of twenty equal groups errs more than TOLERATED times as much; None where none
+        does.
     """
     groups = np.array_split(np.argsort(measured, kind="stable"), 20)
     limit = None
     for group in groups:
-        if harm[group].mean() <= tolerated * clean[group].mean():
+        if harm[group].mean() <= TOLERATED * clean[group].mean():
             break
         limit = float(measured[group].max())
     return limit

@@ -20,7 +20,7 @@ _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
 _MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
 
 
-def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
+def quantize(proto, faces: np.ndarray):
     """An ONNX model of a face network in eight bits.
 
     What computes on a single pixel (squeeze-and-excite, heads) stays in float and only its weights are stored in eight
@@ -30,7 +30,6 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     Args:
         proto: the ``onnx.ModelProto``, weights in float32.
         faces: (N, S, S, 3) uint8, training faces to calibrate on.
-        keep_float: parts of names of nodes that are to compute in float, too.
 
     Returns:
         The model in eight bits, and the names of the convolutions that compute in float.
@@ -51,7 +50,7 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
         # Shapes only: its optimisation takes hard-swish apart, and leaves nodes without a name.
         quant_pre_process(plain, prepared, skip_symbolic_shape=True, skip_optimization=True)
         model = onnx.load(prepared)
-        nodes, in_float = choose_nodes(model.graph, keep_float)
+        nodes, in_float = choose_nodes(model.graph)
         ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
     # Seven bits of weights: where a processor adds pairs of products in 16 bits (AVX2), eight could overflow.
     quantizer = QDQQuantizer(
@@ -66,7 +65,7 @@ def quantize(proto, faces: np.ndarray, keep_float: tuple[str, ...] = ()):
     return result, in_float
 
 
-def choose_nodes(graph, keep_float: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+def choose_nodes(graph) -> tuple[list[str], list[str]]:
     """Names of the nodes that compute in integers, and of the convolutions that do not."""
     shapes = {item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in graph.value_info}
     producers = {output: node for node in graph.node for output in node.output}
@@ -80,8 +79,7 @@ def choose_nodes(graph, keep_float: tuple[str, ...] = ()) -> tuple[list[str], li
     for node in graph.node:
         if node.name not in backbone or node.op_type not in _INTEGER:
             continue
-        on_one_pixel = shapes.get(node.output[0], [0, 0, 0, 0])[2:] in ([1, 1], [])
-        if on_one_pixel or any(part in name for part in keep_float for name in (node.name, *node.input)):
+        if shapes.get(node.output[0], [0, 0, 0, 0])[2:] in ([1, 1], []):  # of a single pixel
             in_float += [node.name] if node.op_type == "Conv" else []
         else:
             chosen.append(node.name)

@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from agr_utils.data.synthetic import SyntheticFaces
 from agr_utils.inside.explain import METHODS, explain
 from agr_utils.inside.map_scores import centred_map, energy_inside
-from agr_utils.inside.map_tables import score_cues
+from agr_utils.inside.map_tables import SHOWN, score_cues
 from agr_utils.models.network import MultiTaskNet
-
-SHOWN = ("gradcam", "hirescam")
 
 
 def plot_cue_maps(model: MultiTaskNet, drawn: SyntheticFaces, row: int) -> Figure:

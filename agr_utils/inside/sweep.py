@@ -1,7 +1,6 @@
 """Errors of a model on changed faces: one sweep of a model, and what sweeps say side by side."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,11 @@ from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.splits import groups_of, stable_numbers
 from agr_utils.errors import InputError
-from agr_utils.files import read_table, write_table
-from agr_utils.machine import current_commit
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies
-from agr_utils.measure.fairness import ERRORS, error_rows, group_members
+from agr_utils.measure.comparisons import MATTERS, cache_copies
+from agr_utils.measure.fairness import ERRORS, error_rows
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.network import MultiTaskNet
-from agr_utils.run_files import SWEEP_FILE
-from agr_utils.tasks import LabelScheme
 from agr_utils.training.batches import load_pixels, split_batches
 from agr_utils.training.predictions import predict_probabilities, predictions_table
 
@@ -64,60 +59,6 @@ def sweep(
     columns = ["image_id", "corruption", "severity"]
     table = pd.concat(parts, ignore_index=True)
     return table[[*columns, *table.columns.difference(columns)]]
-
-
-def sweep_run_folder(
-    run_dir: Path, source: Path | None = None, split: str = "test", num_images: int = 2000, command: str = ""
-) -> pd.DataFrame:
-    """Sweep the model of a finished run, and write the table into its folder.
-
-    Args:
-        run_dir: the run folder.
-        source: see ``load_run``.
-        split: whose faces are taken.
-        num_images: faces, about; whole near-duplicate groups.
-        command: the command line, written down for whoever wants to repeat it.
-
-    Returns:
-        See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
-    """
-    from agr_utils.training.run import load_run  # what trains takes seconds to import
-
-    model, data, _ = load_run(run_dir, source)
-    table = sweep(model, data, data.sample(split, num_images))
-    table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}
-    write_sweep(table, Path(run_dir) / SWEEP_FILE)
-    return table
-
-
-def summarize_sweep(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean errors: a row a corruption, averaged over the severities, a column an error in its unit; first clean."""
-    swept = Sweep(table)
-    clean = np.nanmean(swept.values[:, 0], axis=0)
-    means = clean + np.nanmean(swept.increases(), axis=0)  # (corruptions, errors)
-    scale = [ERRORS[error].scale for error in swept.errors]
-    columns = [ERRORS[error].title for error in swept.errors]
-    index = [CLEAN, *(CORRUPTIONS[name].title for name in swept.corruptions)]
-    return pd.DataFrame(np.vstack([clean, means]) * scale, index, columns).round(2)
-
-
-def write_sweep(table: pd.DataFrame, path: Path) -> None:
-    """Write a sweep as Parquet, atomically: ages to a tenth of a year, for 100,000 rows are many."""
-    small = table.astype({"corruption": "category", "severity": "int8"})
-    for column in small.columns.intersection(["gender_error", "race_error"]):
-        small[column] = small[column].astype("boolean")
-    if "age_signed" in small:
-        small["age_signed"] = small["age_signed"].round(1).astype("float32")
-    write_table(small, path)
-
-
-def read_sweep(path: Path) -> pd.DataFrame:
-    """Read what ``write_sweep`` wrote.
-
-    Raises:
-        InputError: if the file is missing or no such table.
-    """
-    return read_table(path, ("image_id", "corruption", "severity"), "a sweep", f"agr robustness {Path(path).parent}")
 
 
 class Sweep:
@@ -195,7 +136,7 @@ def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.D
     difference = np.stack([other[name] - mine[name] for name in errors], axis=2)  # (n, corruptions, errors)
     samples = first.bootstrap().means(difference.reshape(len(difference), -1))
     labels = [(corruption, error) for corruption in first.corruptions for error in errors]
-    return _with_matters(pd.DataFrame(labels, columns=["corruption", "error"]), interval(samples))
+    return with_matters(pd.DataFrame(labels, columns=["corruption", "error"]), interval(samples))
 
 
 def _by_error(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
@@ -203,42 +144,11 @@ def _by_error(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
     return {name: swept.increases()[:, :, number] for swept in sweeps for number, name in enumerate(swept.errors)}
 
 
-def _with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Both side by side, with the smallest difference of each error that matters, and one seed."""
     metric = {"age_mae": "age_mae", "gender_error": "gender_accuracy", "race_error": "race_accuracy"}
     matters = labels["error"].map(lambda error: MATTERS[metric[error]])
     return pd.concat([labels, found], axis=1).assign(matters=matters, seeds=[[value] for value in found["value"]])
-
-
-def group_differences(swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, corruption: str, severity: int):
-    """Is a group hurt more than everybody else?
-
-    Args:
-        swept: of one model.
-        faces: table with ``image_id, age_min, gender, race``.
-        scheme: of the labels.
-        corruption: which.
-        severity: which.
-
-    Returns:
-        Rows ``grouping, group, count, error, value, low, high, p, …`` with calls: the increase of everybody else's
-        error minus that of the group's; below 0, the group is hurt more.
-    """
-    labels = faces.set_index("image_id").loc[swept.image_ids].reset_index()
-    increase = swept.values[:, swept.conditions.index((corruption, severity))] - swept.values[:, 0]  # (n, errors)
-    bootstrap, parts = swept.bootstrap(), []
-    for grouping in ("gender", "race"):
-        members = group_members(labels, scheme, grouping)
-        known = members.any(axis=1)
-        for name, inside in members.items():
-            sets = np.stack([inside, known & ~inside], axis=1)
-            samples = bootstrap.group_means(increase, sets)  # (R + 1, errors, 2)
-            found = interval(samples[:, :, 1] - samples[:, :, 0])
-            found.insert(0, "error", swept.errors)
-            parts.append(found.assign(grouping=grouping, group=name, count=int(inside.sum())))
-    columns = ["error", "value", "low", "high", "p", "grouping", "group", "count"]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    labels_only = table[["grouping", "group", "count", "error"]]
-    return add_calls(_with_matters(labels_only, table.drop(columns=labels_only.columns)))
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:

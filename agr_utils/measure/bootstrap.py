@@ -121,7 +121,7 @@ def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
     return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p, "resamples": counts})
 
 
-def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
+def basic_interval(samples: np.ndarray) -> pd.DataFrame:
     """Value and interval of statistics that resampling shifts, such as the largest of several noisy means.
 
     Resamples lie off the value as the value lies off the truth; so both are mirrored at the value ("basic" interval,
@@ -129,12 +129,11 @@ def basic_interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFr
 
     Args:
         samples: (R + 1, c): the value, then its resamples.
-        coverage: of the interval, in (0, 1).
 
     Returns:
         c rows of ``value, low, high, resamples``; the value is 2 times the value minus the mean of its resamples.
     """
-    plain = interval(samples, coverage)
+    plain = interval(samples)
     with np.errstate(invalid="ignore"):
         means = np.nansum(samples[1:], axis=0) / plain["resamples"]  # of those that have a value
     mirrored = {"value": means, "low": plain["high"], "high": plain["low"]}

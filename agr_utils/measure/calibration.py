@@ -55,7 +55,7 @@ def sample_ece(table: pd.DataFrame, task: str, bootstrap: GroupBootstrap) -> np.
         return np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
 
 
-def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000, seed: int = 0) -> np.ndarray:
+def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000) -> np.ndarray:
     """The same of a perfectly calibrated model: its mean, then draws, (num_draws + 1,), in 0 to 1.
 
     Confidences stay as they are, and an answer is right as often as it says: what is left is the noise of the bins.
@@ -64,11 +64,10 @@ def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000, seed: int =
         table: a predictions table.
         task: ``gender`` or ``race``.
         num_draws: of the right answers.
-        seed: of the drawing.
     """
     certainty = np.sort(_overconfidence(table, task)[1])
     in_bin = (confidence_bins(certainty)[:, None] == np.arange(NUM_BINS)).astype(float)  # (k, bins)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     over = np.stack([(certainty - (rng.random(len(certainty)) < certainty)) @ in_bin for _ in range(num_draws)])
     draws = np.abs(over).sum(axis=1) / max(1, len(certainty))
     return np.concatenate([[draws.mean()], draws])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from agr_utils.measure.comparisons import SIGNIFICANT
 from agr_utils.measure.fairness import ERRORS
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
+from agr_utils.tasks import AGE_COVERAGE
 
 Style = tuple[str, str, float]  # colour, marker, and how far below the middle of its row
 PALETTE = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))
@@ -123,20 +124,18 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
     return ax
 
 
-def plot_coverage(table: pd.DataFrame, ax: Axes, colour: str = "#0072B2", asked: float = 0.9) -> Axes:
+def plot_coverage(table: pd.DataFrame, ax: Axes) -> Axes:
     """Share of ages inside the interval by group, a row a group, against what was asked for.
 
     Args:
         table: see ``coverage_table``.
         ax: to draw on.
-        colour: of the marks.
-        asked: coverage that the interval was made for.
     """
     for number, (_, row) in enumerate(table.iterrows()):
-        draw_interval(ax, row, number, colour, "o", True, 100)
+        draw_interval(ax, row, number, PALETTE[0][0], "o", True, 100)
         ax.annotate(f"±{row['width'] / 2:.0f} years", (1.02, number), xycoords=("axes fraction", "data"), va="center",
                     fontsize=10, color=NEUTRAL)  # fmt: skip
-    ax.axvline(100 * asked, color=NEUTRAL, ls="--", lw=1)
+    ax.axvline(100 * AGE_COVERAGE, color=NEUTRAL, ls="--", lw=1)
     ax.set_yticks(range(len(table)), [f"{name} ({count:,})" for name, count in table["count"].items()])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("ages inside the interval (%)")

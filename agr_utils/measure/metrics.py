@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agr_utils.measure.bootstrap import COVERAGE, GroupBootstrap, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.predictions_table import check_predictions, class_probabilities, is_number, tasks_of
 
 CS_YEARS = 5  # cumulative score: share of ages within so many years
@@ -154,27 +154,19 @@ def left_out(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def bootstrap(
-    scores: pd.DataFrame,
-    groups: pd.Series,
-    num_resamples: int = 10_000,
-    coverage: float = COVERAGE,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Percentile intervals of the means of ``scores`` when whole groups are drawn again with replacement.
+def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_000) -> pd.DataFrame:
+    """95 % intervals of the means of ``scores`` when whole groups are drawn again with replacement.
 
     Args:
         scores: one column a metric, one row an image, NaN where it does not count.
         groups: near-duplicate cluster of each row.
         num_resamples: bootstrap samples.
-        coverage: of the interval, in (0, 1).
-        seed: of the drawing.
 
     Returns:
         One row a metric: ``value, low, high, count`` (images that count).
     """
-    samples = GroupBootstrap(groups, num_resamples, seed).means(scores.to_numpy(dtype=float))
-    result = interval(samples, coverage)[["value", "low", "high"]].set_index(scores.columns)
+    samples = GroupBootstrap(groups, num_resamples).means(scores.to_numpy(dtype=float))
+    result = interval(samples)[["value", "low", "high"]].set_index(scores.columns)
     return result.assign(count=scores.notna().sum())
 
 

@@ -177,17 +177,16 @@ def plot_age_belief(belief: np.ndarray, ages: Sequence[float], ax: Axes) -> Axes
     return ax
 
 
-def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes, min_images: int = 10) -> Axes:
+def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes) -> Axes:
     """How often answers of a given confidence are right; on the line a model is as right as it says.
 
     Args:
         tables: title of the run to what ``reliability`` gave.
         ax: to draw on.
-        min_images: of a bin that is shown.
     """
     ax.plot([0, 100], [0, 100], color=NEUTRAL, lw=1, ls="--")
     for name, table in tables.items():
-        shown = table[table["count"] >= min_images]
+        shown = table[table["count"] >= 10]  # of fewer the share is noise
         style = {"color": COLOURS.get(name, NEUTRAL), "marker": MARKERS.get(name, "o"), "ms": 5, "lw": 1.3}
         ax.plot(100 * shown["confidence"], 100 * shown["accuracy"], label=name, **style)
     ax.set_xlabel("confidence (%)")

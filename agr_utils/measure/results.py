@@ -1,9 +1,7 @@
 """Published runs: small files in ``results/`` that carry every number shown to a reader."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
@@ -15,14 +13,11 @@ from agr_utils.machine import repository_root
 from agr_utils.measure.comparisons import cache_copies
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.predictions_table import read_predictions
-from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE
 from agr_utils.tasks import TASKS
 from agr_utils.training.config import TrainConfig, recorded_config
 
 PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
-FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
-PUBLISHED_CONTENTS = (*PUBLISHED_FILES, *FURTHER_FILES, f"{MAPS_FOLDER}/*")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,44 +92,20 @@ def read_folder(folder: Path) -> list[Run]:
     return [read_run(path.parent) for path in list_visible(folder, f"*/{CONFIG_FILE}")]
 
 
-def check_results(results_dir: Path) -> None:
-    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing.
-
-    Raises:
-        InputError: naming the folder.
-    """
-    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
-    if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
-        raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")
-
-
 def read_short_runs(results_dir: Path) -> list[Run]:
     """The short runs that the claims are tested on (docs/protocol.md), by name."""
     return [run for run in read_folder(results_dir / "claims") if run.length == "short"]
 
 
-def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
-    """What lies beside the predictions of some runs, for those that have it.
-
-    Args:
-        folder: that holds the runs' folders.
-        runs: in the order in which they are wanted.
-        name: of the file or folder, one of FURTHER_FILES.
-        read: reads it.
-    """
-    found = [(run, folder / run.run_id / name) for run in runs]
-    return [(run, read(path)) for run, path in found if path.exists()]
-
-
-def read_runs(results_dir: Path | None = None, data: str = "utkface") -> list[Run]:
-    """The published multi-task runs on a data set, one an architecture, in the order of the course's architectures.
+def read_runs(results_dir: Path | None = None) -> list[Run]:
+    """The published multi-task runs on UTKFace, one an architecture, in the order of the course's architectures.
 
     Raises:
         InputError: if there are two of one architecture.
     """
     chosen: dict[str, Run] = {}
     for run in read_folder(results_dir or repository_root() / "results"):
-        if (run.config.data, run.config.protocol, run.tasks) != (data, "grouped", TASKS):
+        if (run.config.data, run.config.protocol, run.tasks) != ("utkface", "grouped", TASKS):
             continue
         if run.backbone in chosen:
             raise InputError(

@@ -15,7 +15,7 @@ AGE_CENTRE, AGE_SPREAD = 35.0, 20.0  # years: what a regression head's 0 and 1 s
 
 @dataclass(frozen=True)
 class AgeHead:
-    """One way.
+    """One way to ask for an age.
 
     Attributes:
         name: the name used everywhere in this project.

@@ -26,7 +26,7 @@ class Backbone:
         year: year of publication.
         timm_name: name in timm; empty for the custom CNN.
         cpu_precision: ``bf16`` or ``fp32``, whichever trains faster on a CPU with bfloat16 instructions
-            (``agr bench``; measured in results/bench/: dense convolutions gain, depthwise ones lose).
+            (results/bench/cpu_settings.csv: dense convolutions gain, depthwise ones lose).
         target_layer: dotted name of the layer whose maps are explained (``agr_utils.inside.explain``): the last at a
             quarter of the input's side. The customary last layer has 2x2 cells at 64 px; of the layers at a quarter to
             a thirty-second of the side, this one found the cues of drawn faces best in every architecture
@@ -53,10 +53,6 @@ BACKBONES = {
 }
 
 
-# Not one of the five that the claims are about: it carries the shipped model, from weights learned from faces.
-FACE_RESNET = Backbone("face_resnet", "FaceResNet", 2017, "", "bf16", "blocks.conv32_3")
-
-
 def get_backbone(name: str) -> Backbone:
     """Look a backbone up: one of the five, or any name that timm knows.
 
@@ -65,8 +61,6 @@ def get_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    if name == FACE_RESNET.name:
-        return FACE_RESNET
     import timm  # takes seconds, and the five need it only when they are built
 
     if timm.is_model(name):
@@ -91,13 +85,12 @@ def create_backbone(name: str, pretrained: Pretrained = False, drop_rate: float 
         InputError: if pretrained weights were asked for and cannot be had, or the architecture has a fixed input size.
     """
     from agr_utils.models.custom_cnn import CustomCNN
-    from agr_utils.models.face_resnet import FaceResNet
 
     backbone = get_backbone(name)
     if not backbone.timm_name:
         if pretrained is True:
             raise InputError(f"{name} has no pretrained weights. Train it from scratch: leave out --pretrained")
-        model = FaceResNet() if name == FACE_RESNET.name else CustomCNN()
+        model = CustomCNN()
         return model, model.num_features, "from scratch"
     import timm
 

@@ -89,17 +89,3 @@ def check_finite(tensors: dict[str, Tensor], where: object) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{where}: NaN or infinity in the tensor {name}. Train again with a lower --learning-rate")
-
-
-def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floats in half precision, but for tensors with a number too large for it: those stay as they are.
-
-    Raises:
-        InputError: see ``check_finite``.
-    """
-    check_finite(tensors, "the checkpoint")
-    halved = {}
-    for name, tensor in tensors.items():
-        half = tensor.half() if tensor.is_floating_point() else tensor
-        halved[name] = half if torch.isfinite(half).all() else tensor
-    return halved

@@ -1,5 +1,6 @@
 """Everything that decides how a run comes out, in one record that is written beside its results."""
 
+import json
 import math
 import reprlib
 from collections.abc import Collection
@@ -93,9 +94,8 @@ class TrainConfig:
                 f"data is {self.data} with {len(self.labels)} labels. A table needs them, and only a table"
             )
         scheme = self.scheme
-        object.__setattr__(self, "tasks", tuple(self.tasks))
-        if set(self.tasks) == set(TASKS) and not set(TASKS) <= set(scheme.names):  # the default: all that there are
-            object.__setattr__(self, "tasks", scheme.names)
+        is_default = set(self.tasks) == set(TASKS) and not set(TASKS) <= set(scheme.names)
+        object.__setattr__(self, "tasks", scheme.names if is_default else tuple(self.tasks))  # all that there are
         object.__setattr__(self, "task_weights", {task: 1.0 for task in self.tasks} | self.task_weights)
         get_backbone(self.backbone)
         get_age_head(self.age_head)
@@ -122,10 +122,9 @@ class TrainConfig:
             profile: see ``agr_utils.profiles.get_profile``.
             **settings: attributes of this class; they win over the profile's.
         """
-        names = ("image_size", "num_epochs", "batch_size", "num_images")
-        chosen = {name: getattr(profile, name) for name in names}
-        chosen["augmentation"] = Augmentation().scaled(profile.augmentation)
-        return cls(**(chosen | profile.training | settings))
+        sizes = {name: getattr(profile, name) for name in ("image_size", "num_epochs", "batch_size", "num_images")}
+        augmentation = Augmentation().scaled(profile.augmentation)
+        return cls(**(sizes | {"augmentation": augmentation} | profile.training | settings))
 
     @property
     def scheme(self) -> LabelScheme:
@@ -162,9 +161,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         """As JSON-able values."""
-        labels = [{"name": task.name, "kind": task.kind, "classes": list(task.classes), "limits": task.limits and
-                   list(task.limits), "column": task.column} for task in self.labels]  # fmt: skip
-        return asdict(self) | {"tasks": list(self.tasks), "labels": labels}
+        return json.loads(json.dumps(asdict(self), default=str))  # tuples are lists there
 
     @classmethod
     def from_dict(cls, content: dict) -> "TrainConfig":
@@ -177,16 +174,16 @@ class TrainConfig:
         check_kind("config", content, dict)
         check_known(content, defaults)
         for name, value in content.items():
-            settings[name] = value
             if name == "labels":
-                settings[name] = [_task_from(entry) for entry in value]
+                value = [_task_from(entry) for entry in value]
             elif isinstance(defaults[name], dict):
                 check_kind(name, value, dict)
                 if name in _NESTED:
                     check_known(value, defaults[name], f"{name}.")
                 for key, number in value.items():
                     check_kind(f"{name}.{key}", number, float)
-                settings[name] = _NESTED.get(name, dict)(**(defaults[name] | value))
+                value = _NESTED.get(name, dict)(**(defaults[name] | value))
+            settings[name] = value
         return cls(**settings)
 
 
@@ -265,8 +262,7 @@ RANGES = {
 # Python's types for an annotation that is none itself; the choices of Pretrained are checked apart.
 _TYPES = {
     float: (int, float), int | None: (int, NoneType), tuple[str, ...]: (tuple, list), tuple[Task, ...]: (tuple, list),
-    dict[str, float]: (dict,),
-    Pretrained: (object,),
+    dict[str, float]: (dict,), Pretrained: (object,),
 }  # fmt: skip
 _KIND_NAMES = {
     str: "text", int: "a whole number", int | None: "a whole number or nothing", float: "a number",
@@ -276,21 +272,18 @@ _KIND_NAMES = {
 
 def flatten(settings: dict) -> dict:
     """Settings with the nested ones among them, as ``synthetic.noise``."""
-    flat = {key: value for key, value in settings.items() if not isinstance(value, dict)}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": entry for name, entry in value.items()}
-    return flat
+    nested = {key: value for key, value in settings.items() if isinstance(value, dict)}
+    flat = {key: value for key, value in settings.items() if key not in nested}
+    return flat | {f"{key}.{name}": entry for key, value in nested.items() for name, entry in value.items()}
 
 
 def _check_range(name: str, value: object) -> None:
     """Refuse a number outside its range, NaN among them."""
     limits = RANGES.get(name, RANGES.get(name.split(".")[0]))
-    if limits is None or value is None:
-        return
-    check_kind(name, value, float)
-    if not limits.has(value):
-        raise InputError(f"{name} is {value}; it must lie in {limits} (at a round bracket, without that end)")
+    if limits is not None and value is not None:
+        check_kind(name, value, float)
+        if not limits.has(value):
+            raise InputError(f"{name} is {value}; it must lie in {limits} (at a round bracket, without that end)")
 
 
 def check_known(given: Collection[str], known: Collection[str], where: str = "") -> None:

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from agr_utils.errors import InputError
 from agr_utils.files import write_json
-from agr_utils.machine import get_processes
 from agr_utils.run_files import BAD_BATCH_FILE, LOCK_FILE
+from agr_utils.training.accelerator import get_processes
 
 # What accelerate does not know: oneDNN, which cannot say it in other words, other devices, the C++ library, Windows.
 OUT_OF_MEMORY = (

@@ -12,10 +12,8 @@ from tqdm import tqdm
 from agr_utils.data.load import FaceData
 from agr_utils.models.network import MultiTaskNet, age_interval, expected_age, normalize
 from agr_utils.predictions_table import LABELS
-from agr_utils.tasks import NUM_AGES
+from agr_utils.tasks import AGE_COVERAGE, NUM_AGES
 from agr_utils.training.batches import load_pixels, split_batches
-
-COVERAGE = 0.9  # asked of the age interval
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ def predictions_table(
     if "age" in probabilities:
         age = torch.from_numpy(probabilities["age"])
         table["age_pred"] = expected_age(age).numpy()
-        lower, upper = age_interval(age, COVERAGE, widening)
+        lower, upper = age_interval(age, AGE_COVERAGE, widening)
         # The interval always holds the point that is reported.
         table["age_lo"] = np.minimum(lower.numpy(), table["age_pred"])
         table["age_hi"] = np.maximum(upper.numpy(), table["age_pred"])
@@ -88,7 +86,7 @@ def predictions_table(
     return table
 
 
-def conformal_widening(table: pd.DataFrame, coverage: float = COVERAGE) -> float:
+def conformal_widening(table: pd.DataFrame, coverage: float = AGE_COVERAGE) -> float:
     """Years by which age intervals must grow (or shrink) to cover as promised (Romano et al. 2019, eq. 6).
 
     With few faces nothing but the whole range of ages keeps the promise (below 9 for a coverage of 90 %): then the

@@ -14,10 +14,11 @@ import torch
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json
-from agr_utils.machine import current_commit, describe_hardware, get_processes
+from agr_utils.machine import current_commit, describe_hardware
 from agr_utils.models.network import MultiTaskNet, count_macs, count_parameters
 from agr_utils.predictions_table import predicted_splits, write_predictions
 from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
+from agr_utils.training.accelerator import get_processes
 from agr_utils.training.budget import plan_epochs
 from agr_utils.training.checkpoints import check_finite, load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig, recorded_config
@@ -72,17 +73,17 @@ def train_run(
             num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
             config = replace(config, num_epochs=planned)
-        there = read_record(output_dir)
-        begun = there.get("precision")
-        trainer = Trainer(config, data, output_dir, save_minutes, tensorboard, begun)
+        recorded = read_record(output_dir)
+        previous_precision = recorded.get("precision")
+        trainer = Trainer(config, data, output_dir, save_minutes, tensorboard, previous_precision)
         about = describe_run(trainer, command, minutes)
-        if begun not in (None, about["precision"]):
+        if previous_precision not in (None, about["precision"]):
             logger.warning(
                 "%s: begun in precision '%s', which this machine lacks; it goes on in '%s', to other numbers",
-                output_dir, begun, about["precision"],
+                output_dir, previous_precision, about["precision"],
             )  # fmt: skip
-        if trainer.resume() and there:
-            about = continue_record(about, there, trainer)
+        if trainer.resume() and recorded:
+            about = continue_record(about, recorded, trainer)
         if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
             splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir / PREDICTIONS_FILE))))
         if process.is_main_process:
@@ -117,18 +118,19 @@ def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
     }
 
 
-def continue_record(about: dict, there: dict, trainer: Trainer) -> dict:
+def continue_record(about: dict, recorded: dict, trainer: Trainer) -> dict:
     """What is written down about a run that goes on: how it began, and in ``resumed`` where else it went on.
 
     Args:
         about: of the run as it would begin here.
-        there: what was written down before.
+        recorded: what was written down before.
         trainer: with the state that it goes on from.
     """
-    kept = {key: there[key] for key in ("command", "commit", "weights_source", "precision", "hardware") if key in there}
+    names = ("command", "commit", "weights_source", "precision", "hardware")
+    kept = {key: recorded[key] for key in names if key in recorded}
     here = {key: about[key] for key in ("commit", "precision", "hardware")}
-    resumed = there.get("resumed", [])
-    before = resumed[-1] if resumed else there
+    resumed = recorded.get("resumed", [])
+    before = resumed[-1] if resumed else recorded
     if trainer.step < trainer.total_steps and any(here[key] != before.get(key) for key in here):
         resumed = [*resumed, {"step": trainer.step} | here]
     return about | kept | ({"resumed": resumed} if resumed else {})

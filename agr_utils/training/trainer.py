@@ -21,11 +21,11 @@ from tqdm import tqdm
 from agr_utils.data.augment import augment
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.machine import keep_freed_memory, seed_everything
+from agr_utils.machine import seed_everything
 from agr_utils.models.backbones import zero_init_residual_
 from agr_utils.models.network import MultiTaskNet, normalize
 from agr_utils.run_files import STATE_FILE
-from agr_utils.training.accelerator import create_accelerator
+from agr_utils.training.accelerator import create_accelerator, keep_freed_memory
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import StopRequest, describe_bad_batch, explain_out_of_memory
@@ -43,7 +43,7 @@ class Trainer:
         output_dir: where to save the state and the history; None saves nothing.
         save_minutes: between two saves within an epoch; at its end the state is always saved.
         tensorboard: also write the history as TensorBoard events into ``output_dir``.
-        begun: precision that the run was begun in, see ``choose_precision``.
+        previous_precision: that the run was begun in, see ``choose_precision``.
 
     Raises:
         InputError: if the data is not the config's, no training image has the label of a task, there are fewer images
@@ -57,7 +57,7 @@ class Trainer:
         output_dir: Path | None = None,
         save_minutes: float = 5.0,
         tensorboard: bool = False,
-        begun: str | None = None,
+        previous_precision: str | None = None,
     ):
         keep_freed_memory()
         seed_everything(config.seed)
@@ -74,7 +74,7 @@ class Trainer:
         has_state = self.output_dir is not None and (self.output_dir / STATE_FILE).exists()
         model = build_model(config, has_weights=has_state)
         self.weights_source = model.weights_source
-        self.accelerator = create_accelerator(config, self.output_dir, tensorboard, begun)
+        self.accelerator = create_accelerator(config, self.output_dir, tensorboard, previous_precision)
         model = model.to(self.accelerator.device)
         self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True, warmup_power=0.8)
         groups = param_groups_weight_decay(model, config.weight_decay)

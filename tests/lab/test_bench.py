@@ -1,5 +1,6 @@
 """The benchmarks run, and their tables say what they claim; how fast anything is, no test asks."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from agr_lab.bench import processes as benchmark_processes
+from agr_lab.bench import runs as benchmark_runs
 from agr_lab.bench.pipelines import GOALS, JpegDataset, bench_pipelines, open_faces, usual_transforms
 from agr_lab.bench.report import BENCHMARKS, QUICK, choose_benchmarks, format_table
 from agr_lab.bench.steps import bench_latency, bench_training, take_turns
@@ -101,7 +103,8 @@ def test_only_known_benchmarks_can_be_chosen(one_clear_line):
 
 
 def test_a_process_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, one_clear_line):
-    monkeypatch.setattr(benchmark_processes, "_CHILD", "raise OSError('first line\\nno space left')")
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback …\nOSError: first line\nno space left\n")
+    monkeypatch.setattr(benchmark_processes.subprocess, "run", lambda *_, **__: failed)
     with one_clear_line("measure_memory failed", "no space left"):
         benchmark_processes.run_fresh("measure_memory", folder="x")
 
@@ -113,7 +116,17 @@ def test_memory_is_left_out_where_it_cannot_be_measured(monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Path):
+def in_this_process(measure: str, **arguments) -> dict:
+    """What ``run_fresh`` gives, without a process whose start costs more than what is measured."""
+    return getattr(benchmark_processes, measure)(**arguments) | {"import_seconds": 1.0}
+
+
+def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    start, train = benchmark_processes.run_fresh, benchmark_runs._train_rate  # a real process of each kind is enough
+    call = lambda measure, **more: (start if measure == "measure_start" else in_this_process)(measure, **more)  # noqa: E731
+    monkeypatch.setattr(benchmark_processes, "run_fresh", call)
+    monkeypatch.setattr(benchmark_runs, "run_fresh", call)
+    monkeypatch.setattr(benchmark_runs, "_train_rate", lambda *way: train(*way) if way[1] > 1 else 100.0)
     result = CliRunner().invoke(cli.app, ["bench", "--quick", "--output-dir", str(tmp_path / "bench")])
     assert result.exit_code == 0, result.exception
     tables = read_bench(tmp_path)

@@ -11,7 +11,6 @@ import torch
 
 from agr_lab.gpu import as_run, protocol, trials
 from agr_lab.gpu.augment import Changes
-from agr_lab.gpu.initial_weights import read_manifest
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
 from agr_lab.gpu.train import bundle, main, make_harsh, short_answers
@@ -19,7 +18,6 @@ from agr_lab.gpu.training import Faces, score, soft_losses
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.measure.results import read_run
-from agr_utils.models.face_resnet import FaceResNet
 from agr_utils.tasks import get_scheme
 from agr_utils.training.losses import age_target, distribution_loss
 
@@ -137,20 +135,6 @@ def test_an_unknown_setting_of_a_job_is_refused():
     with pytest.raises(SystemExit, match="epoch"):
         job_from({"name": "x", "backbone": "custom_cnn", "epoch": 3})
     assert job_from({"name": "x", "backbone": "custom_cnn"}) == Job("x", "custom_cnn")
-
-
-def test_the_dense_face_network_has_the_published_size():
-    model = FaceResNet().eval()
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(5.58e6, rel=0.01)
-    assert model(torch.zeros(2, 3, 150, 150)).shape == (2, 256)
-
-
-def test_eight_bit_weights_of_a_manifest_are_widened(tmp_path):
-    entry = {"name": "w", "shape": [2, 2], "dtype": "float32"}
-    entry["quantization"] = {"dtype": "uint8", "scale": 0.5, "min": -1.0}
-    (tmp_path / "m.bin").write_bytes(bytes([0, 1, 2, 4]))
-    (tmp_path / "m.json").write_text(json.dumps([{"weights": [entry], "paths": ["m.bin"]}]))
-    assert read_manifest(tmp_path / "m.json")["w"].tolist() == [[-1.0, -0.5], [0.0, 1.0]]
 
 
 def summary(job, bonus=0.0):

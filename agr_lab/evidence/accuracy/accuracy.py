@@ -1,7 +1,5 @@
 """Figure ``accuracy`` and the README's table of results."""
 
-from collections.abc import Iterable
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -26,9 +24,9 @@ def draw_accuracy(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, table
 
 
-def metric_titles(metrics: Iterable[str] = METRICS) -> list[str]:
-    """Titles of metrics, for the head of a table."""
-    return [METRICS[name].title for name in metrics]
+def metric_titles() -> list[str]:
+    """Titles of the metrics, for the head of a table."""
+    return [metric.title for metric in METRICS.values()]
 
 
 def metric_cells(run: Run, split: str) -> list[str]:

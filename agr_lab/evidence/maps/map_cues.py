@@ -3,12 +3,11 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import MapEvidence, against_rivals, read_map_evidence
-from agr_lab.evidence.maps.report import MapReport
+from agr_lab.evidence.maps.map_evidence import KIND_STYLE, MapEvidence, against_rivals, read_map_evidence
 from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.register import Register
+from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
-from agr_utils.inside.map_tables import KIND_STYLE
 from agr_utils.measure.comparisons import SIGNIFICANT
 from agr_utils.measure.forest import draw_interval
 from agr_utils.measure.plots import NEUTRAL

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.maps.report import MapReport, read_report
+from agr_lab.evidence.reading import read_beside
+from agr_lab.reports.map_report import MapReport, read_report
 from agr_utils.data.splits import groups_of
 from agr_utils.inside.map_tables import RIVALS
 from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.measure.comparisons import cache_copies
-from agr_utils.measure.results import read_beside, read_folder, read_runs, read_short_runs
+from agr_utils.measure.results import read_folder, read_runs, read_short_runs
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.run_files import MAPS_FOLDER
 from agr_utils.tasks import TASKS
 
 NO_REPORTS = "No finished reports yet."
-SHOWN_KINDS = ("gradcam", "hirescam")
+KIND_STYLE = {"gradcam": ("#0072B2", "o"), "hirescam": ("#D55E00", "s"), "eigencam": ("#6b6b6b", "D")}
 
 
 @dataclass(frozen=True, eq=False)

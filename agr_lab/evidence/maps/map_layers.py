@@ -3,17 +3,17 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import NO_REPORTS, SHOWN_KINDS, MapEvidence, read_map_evidence
+from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.register import Register
 from agr_utils.inside.explain import METHODS
-from agr_utils.inside.map_tables import KIND_TITLES
+from agr_utils.inside.map_tables import KIND_TITLES, SHOWN
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import get_backbone
 
 FIGURES = Register()
-KINDS = (*SHOWN_KINDS, "centred")
+KINDS = (*SHOWN, "centred")
 
 
 def layer_rows(evidence: MapEvidence) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def draw_map_layers(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Energy inside the cues by resolution of the layer, drawn validation faces."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
     table = layer_rows(evidence)
-    draw_panels(axes, SHOWN_KINDS, lambda kind, ax: _plot_layers(table, kind, ax), len(table))
+    draw_panels(axes, SHOWN, lambda kind, ax: _plot_layers(table, kind, ax), len(table))
     figure.tight_layout()
     legend_below(figure, axes[0], 3)
     return figure, table

@@ -4,14 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, bootstrap_of, read_map_evidence
-from agr_lab.evidence.maps.report import MapReport
+from agr_lab.evidence.maps.map_evidence import KIND_STYLE, NO_REPORTS, MapEvidence, bootstrap_of, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels, legend_below
 from agr_lab.evidence.register import Register
+from agr_lab.reports.face_regions import REGIONS, region_areas
+from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
-from agr_utils.inside.face_regions import REGIONS, region_areas
-from agr_utils.inside.map_tables import KIND_STYLE
 from agr_utils.measure.bootstrap import holm, interval
 from agr_utils.measure.forest import PALETTE, plot_forest, spread_styles
 from agr_utils.measure.plots import NEUTRAL
@@ -61,13 +60,13 @@ def _plot_region_shares(shares: pd.DataFrame, areas: list[float], ax: plt.Axes) 
     ax.set_xlabel("share of the energy (%)")
 
 
-def regions_table(evidence: MapEvidence, kind: str = "hirescam") -> str:
-    """Share of the energy in each region of the face: a row an architecture and task."""
+def regions_table(evidence: MapEvidence) -> str:
+    """Share of HiResCAM's energy in each region of the face: a row an architecture and task."""
     if not evidence.faces:
         return NO_REPORTS
     rows = [[f"*{AREA}*", "", *(f"{100 * area:.0f}" for area in region_areas(64, 64).tolist())]]
     for backbone, report in evidence.faces.items():
-        for task, row in region_shares_of(report, kind).iterrows():
+        for task, row in region_shares_of(report, "hirescam").iterrows():
             rows.append([get_backbone(backbone).title, task, *(f"{100 * row[region]:.0f}" for region in REGIONS)])
     return markdown_table(["Architecture", "Task", *(f"{region} (%)" for region in REGIONS)], rows)
 

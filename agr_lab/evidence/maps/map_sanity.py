@@ -4,11 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import SHOWN_KINDS, MapEvidence, read_map_evidence
+from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.maps.trust import RANDOM_LIMIT
 from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.register import Register
 from agr_utils.inside.explain import METHODS
+from agr_utils.inside.map_tables import SHOWN
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
@@ -25,7 +26,7 @@ def draw_map_sanity(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     """T3: cascading randomisation."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True, sharey=True)
     tables = {get_backbone(name).title: report.tables["cascade"] for name, report in evidence.faces.items()}
-    for row, kind in zip(axes, SHOWN_KINDS, strict=True):
+    for row, kind in zip(axes, SHOWN, strict=True):
         draw_panels(row, TASKS, lambda task, ax, kind=kind: _plot_cascade(tables, kind, task, ax), tables)
     figure.tight_layout()
     legend_below(figure, axes[0, 0])

@@ -6,10 +6,10 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, read_map_evidence, spread
 from agr_lab.evidence.maps.map_where import mean_map
-from agr_lab.evidence.maps.report import MapReport
 from agr_lab.evidence.markdown import interval_cell, markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels
 from agr_lab.evidence.register import Register
+from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.inside.map_tables import KIND_TITLES
 from agr_utils.measure.bootstrap import interval

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
-from agr_lab.evidence.maps.report import MapReport
 from agr_lab.evidence.panels import draw_nothing
 from agr_lab.evidence.register import Register
+from agr_lab.reports.face_maps import MEAN_SIDE
+from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import plot_map
-from agr_utils.inside.map_tables import MEAN_SIDE
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS, get_scheme
 

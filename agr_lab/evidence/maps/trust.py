@@ -3,8 +3,8 @@
 import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, against_rivals, mean_by_task, spread
-from agr_lab.evidence.maps.report import MapReport
 from agr_lab.evidence.markdown import error_cell, interval_cell, markdown_table
+from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.map_tables import RIVALS
 from agr_utils.measure.comparisons import SIGNIFICANT, cache_copies

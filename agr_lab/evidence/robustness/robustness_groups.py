@@ -9,14 +9,50 @@ from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.register import Register
 from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
 from agr_utils.data.corruptions import SEVERITIES
-from agr_utils.inside.sweep import SWEPT_ERRORS, group_differences
-from agr_utils.measure.fairness import ERRORS
+from agr_utils.inside.sweep import SWEPT_ERRORS, Sweep, with_matters
+from agr_utils.measure.bootstrap import interval
+from agr_utils.measure.comparisons import add_calls
+from agr_utils.measure.fairness import ERRORS, group_members
 from agr_utils.measure.forest import plot_forest
 from agr_utils.measure.results import read_labels_from_split
-from agr_utils.tasks import get_scheme
+from agr_utils.tasks import LabelScheme, get_scheme
 
 FIGURES = Register()
 GROUP_CORRUPTION, GROUP_SEVERITY = "low_light", 3
+
+
+def group_differences(
+    swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, corruption: str, severity: int
+) -> pd.DataFrame:
+    """Is a group hurt more than everybody else?
+
+    Args:
+        swept: of one model.
+        faces: table with ``image_id, age_min, gender, race``.
+        scheme: of the labels.
+        corruption: which.
+        severity: which.
+
+    Returns:
+        Rows ``grouping, group, count, error, value, low, high, p, …`` with calls: the increase of everybody else's
+        error minus that of the group's; below 0, the group is hurt more.
+    """
+    labels = faces.set_index("image_id").loc[swept.image_ids].reset_index()
+    increase = swept.values[:, swept.conditions.index((corruption, severity))] - swept.values[:, 0]  # (n, errors)
+    bootstrap, parts = swept.bootstrap(), []
+    for grouping in ("gender", "race"):
+        members = group_members(labels, scheme, grouping)
+        known = members.any(axis=1)
+        for name, inside in members.items():
+            sets = np.stack([inside, known & ~inside], axis=1)
+            samples = bootstrap.group_means(increase, sets)  # (R + 1, errors, 2)
+            found = interval(samples[:, :, 1] - samples[:, :, 0])
+            found.insert(0, "error", swept.errors)
+            parts.append(found.assign(grouping=grouping, group=name, count=int(inside.sum())))
+    columns = ["error", "value", "low", "high", "p", "grouping", "group", "count"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    labels_only = table[["grouping", "group", "count", "error"]]
+    return add_calls(with_matters(labels_only, table.drop(columns=labels_only.columns)))
 
 
 def group_increases(evidence: RobustnessEvidence) -> pd.DataFrame:

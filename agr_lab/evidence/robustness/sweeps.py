@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_utils.inside.sweep import Sweep, read_sweep
-from agr_utils.measure.results import Run, read_beside, read_folder, read_runs, read_short_runs
+from agr_lab.evidence.reading import read_beside
+from agr_lab.reports.sweep_report import read_sweep
+from agr_utils.inside.sweep import Sweep
+from agr_utils.measure.results import Run, read_folder, read_runs, read_short_runs
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.run_files import SWEEP_FILE
 from agr_utils.tasks import TASKS

@@ -1,9 +1,9 @@
 """Published results: complete, in step with the README, and redrawn the same twice."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +45,9 @@ def test_a_published_run_supports_its_numbers(run):
     assert validation["gender_accuracy"] == pytest.approx(last["validation_gender_accuracy"], abs=0.015)
 
 
-def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path):
+def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("read_evidence", "read_map_evidence", "read_robustness"):  # what the figures are drawn of, too
+        monkeypatch.setattr(pages, name, partial(gallery._read, getattr(pages, name)))
     (tmp_path / "docs").mkdir()
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         shutil.copyfile(page, tmp_path / page.relative_to(ROOT))
@@ -58,16 +60,20 @@ def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path):
 
 def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):
     written = gallery.draw_all(ROOT / "results", tmp_path / "first", jobs=1)
-    again = gallery.draw_all(ROOT / "results", tmp_path / "second", jobs=2)
     assert len(written) == 3 * len(gallery.FIGURES) + len(gallery.FURTHER_TABLES) + 1
+    other = set()
+    for path in written:
+        committed = ROOT / "figures" / path.name
+        assert committed.exists(), f"{path.name} is not in figures/. Run: make figures"
+        if path.read_bytes() != committed.read_bytes():
+            other.add(path.name)
+        if path.suffix == ".csv":  # what lessons read
+            assert committed.read_text() == path.read_text(), f"{path.name} is old. Run: make figures"
+    # The committed ones were drawn by several processes. Where a machine's fonts give pictures other bytes, these are
+    # drawn again, so that it is not chance which.
+    again = gallery.draw_all(ROOT / "results", tmp_path / "second", jobs=2) if other else []
     for path in again:
-        first = (tmp_path / "first" / path.name).read_bytes()
-        assert hashlib.sha256(first).digest() == hashlib.sha256(path.read_bytes()).digest(), path.name
-        assert (ROOT / "figures" / path.name).exists(), f"{path.name} is not in figures/. Run: make figures"
-        if path.suffix == ".csv":  # what lessons read; the pictures' bytes depend on the machine's fonts
-            assert (ROOT / "figures" / path.name).read_text() == path.read_text(), (
-                f"{path.name} is old. Run: make figures"
-            )
+        assert (tmp_path / "first" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_figure_is_found_by_its_name():

@@ -14,9 +14,9 @@ from PIL import Image
 
 from agr_lab.cli import main as cli
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.deploy import predict
 from agr_utils.deploy.answers import json_line, text_lines
 from agr_utils.deploy.model import FaceModel
+from agr_utils.deploy.pictures import find_images, reason_of
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
@@ -251,13 +251,13 @@ def test_files_folders_and_globs(face_folder: Path):
     files = sorted(face_folder.iterdir())
     (face_folder / "._21_1_2_3.jpg").write_bytes(b"what macOS leaves behind")
     (face_folder / "a.jpg").mkdir()
-    assert predict.find_images([str(face_folder)]) == files
-    assert predict.find_images([str(face_folder / "[0-9]*.jpg")]) == files
-    assert predict.find_images([str(files[3]), str(files[1])]) == [files[3], files[1]]
+    assert find_images([str(face_folder)]) == files
+    assert find_images([str(face_folder / "[0-9]*.jpg")]) == files
+    assert find_images([str(files[3]), str(files[1])]) == [files[3], files[1]]
     with pytest.raises(InputError, match="no image there"):
-        predict.find_images([str(face_folder / "*.gif")])
+        find_images([str(face_folder / "*.gif")])
     with pytest.raises(InputError, match="no image there"):
-        predict.find_images([str(face_folder / "a.jpg")])
+        find_images([str(face_folder / "a.jpg")])
 
 
 def test_one_error_line_a_path_and_the_others_are_answered(agr, face_folder: Path, tmp_path: Path):
@@ -373,7 +373,7 @@ def test_reasons_are_counted_without_what_is_particular():
         "damaged image (broken data stream). Get it again, or leave it out",
         "cannot be read here: HEIC (install pillow-heif)",
     ):
-        skipped.add(predict.reason_of(error), "a.jpg")
+        skipped.add(reason_of(error), "a.jpg")
     assert str(skipped) == "4 skipped: 2 is too large, 1 damaged image, 1 HEIC (install pillow-heif)"
 
 

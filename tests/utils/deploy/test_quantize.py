@@ -16,27 +16,16 @@ from agr_utils.deploy import answer_net, export, quantize, verify
 from agr_utils.deploy.model import FaceModel
 from agr_utils.deploy.onnx_file import seal
 from agr_utils.models.network import MultiTaskNet
-from agr_utils.training.config import TrainConfig
-from agr_utils.training.run import train_run
 
 
 @pytest.fixture(scope="module")
-def run_folder(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on drawn faces of two steps: its answers are nonsense, their form is not."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    config = TrainConfig(backbone="custom_cnn", num_epochs=1, image_size=32, batch_size=32, num_images=160)
-    train_run(config, data, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def in_eight_bits(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_eight_bits(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export.export_run(run_folder, path, mirror=False, int8=True, opset=20, force=True)
+    export.export_run(tiny_run, path, mirror=False, int8=True, opset=20, force=True)
     return path
 
 
-def test_eight_bits_are_small_answer_and_come_with_a_report(in_eight_bits: Path, run_folder: Path, data: FaceData):
+def test_eight_bits_are_small_answer_and_come_with_a_report(in_eight_bits: Path, tiny_run: Path, data: FaceData):
     model = FaceModel(in_eight_bits)
     assert model.about["int8"] and model.run(data.pixels[0], ("gender",))["gender"].sum() == pytest.approx(1, abs=1e-5)
     weights = sum(tensor.numel() for tensor in MultiTaskNet("custom_cnn", "synthetic").state_dict().values())
@@ -64,8 +53,8 @@ def test_integers_compute_in_the_backbone_and_floats_in_squeeze_and_excite_and_i
     assert large and {item.data_type for item in large} == {onnx.TensorProto.INT8}
 
 
-def test_half_precision_has_a_report_too_and_is_within_what_it_may(run_folder: Path, tmp_path: Path):
-    export.export_run(run_folder, tmp_path / "m.onnx")
+def test_half_precision_has_a_report_too_and_is_within_what_it_may(tiny_run: Path, tmp_path: Path):
+    export.export_run(tiny_run, tmp_path / "m.onnx")
     report = json.loads((tmp_path / "m.json").read_text())
     assert verify.find_problems(report, int8=False) == [] and not report["int8"] and report["opset"] == 18
 
@@ -113,9 +102,9 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path, one_clear_line
 
 
 @pytest.mark.parametrize("opset", [-1, 17, 99])
-def test_an_unknown_opset_is_refused(opset: int, run_folder: Path, tmp_path: Path, one_clear_line):
+def test_an_unknown_opset_is_refused(opset: int, tiny_run: Path, tmp_path: Path, one_clear_line):
     with one_clear_line(f"opset {opset}", "18 to 21"):
-        export.export_run(run_folder, tmp_path / "m.onnx", opset=opset)
+        export.export_run(tiny_run, tmp_path / "m.onnx", opset=opset)
 
 
 def test_fewer_than_fifty_faces_are_too_few_to_calibrate_on(one_clear_line):

@@ -19,7 +19,7 @@ from agr_utils.tasks import TASKS
 from agr_utils.training import run as run_module
 from agr_utils.training.accelerator import choose_precision
 from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split_batches, steps_per_epoch
-from agr_utils.training.checkpoints import halve, load_tensors, save_tensors
+from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.losses import AGE_LOSSES
 from agr_utils.training.predictions import conformal_widening
@@ -376,8 +376,6 @@ def test_weights_that_are_no_numbers_are_refused_and_the_tensor_is_named(
     save_tensors(tmp_path / "bad.safetensors", tensors, about)
     with one_clear_line("bad.safetensors", "NaN or infinity", name):
         load_model(tmp_path / "bad.safetensors")
-    with one_clear_line(name):
-        halve(tensors)
     model, about = load_model(finished_run[0] / CHECKPOINT_FILE)
     model.state_dict()[name].fill_(value)
     with one_clear_line("new.safetensors", name):
@@ -398,15 +396,6 @@ def test_an_odd_widening_of_the_age_interval_is_refused(tmp_path: Path, finished
         save_tensors(tmp_path / "odd.safetensors", tensors, about | {"age_widening": widening})
         with one_clear_line("odd.safetensors", "age_widening"):
             load_model(tmp_path / "odd.safetensors")
-
-
-def test_half_precision_keeps_what_does_not_fit():
-    tensors = {"small": torch.tensor([1.5]), "large": torch.tensor([1.0, 1e6]), "count": torch.tensor([3])}
-    halved = halve(tensors)
-    assert {name: tensor.dtype for name, tensor in halved.items()} == {
-        "small": torch.float16, "large": torch.float32, "count": torch.int64,
-    }  # fmt: skip
-    assert all(torch.equal(halved[name].float(), tensors[name].float()) for name in tensors)
 
 
 def test_a_run_folder_stands_for_its_checkpoint_which_others_may_read(finished_run, tmp_path: Path):

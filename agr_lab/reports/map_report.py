@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from agr_lab.reports.face_maps import cascade, mean_maps, score_faces
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 from agr_utils.files import list_visible, read_json, read_table, replace_folder, write_json, write_table
 from agr_utils.inside.explain import target_layer
-from agr_utils.inside.map_tables import cascade, compare_layers, mean_maps, score_cues, score_faces
+from agr_utils.inside.map_tables import compare_layers, score_cues
 from agr_utils.machine import current_commit
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE, MAPS_FOLDER
@@ -115,9 +116,9 @@ def explain_run_folder(
     Args:
         run_dir: the run folder.
         source: see ``load_run``.
-        split: see ``report_faces``; the next two too.
-        num_scored: the same.
-        num_mean: the same.
+        split: see ``report_faces``.
+        num_scored: see ``report_faces``.
+        num_mean: see ``report_faces``.
         other_dir: run folder of another seed.
         layer: see ``explain``.
         command: the command line, written down for whoever wants to repeat it.

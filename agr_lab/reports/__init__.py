@@ -1,0 +1,3 @@
+from agr_utils.errors import require_course
+
+require_course()
