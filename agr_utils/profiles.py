@@ -45,7 +45,7 @@ PROFILES = {
     for profile in (
         Profile("smoke", 320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.0, training=_SHORT),
         Profile("quick", 2_000, num_epochs=4, image_size=40, batch_size=32, augmentation=0.0, training=_SHORT),
-        Profile("full", None, num_epochs=24, image_size=64, batch_size=64, augmentation=1.0),
+        Profile("full", None, num_epochs=24, image_size=128, batch_size=128, augmentation=1.0),
     )
 }
 

@@ -31,6 +31,7 @@ from agr_lab.evidence.robustness.robustness_groups import darkness_table, robust
 from agr_lab.evidence.robustness.robustness_multitask import robustness_multitask_table
 from agr_lab.evidence.robustness.severity import mean_errors_table
 from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, read_robustness
+from agr_lab.evidence.speed import t4_table
 from agr_utils.errors import InputError
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.sweep import SWEPT_ERRORS
@@ -75,6 +76,7 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
             "judgement": judgement_table(evidence),
             "telephone": telephone_table(evidence),
         },
+        root / "docs" / "teaching.md": {"t4": t4_table(evidence)},
         root / "docs" / "MODEL_CARD.md": {"home": home_table(shipped), "groups": shipped_groups_table(shipped)},
     }
     for page, tables in pages.items():
