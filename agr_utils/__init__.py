@@ -5,4 +5,4 @@ import warnings
 # A dependency of timm imports tqdm.auto, which warns in every notebook that has no ipywidgets. Our bars are plain text.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
