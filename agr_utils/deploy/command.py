@@ -37,9 +37,9 @@ def predict(
 
     Example: agr predict holiday/ --json --task age --task gender
     """
+    from agr_utils.data.reading.pictures import find_images, reason_of
     from agr_utils.data.reading.skipped import Skipped
     from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
-    from agr_utils.deploy.pictures import find_images, reason_of
     from agr_utils.deploy.predict import DEFAULT_TASKS, Request, predict_files
 
     if as_json and as_csv:

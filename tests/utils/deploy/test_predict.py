@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from agr_lab.cli import main as cli
+from agr_utils.data.reading.pictures import find_images, reason_of
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.deploy.answers import json_line, text_lines
 from agr_utils.deploy.model import FaceModel
-from agr_utils.deploy.pictures import find_images, reason_of
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
