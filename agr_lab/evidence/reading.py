@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from agr_lab.gpu.protocol import CLAIM_EPOCHS
+from agr_lab.gpu.protocol import CLAIM_EPOCHS, IMAGE_SIZE
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
 from agr_utils.files import list_visible
@@ -80,7 +80,7 @@ class Evidence:
         return {
             run.seed: run
             for run in self.trained
-            if (run.backbone, run.tasks) == (backbone, tuple(tasks))
+            if (run.backbone, run.tasks, run.config.image_size) == (backbone, tuple(tasks), IMAGE_SIZE)
             and math.isclose(run.about["job"]["epochs"], epochs)
             and (run.about["weights_source"] != "from scratch") == pretrained
         }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from agr_lab.gpu.jobs import Job
 from agr_utils.models.backbones import BACKBONES
@@ -19,6 +20,7 @@ CLAIM_EPOCHS = 20  # of both sides of C1 and C2
 LENGTHS = (10, 20, 40)
 MIN_GAIN = 0.02  # by which doubling must lower the mean logarithm of the errors
 OLDER = ("resnet18",)  # beside the five, for C3 only
+MAP_BACKBONES, MAP_SIZE = ("custom_cnn", "mobilenet_v2"), 128  # whose maps are scored again
 INITIAL, INITIAL_FILE, INITIAL_RATE = "tf_efficientnet_lite0", ".gpu/tf_efficientnet_lite0.safetensors", 0.001
 
 Finished = Mapping[str, Mapping]
@@ -93,6 +95,9 @@ def stages(backbone: str, finished: Finished) -> Iterator[tuple[int, Job]]:
     for epochs in sorted({CLAIM_EPOCHS} | own_length):
         for seed in SEEDS:
             yield (3 if epochs == CLAIM_EPOCHS else 6), make_job(backbone, TASKS, rate, epochs, seed, weighting)
+    if backbone in MAP_BACKBONES:
+        job = make_job(backbone, TASKS, rate, CLAIM_EPOCHS, SEEDS[0], weighting)
+        yield 9, replace(job, name=f"{job.name}-{MAP_SIZE}px", image_size=MAP_SIZE, seconds=2 * job.seconds)
     for tasks in singles:
         if chosen := best(rate_jobs(backbone, tasks), finished):
             for place, epochs in ((5, CLAIM_EPOCHS), (7, CLAIM_EPOCHS / len(TASKS))):

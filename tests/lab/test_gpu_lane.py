@@ -151,7 +151,10 @@ def test_the_protocol_is_worked_off_by_its_rules():
         finished[job.name] = summary(job, bonus=0.5 * liked)
         done.append(job)
     assert len({job.name for job in done}) == len(done)
-    assert done[0].seed == protocol.TUNING_SEED and all(job.image_size == 96 and not job.changes for job in done)
+    assert done[0].seed == protocol.TUNING_SEED and not any(job.changes for job in done)
+    larger = {job.backbone for job in done if job.image_size != 96}
+    assert larger == set(protocol.MAP_BACKBONES)
+    assert len(larger) == sum(job.image_size != 96 and job.name.endswith("s1-128px") and job.keep for job in done)
     judged = [job for job in done if job.seed != protocol.TUNING_SEED and job.backbone == "mobilenet_v3"]
     assert {job.learning_rate for job in judged} == {0.001}
     multi, alone = ([job for job in judged if (len(job.tasks) == 3) is is_multi] for is_multi in (True, False))

@@ -41,7 +41,14 @@ def make_run(backbone: str, tasks: tuple, seed: int, error: float, unequal: floa
     if "race" in tasks:
         code = np.where(wrong, (FACES["race"] + 1) % 5, FACES["race"])
         table[[f"race_p{n}" for n in range(5)]] = np.where(code[:, None] == np.arange(5), 0.8, 0.05)
-    config = {"backbone": backbone, "tasks": list(tasks), "seed": seed, "data": "utkface", "num_epochs": 20}
+    config = {
+        "backbone": backbone,
+        "tasks": list(tasks),
+        "seed": seed,
+        "data": "utkface",
+        "num_epochs": 20,
+        "image_size": 96,
+    }
     about = {"config": config, "job": {"epochs": 20}, "weights_source": "from scratch"}
     size = 1_000_000 * (1 + len(backbone))
     return Run(f"{backbone}-s{seed}", about | {"parameters": size, "macs": size}, pd.DataFrame(), table)
