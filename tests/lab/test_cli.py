@@ -1,6 +1,6 @@
+import contextlib
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,8 +34,10 @@ def agr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    command = [sys.executable, "-m", "agr_lab.cli", "train", *TINY, "--output-dir", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["agr", "train", *TINY, "--output-dir", str(folder)])
+        with contextlib.suppress(SystemExit):  # how a command ends
+            cli.main()
     return folder
 
 
