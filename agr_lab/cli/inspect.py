@@ -96,13 +96,29 @@ def prepare(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a predictions table (Parquet).")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder, or a predictions table (Parquet). With --data, or a model."),
+    ],
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    data: Annotated[RealDataName | None, typer.Option(help="Another data set to try the model on.")] = None,
+    source: Source = None,
+    detect: Annotated[bool, typer.Option(help="With --data: find the face and cut it out as in training.")] = True,
 ) -> None:
     """Print the metrics of a finished run with 95 % intervals over near-duplicate groups.
 
-    Example: agr evaluate runs/first --split validation
+    With --data the model answers for that data set: age bands (exact, within one, years outside), gender, and race for
+    the faces whose race both data sets have a name for. RUN may then be an ONNX file, the shipped one for instance.
+
+    Example: agr evaluate runs/first --data fairface --source FairFace
     """
+    if data is not None:
+        from agr_lab.reports.outside import evaluate_outside
+
+        table, counts = evaluate_outside(run, data.value, source, split, detect)
+        echo_summary(f"{data.value} {split}", table)
+        typer.echo(f"left out: no face found in {counts['no_face']} of {counts['faces']} images")
+        return
     from agr_utils.data.splits import groups_of
     from agr_utils.measure.metrics import left_out, summarize
     from agr_utils.predictions_table import read_predictions

@@ -28,7 +28,7 @@ def echo_summary(split: str, summary: "pd.DataFrame") -> None:
     """Print metrics with their intervals, a line each."""
     for name, row in summary.iterrows():
         typer.echo(
-            f"{split:>10}  {name:<16} {row['value']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]  n={row['count']:.0f}"
+            f"{split:>10}  {name:<21} {row['value']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]  n={row['count']:.0f}"
         )
 
 
