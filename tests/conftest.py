@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -114,6 +115,24 @@ def die_within() -> Callable[[Callable[[], object], int], int]:
             os._exit(0)
         finally:
             os._exit(1)
+
+    return run
+
+
+@pytest.fixture
+def agr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """``status, out, err = agr("evaluate", folder)`` runs a command in this process."""
+    from agr_lab.cli import main as cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agr", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        output = capsys.readouterr()
+        return status, output.out, output.err
 
     return run
 

@@ -14,23 +14,6 @@ TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32"]
 TINY += ["--num-images", "100", "--batch-size", "32"]
 
 
-@pytest.fixture
-def agr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Run ``agr`` in this process: exit status, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agr", *arguments])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"

@@ -232,20 +232,20 @@ def test_the_time_left_comes_from_runs_of_the_same_kind(tmp_path: Path):
     assert [format_duration(seconds) for seconds in (59, 3723, float("nan"))] == ["0:59", "1:02:03", "?"]
 
 
-def agr(*arguments: object) -> subprocess.CompletedProcess:
+def agr_process(*arguments: object) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "agr_lab.cli", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def test_the_command_tells_what_failed_and_shows_the_status(tmp_path: Path):
+def test_the_command_tells_what_failed_and_shows_the_status(tmp_path: Path, agr: Callable):
     runs = "[{backbone: test_efficientnet, seed: 1}, {backbone: test_efficientnet, seed: 2, batch_size: 4096}]"
     grid = write_grid(tmp_path, f"runs: {runs}")
-    done = agr("study", grid, "--jobs", 2)
+    done = agr_process("study", grid, "--jobs", 2)
     assert done.returncode == 1
     assert "-s1: finished" in done.stderr and "1 of 2 runs failed; first: synthetic" in done.stderr
-    shown = agr("study", grid, "--status")
-    assert shown.returncode == 0
-    assert re.search(r"-s1\s+finished", shown.stdout) and re.search(r"-s2\s+failed", shown.stdout)
+    status, shown, _ = agr("study", grid, "--status")
+    assert status == 0
+    assert re.search(r"-s1\s+finished", shown) and re.search(r"-s2\s+failed", shown)
 
 
 def test_a_damaged_table_of_predictions_is_made_again(tmp_path: Path):
@@ -275,7 +275,7 @@ def test_a_run_that_kills_its_process_does_not_stop_the_others(tmp_path: Path):
     assert asked.count(killer) <= 4
 
 
-def test_a_scheduler_that_is_not_there_is_one_clear_line(tmp_path: Path, one_clear_line):
+def test_a_scheduler_that_is_not_there_is_one_clear_line(tmp_path: Path, agr: Callable, one_clear_line):
     pytest.importorskip("distributed", reason="needs: pip install distributed")
     study = read_study(write_grid(tmp_path, "runs: [{backbone: test_efficientnet}]"))
     with one_clear_line("tcp://127.0.0.1:9", "no Dask scheduler"):
@@ -283,8 +283,8 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line(tmp_path: Path, one_cle
     for address in ("evil://x", "x", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "inproc://x"):
         with one_clear_line(address, "no Dask scheduler"):
             list(run_study(study, scheduler=address))
-    done = agr("study", tmp_path / "grid.yaml", "--backend", "dask")
-    assert done.returncode == 1 and "--scheduler ADDRESS" in done.stderr
+    status, _, errors = agr("study", tmp_path / "grid.yaml", "--backend", "dask")
+    assert status == 1 and "--scheduler ADDRESS" in errors
 
 
 def test_a_scheduler_that_is_some_other_server_is_one_clear_line_in_seconds(tmp_path: Path, one_clear_line):
