@@ -113,6 +113,12 @@ def test_custom_cnn_is_smaller_than_a_resnet18():
     assert count_parameters(model) < count_parameters(timm.create_model("resnet18"))
 
 
+def test_custom_cnn_at_half_its_width_does_a_quarter_of_the_work_and_has_a_map():
+    half, whole = (MultiTaskNet(name, "synthetic") for name in ("custom_cnn_half", "custom_cnn"))
+    assert 0.2 < count_macs(half, 40) / count_macs(whole, 40) < 0.3
+    assert get_backbone("custom_cnn_half").target_layer in dict(half.backbone.named_modules())
+
+
 def test_normalize_maps_grey_to_zero():
     assert normalize(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-2.0, 0.0, 2.0]
 
