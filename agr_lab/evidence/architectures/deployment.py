@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
 
 from agr_lab.evidence.architectures.pairs import against
 from agr_lab.evidence.architectures.trained import multitask_trainings, trained_differences
+from agr_lab.evidence.architectures.trained import title_of as network_title
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_nothing, legend_below
 from agr_lab.evidence.reading import Evidence, read_evidence
@@ -113,7 +115,7 @@ def title_of(row: pd.Series) -> str:
     """Name of a row's network for readers."""
     if row["network"] == "shipped":
         return f"Shipped model ({row['image_size']:.0f} px)"
-    return RIVALS.get(row["network"]) or get_backbone(row["backbone"]).title
+    return RIVALS.get(row["network"]) or network_title(row["backbone"])
 
 
 @FIGURES.add(
@@ -148,7 +150,9 @@ def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     for ax, limit in zip(axes, (1000 * MAX_SECONDS, MAX_MEGABYTES, None), strict=True):
         if limit:
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.axvline(limit, color=NEUTRAL, ls="--", lw=1)
         ax.set_ylim(len(names) - 0.5, -0.5)
     axes[0].set_yticks(range(len(names)), names)
