@@ -197,7 +197,9 @@ def test_an_effect_that_is_there_is_found(faces: pd.DataFrame):
     assert len(counted) == 15 and set(counted["call"]) == {"better"}
     assert table.loc[table["metric"] == "age_mae", "value"].mean() == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
     finding = all_findings(evidence)[0]
-    assert finding.verdict == "supported" and finding.lacking == "of 3 seeds there are: Custom CNN 1, MobileNetV3 1"
+    assert (
+        finding.verdict == "supported" and finding.lacking == "of 3 seeds there are so far: Custom CNN 1, MobileNetV3 1"
+    )
 
 
 def test_an_effect_that_is_not_there_is_not_found(faces: pd.DataFrame):
@@ -339,7 +341,7 @@ def test_seeds_are_paired_and_averaged(faces: pd.DataFrame):
     table = multitask_differences(Evidence(tuple(runs), {}), "a").set_index("metric")
     seeds = table.loc["age_mae", "seeds"]
     assert len(seeds) == 3 and np.mean(seeds) == pytest.approx(table.loc["age_mae", "value"])
-    assert lacking_pairs(Evidence(tuple(runs), {}), "a") == "of 3 seeds there are: MobileNetV3 0"
+    assert lacking_pairs(Evidence(tuple(runs), {}), "a") == "of 3 seeds there are so far: MobileNetV3 0"
     longer = Evidence((make_run(faces, "custom_cnn", TASKS, "long", 5.0, seed=1), *runs), {})
     (pair,) = paired_seeds(longer, "custom_cnn", "b").items()
     assert pair[0] == 1 and {run.seed for run in (pair[1][0], *pair[1][1])} == {1}
