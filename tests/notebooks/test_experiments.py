@@ -34,9 +34,11 @@ def run_rescue(answer: dict, low: float = 0.1) -> None:
     exec(check_of("02_custom_cnn.ipynb", "rescue()"), names)
 
 
-def run_ablation(answer: str | None, accuracy: float = 0.95) -> None:
+def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = (), step: int = 9) -> None:
+    network = SimpleNamespace(modules=lambda: modules)
+    trainer = SimpleNamespace(model=network, ema=SimpleNamespace(module=network), step=step, total_steps=9)
     names = {
-        "train_without_attention": lambda: answer,
+        "train_without_attention": lambda: answer and (trainer, answer),
         "paired_difference": lambda table, reference: gain(0.0 if table == reference else -0.2).assign(
             value=0.0 if table == reference else -0.1
         ),
@@ -56,6 +58,8 @@ def run_ablation(answer: str | None, accuracy: float = 0.95) -> None:
         (run_rescue, {"learning_rate": 1e-3}, {"low": -0.02}),
         (run_ablation, "with", {}),
         (run_ablation, "without", {"accuracy": 0.5}),
+        (run_ablation, "without", {"modules": (SimpleNamespace(conv_reduce="there"),)}),
+        (run_ablation, "without", {"step": 4}),
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
