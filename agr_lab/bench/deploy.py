@@ -206,7 +206,7 @@ def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], 
     for way in ("onnx", "int8"):
         path, proto = folder / f"{common['name']}.{way}.onnx", build_onnx(network, config.image_size, OPSETS[0])
         if way == "int8":
-            proto, _ = quantize(proto, data.pixels[data.rows("train")[:NUM_FACES]])
+            proto, _ = quantize(proto, data.pixels[data.sample("train", NUM_FACES)])
         path.write_bytes(finish_onnx(proto, {}))
         ways.append(Way(way=way, path=path, **common))
     if find_spec("openvino"):

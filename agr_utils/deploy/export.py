@@ -78,12 +78,13 @@ def export_run(
     proto = build_onnx(network, config.image_size, opset)
     report = {"run_id": Path(run).resolve().name, "commit": current_commit(), "opset": opset, "int8": int8}
     if int8:
-        from agr_utils.deploy.quantize import quantize
+        from agr_utils.deploy import quantize
 
-        proto, in_float = quantize(proto, data.pixels[data.rows("train")[:NUM_FACES]])
+        # Drawn at random: files are sorted by name, and so by age.
+        proto, in_float = quantize.quantize(proto, data.pixels[data.sample("train", quantize.NUM_FACES)])
         report["convolutions_in_float"] = in_float
     content = finish_onnx(proto, describe(run, network, data, config) | {"int8": int8})
-    rows = data.rows("test")[:NUM_FACES]
+    rows = data.sample("test", NUM_FACES)
     report |= {"bytes": len(content)} | compare_with_torch(content, network, data.pixels[rows], data.faces.iloc[rows])
     if not force:
         check_answers(output, report, int8)

@@ -13,7 +13,7 @@ import numpy as np
 from agr_utils.errors import InputError
 
 MIN_FACES = 50  # fewer do not show how large activations get
-NUM_FACES = 128
+NUM_FACES = 128  # that calibration asks for
 _BATCH = 32
 # Computed in integers. Clip and Relu vanish into the convolution before them.
 _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
@@ -51,7 +51,7 @@ def quantize(proto, faces: np.ndarray):
         quant_pre_process(plain, prepared, skip_symbolic_shape=True, skip_optimization=True)
         model = onnx.load(prepared)
         nodes, in_float = choose_nodes(model.graph)
-        ranges = _measure_ranges(prepared, Path(folder), faces[:NUM_FACES])
+        ranges = _measure_ranges(prepared, Path(folder), faces)
     # Seven bits of weights: where a processor adds pairs of products in 16 bits (AVX2), eight could overflow.
     quantizer = QDQQuantizer(
         model, per_channel=True, reduce_range=True, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
