@@ -15,6 +15,7 @@ import nbformat
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from quizzes import lint_quiz, put_quiz, quiz_cells
+from terms import lint_terms, read_terms, read_texts
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
@@ -228,7 +229,7 @@ def main() -> int:
         return 0
     if arguments.command == "execute":
         return 0 if execute(paths) else 1
-    problems = [problem for path in paths for problem in lint(path)]
+    problems = [problem for path in paths for problem in lint(path)] + lint_terms(read_terms(), read_texts())
     print("\n".join(problems) or f"{len(paths)} notebooks: nothing to complain about")
     return 1 if problems else 0
 

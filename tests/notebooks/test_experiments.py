@@ -4,8 +4,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from agr_utils.measure.metrics import METRICS, bootstrap
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -50,6 +57,110 @@ def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = ()
     exec(check_of("04_mobilenet_v3.ipynb", "train_without_attention()"), names)
 
 
+def copies_01() -> dict:
+    """What the lesson gives to the experiment 01.4: pictures of noise, and darker ones that are moved by a pixel."""
+    rng = np.random.default_rng(0)
+    originals = rng.integers(0, 255, (40, 24, 24)).astype(np.uint8)
+    copies = np.roll(originals, 1, axis=2)
+    names = {"originals": originals, "cuts": copies, "np": np, "pd": pd, "bootstrap": bootstrap, "Image": Image}
+    cells = nbformat.read(NOTEBOOKS / "01_data_exploration.ipynb", as_version=4).cells
+    for cell in cells:
+        if cell.cell_type == "code" and cell.source.startswith(("def found_copies", "def plain_likeness")):
+            exec(cell.source, names)
+    return names | {"baseline": names["found_copies"](plain, originals, copies)}
+
+
+def correlation(original: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    return np.corrcoef([original.ravel(), *copies.reshape(len(copies), -1)])[0, 1:]
+
+
+def plain(original, copies):
+    return correlation(original, copies)
+
+
+def moved(original, copies):
+    """Right: tries the move, too."""
+    return np.maximum(correlation(original, copies), correlation(np.roll(original, 1, axis=1), copies))
+
+
+def run_copies(likeness) -> None:
+    exec(check_of("01_data_exploration.ipynb", "01.4: right"), copies_01() | {"likeness": likeness})
+
+
+class Backbone(nn.Module):
+    """Keeps the brightness of its images at first, and has forgotten it at the end."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.early = nn.Linear(1, 8)
+        nn.init.normal_(self.early.weight, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, images):
+        return torch.randn(len(images), 8, generator=torch.Generator().manual_seed(3))
+
+
+def from_the_start(backbone, images):
+    return backbone.early(images.mean(dim=(1, 2, 3))[:, None])
+
+
+def run_features(features_from) -> None:
+    rng = np.random.default_rng(0)
+    collar = rng.integers(0, 2, 400)
+    pixels = np.clip(100 + 60 * collar[:, None, None, None] + rng.normal(0, 9, (400, 8, 8, 3)), 0, 255).astype(np.uint8)
+    drawn = SimpleNamespace(pixels=pixels, nuisances=pd.DataFrame({"collar": collar}))
+    names = {
+        "features_from": features_from,
+        "draw_faces": lambda *arguments, **settings: drawn,
+        "profile": SimpleNamespace(name="quick", image_size=8),
+        "normalize": lambda pixels: (pixels - 0.5) / 0.25,
+        "source": Backbone(0).requires_grad_(False),
+        "random_backbone": Backbone(1).requires_grad_(False),
+        "torch": torch,
+        "np": np,
+        "pd": pd,
+        "bootstrap": bootstrap,
+        "LogisticRegression": LogisticRegression,
+    }
+    exec(check_of("03_mobilenet_v2.ipynb", "03.4: right"), names)
+
+
+def change(race: float, age: float = 0.0) -> pd.DataFrame:
+    """A paired change whose intervals reach 0.02 (years: 0.2) to either side."""
+    values = pd.Series({"age_mae": age, "gender_accuracy": 0.0, "race_accuracy": race})
+    half = pd.Series({"age_mae": 0.2, "gender_accuracy": 0.02, "race_accuracy": 0.02})
+    return pd.DataFrame({"value": values, "low": values - half, "high": values + half})
+
+
+def run_dials(dials: tuple | None, race: float = 0.05) -> None:
+    names = {
+        "choose_dials": lambda: dials,
+        "train_dialled": lambda depth, width, resolution: (depth * width**2 * resolution**2, [0.0, race]),
+        "score_rows": np.array,
+        "bootstrap": lambda difference, groups: change(race),
+        "np": np,
+        "profile": SimpleNamespace(name="quick"),
+    }
+    exec(check_of("05_efficientnet_b1.ipynb", "05.4: right"), names)
+
+
+def run_budget(settings: dict, race: float = 0.0, age: float = -0.5) -> None:
+    names = {
+        "spend_budget": lambda: settings,
+        "training_macs": lambda image_size, num_epochs, early_size=None, early_share=0.7: num_epochs * image_size**2,
+        "train_with": lambda **settings: change(0.0),
+        "score_rows": lambda table: pd.DataFrame(0.0, index=[0], columns=table.index),
+        "metrics": ["age_mae", "gender_accuracy", "race_accuracy"],
+        "scores": {"48 px": [0.0]},
+        "bootstrap": lambda difference, groups: change(race, age),
+        "groups": None,
+        "METRICS": METRICS,
+        "HIGH": 48,
+        "NUM_EPOCHS": 1,
+        "profile": SimpleNamespace(name="quick"),
+    }
+    exec(check_of("06_efficientnet_b3.ipynb", "06.4: right"), names)
+
+
 @pytest.mark.parametrize(
     ("run", "answer", "settings"),
     [
@@ -60,6 +171,20 @@ def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = ()
         (run_ablation, "without", {"accuracy": 0.5}),
         (run_ablation, "without", {"modules": (SimpleNamespace(conv_reduce="there"),)}),
         (run_ablation, "without", {"step": 4}),
+        (run_copies, plain, {}),  # no better than the baseline
+        (run_copies, lambda original, copies: np.arange(len(copies)), {}),  # the place in the list, not the picture
+        (run_copies, lambda original, copies: 0.5, {}),  # one number for all
+        (run_copies, lambda original, copies: -moved(original, copies), {}),  # a distance
+        (run_features, lambda backbone, images: backbone(images), {}),  # the last layer again
+        (run_features, lambda backbone, images: images.flatten(1), {}),  # pixels
+        (run_features, lambda backbone, images: from_the_start(backbone, images)[:, 0], {}),  # no table
+        (run_dials, (2, 1.5, 32), {}),  # too dear
+        (run_dials, (1, 1.2, 32), {"race": 0.01}),  # within chance
+        (run_dials, (1, 1, 32), {"race": 0.0}),  # the baseline itself
+        (run_budget, {"image_size": 48, "num_epochs": 2}, {}),  # too dear
+        (run_budget, {"image_size": 32, "num_epochs": 2, "learning_rate": 1e-2}, {}),  # something else was changed
+        (run_budget, {"image_size": 32, "num_epochs": 2}, {"race": -0.1}),  # a task pays for it
+        (run_budget, {"image_size": 32, "num_epochs": 2}, {"age": 0.1}),  # within chance
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -74,6 +199,15 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_rescue, {"learning_rate": 1e-3}, "right"),
         (run_ablation, None, "not done yet"),
         (run_ablation, "without", "right"),
+        (run_copies, lambda original, copies: None, "not done yet"),
+        (run_copies, moved, "right"),
+        (run_features, lambda backbone, images: None, "not done yet"),
+        (run_features, from_the_start, "right"),
+        (run_dials, None, "not done yet"),
+        (run_dials, (1, 1.4, 32), "right"),
+        (run_budget, {}, "not done yet"),
+        (run_budget, {"image_size": 32, "num_epochs": 2}, "right"),
+        (run_budget, {"image_size": 48, "num_epochs": 1}, "right"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):

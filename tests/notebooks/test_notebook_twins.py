@@ -200,6 +200,36 @@ def check_train_by_hand(notebook: dict) -> None:
     assert (ours - theirs).norm() < 0.02 * (theirs - start).norm()
 
 
+def check_pcgrad(notebook: dict) -> None:
+    """Against the formula for two tasks; and what is left of three is what no other task opposes."""
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(20):
+        first, second, third = torch.randn(3, 7, generator=generator)
+        dot = first @ second
+        expected = first + second
+        if dot < 0:
+            expected = expected - dot * (second / second.square().sum() + first / first.square().sum())
+        shared = nn.Parameter(torch.zeros(7))
+        losses = {"age": shared @ first, "race": shared @ second}
+        torch.testing.assert_close(notebook["pcgrad"](losses, [shared]), expected)
+        agreeing = torch.stack([first, second, third]).abs()
+        losses = {number: shared @ row for number, row in enumerate(agreeing)}
+        torch.testing.assert_close(notebook["pcgrad"](losses, [shared]), agreeing.sum(dim=0))
+
+
+def check_split_net(notebook: dict) -> None:
+    """Nothing shared is three networks; everything shared is one, with three heads."""
+    sizes, scheme = {}, get_scheme("synthetic")
+    for number in range(5):
+        net = notebook["SplitNet"](scheme, number)
+        answers = net(torch.randn(2, 3, 32, 32))
+        assert {task: tuple(values.shape) for task, values in answers.items()} == {
+            "age": (2, 117), "gender": (2, 2), "race": (2, 5),
+        }  # fmt: skip
+        sizes[number] = sum(values.numel() for values in [*net.trunk.parameters(), *net.branches.parameters()])
+    assert sizes[0] == 3 * sizes[4] and list(sizes.values()) == sorted(sizes.values(), reverse=True)
+
+
 def flatten(model: nn.Module) -> Tensor:
     """All weights and running statistics in one row."""
     return torch.cat([value.flatten().double() for value in model.state_dict().values() if value.is_floating_point()])
@@ -247,6 +277,10 @@ SPOILT = [
     ("update_average", "value.copy_(current)", "pass"),
     ("train_by_hand", "[config.seed, step, 0]", "[config.seed, step, 1]"),
     ("train_by_hand", "model, step + 1, config", "model, step + 2, config"),
+    ("pcgrad", ".clamp(max=0)", ".clamp(min=0)"),
+    ("pcgrad", "other.square().sum()", "other.square().mean()"),
+    ("pcgrad", "total += kept", "total += gradient"),
+    ("split_net", "own[num_shared:]", "parts[0][num_shared:]"),
 ]
 
 
