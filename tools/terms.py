@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-ANNOUNCEMENTS = ("# ", "**What you will learn**", "## Test yourself")
+ANNOUNCEMENTS = ("# ", "**What you will learn**", "## The map of the course", "## Test yourself")
 
 
 def read_terms(path: Path = NOTEBOOKS / "terms.json") -> list[dict[str, str]]:
