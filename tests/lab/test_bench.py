@@ -126,6 +126,7 @@ def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Pa
     call = lambda measure, **more: (start if measure == "measure_start" else in_this_process)(measure, **more)  # noqa: E731
     monkeypatch.setattr(benchmark_processes, "run_fresh", call)
     monkeypatch.setattr(benchmark_runs, "run_fresh", call)
+    monkeypatch.setattr("agr_utils.training.run.plan_epochs", lambda *_: 0.05)  # on a busy machine it may find no time
     monkeypatch.setattr(benchmark_runs, "_train_rate", lambda *way: train(*way) if way[1] > 1 else 100.0)
     result = CliRunner().invoke(cli.app, ["bench", "--quick", "--output-dir", str(tmp_path / "bench")])
     assert result.exit_code == 0, result.exception
