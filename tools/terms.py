@@ -1,8 +1,8 @@
 """Terms of the course, and whether one is used before the cell that introduces it.
 
-``notebooks/terms.json`` lists them: ``term``, ``pattern`` (a regular expression), and the ``notebook`` and ``cell`` (its id)
-in which the term is introduced. An announcement is no use: a title, the list under "What you will learn", the map of the
-course, a self-test, or a cell that links to the notebook which introduces the term.
+``notebooks/terms.json`` lists them: ``term``, ``pattern`` (a regular expression), and the ``notebook`` and
+``cell`` (its id) in which the term is introduced. An announcement is no use: a title, the list under "What you will learn", the
+map of the course, a self-test, or a cell that links to the notebook which introduces the term.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-ANNOUNCEMENTS = ("# ", "**What you will learn**", "## Test yourself")
+ANNOUNCEMENTS = ("# ", "**What you will learn**", "## The map of the course", "## Test yourself")
 
 
 def read_terms(path: Path = NOTEBOOKS / "terms.json") -> list[dict[str, str]]:
