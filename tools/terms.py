@@ -1,8 +1,8 @@
 """Terms of the course, and whether one is used before the cell that introduces it.
 
 ``notebooks/terms.json`` lists them: ``term``, ``pattern`` (a regular expression), and the ``notebook`` and
-``cell`` (its id) in which the term is introduced. An announcement is no use: a title, the list under "What you will learn", the
-map of the course, a self-test, or a cell that links to the notebook which introduces the term.
+``cell`` (its id) in which the term is introduced. An announcement is no use: a title, the list under "What you will
+learn", the map of the course, a self-test, or a cell that links to the notebook which introduces the term.
 """
 
 import json
