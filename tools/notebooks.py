@@ -23,7 +23,7 @@ TAGS = {"setup", "imports", "parameters", "check", "figure", "exercise", "soluti
 NBVAL_TAGS = {"nbval-skip", "nbval-ignore-output", "nbval-check-output", "raises-exception"}
 REQUIRED_TAGS = ("setup", "imports", "parameters")  # of a lesson, in this order
 MAX_LINES = 25
-MAX_BYTES = 300_000
+MAX_BYTES = 350_000
 # A photograph in an output compresses badly; a drawn figure of ours stays well below this.
 MAX_IMAGE_BYTES = 150_000
 
