@@ -2,35 +2,16 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from agr_lab.cli import main as cli
 from agr_utils.data.load import load_data
 
 TINY = ["--backbone", "mobilenet_v2", "--num-epochs", "1", "--image-size", "32", "--batch-size", "2"]
 BANDS = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
-
-
-@pytest.fixture
-def agr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Run ``agr`` in this process: exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agr", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
 
 
 def photograph(seed: int) -> Image.Image:
