@@ -80,7 +80,8 @@ class Evidence:
         return {
             run.seed: run
             for run in self.trained
-            if (run.backbone, run.tasks, run.config.image_size) == (backbone, tuple(tasks), IMAGE_SIZE)
+            if (run.backbone, run.tasks) == (backbone, tuple(tasks))
+            and run.about["config"]["image_size"] == IMAGE_SIZE
             and math.isclose(run.about["job"]["epochs"], epochs)
             and (run.about["weights_source"] != "from scratch") == pretrained
         }

@@ -12,7 +12,7 @@ from agr_lab.evidence.panels import draw_panels, legend_below
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import GroupBootstrap
-from agr_utils.measure.comparisons import MATTERS, add_calls, mean_of_columns
+from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_of_columns
 from agr_utils.measure.forest import plot_forest, spread_styles
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.results import Run
@@ -49,6 +49,7 @@ def trained_scores(trainings: Trainings) -> tuple[dict[str, list[pd.DataFrame]],
     return scores, clusters
 
 
+@cache_copies(maxsize=4)
 def trained_differences(evidence: Evidence) -> pd.DataFrame:
     """Each newer architecture against each older one, and beside it against our own.
 

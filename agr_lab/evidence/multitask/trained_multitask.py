@@ -211,6 +211,8 @@ def trained_multitask_table(evidence: Evidence) -> str:
         else:
             done = sum(map(len, pairs.values()))
             missing.append(f"({comparison}) {title}: {done} of {len(BACKBONES) * len(SEEDS)} pairs are trained.")
+    if len(table := initialisation_improvements(evidence)):
+        tables[f"(a) equal epochs, {INITIAL}"] = table
     return "\n\n".join([*([improvements_table(tables)] if tables else []), *missing])
 
 
