@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadscope
 # One numeric thread a process: results then do not depend on how many cores there are.
 ONE := OMP_NUM_THREADS=1
+# The page that answers in the browser needs npm to be built; without it, its test says so and is skipped.
+NPM := $(if $(shell command -v npm),demo/node_modules)
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
 .PHONY: course test figures notebooks lint badges book paper demo learner assignment unit package test-colab test-kaggle \
@@ -30,8 +32,7 @@ course: $(VENV)/.installed
 	$(BIN)/agr figures --output-dir $(COURSE)/figures
 	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab $(COURSE)/notebooks"
 
-# Without npm or a browser, the page's test says so and is skipped.
-test: lint $(if $(shell command -v npm),demo/node_modules) unit test-notebooks book
+test: lint $(NPM) unit test-notebooks book
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -57,9 +58,11 @@ lint: $(VENV)/.installed
 badges: $(VENV)/.installed
 	$(BIN)/python tools/notebooks.py badges
 
-# Warnings are errors: a link that leads nowhere, a picture without an alternative text.
-book: paper
-	$(BIN)/python -m sphinx -j 2 -q -W --keep-going -c book -b html . build/book
+# Warnings are errors: a link that leads nowhere, a picture without an alternative text. Where there is npm, the page that
+# answers in the browser lies in it.
+book: paper $(NPM)
+	$(BIN)/python -m sphinx -j 2 -q -W --keep-going -c book -b html $(if $(NPM),-t demo) . build/book
+	$(if $(NPM),$(BIN)/python tools/demo.py build build/book/demo)
 	@echo "The book: build/book/index.html"
 
 # Every number in it is read from the tables of the pages, which `make figures` fills in.

@@ -1,6 +1,6 @@
 """The page in demo/: build it into build/demo, and serve it on this machine only.
 
-python tools/demo.py build
+python tools/demo.py build [FOLDER]
 python tools/demo.py serve [PORT]
 """
 
@@ -76,8 +76,8 @@ def make_server(port: int = PORT, folder: Path = OUTPUT) -> ThreadingHTTPServer:
 def main() -> None:
     """See the module."""
     match sys.argv[1:]:
-        case ["build"]:
-            build()
+        case ["build", *folder]:
+            build(Path(folder[0]) if folder else OUTPUT)
         case ["serve", *port]:
             with make_server(int(port[0]) if port else PORT) as server:
                 print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C stops it)", flush=True)
