@@ -75,6 +75,7 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
             "deployment": deployment_table(evidence),
             "judgement": judgement_table(evidence),
             "telephone": telephone_table(evidence),
+            "int8": bench_table(bench.get("int8"), INT8_COLUMNS),
         },
         root / "docs" / "teaching.md": {"t4": t4_table(evidence)},
         root / "docs" / "MODEL_CARD.md": {"home": home_table(shipped), "groups": shipped_groups_table(shipped)},
@@ -167,6 +168,9 @@ BENCH_COLUMNS = {
                "seconds": "seconds"},
     "budget": {"backbone": "architecture", "minutes": "minutes asked", "taken": "taken", "epochs": "epochs planned"},
 }  # fmt: skip
+
+INT8_COLUMNS = {"backbone": "architecture", "weights": "weights", "age_mae": "MAE (years)",
+                "gender_accuracy": "gender accuracy", "race_accuracy": "race accuracy"}  # fmt: skip
 
 
 def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:

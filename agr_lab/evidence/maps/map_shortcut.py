@@ -21,7 +21,7 @@ def shortcut_table(shortcuts: dict[float, MapReport]) -> pd.DataFrame:
     """Where the gender map has its energy: rows ``confounding, kind, where, value, low, high``."""
     parts = []
     for confounding, report in shortcuts.items():
-        for where, score in (("earrings", "energy"), ("collar", "collar")):
+        for where, score in (("badge", "energy"), ("collar", "collar")):
             wide, bootstrap = spread(report, score)
             kinds = [kind for kind in METHODS if ("gender", kind) in wide]
             found = interval(bootstrap.means(np.stack([wide["gender", kind] for kind in kinds], axis=1)))
@@ -36,7 +36,7 @@ def shortcut_table(shortcuts: dict[float, MapReport]) -> pd.DataFrame:
     read_map_evidence,
 )
 def draw_map_shortcut(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Energy in earrings and collar against the dial, and the mean maps at both ends."""
+    """Energy in badge and collar against the dial, and the mean maps at both ends."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 7.2))
     table = shortcut_table(evidence.shortcuts)
     draw_panels(axes[0], METHODS, lambda kind, ax: _plot_shortcut(table, kind, ax), len(table))
@@ -56,8 +56,8 @@ def draw_map_shortcut(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def _plot_shortcut(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
-    """Energy of the gender map inside the earrings and the collar against the confounding dial."""
-    for where, colour, marker in (("earrings", "#0072B2", "o"), ("collar", "#D55E00", "s")):
+    """Energy of the gender map inside the badge and the collar against the confounding dial."""
+    for where, colour, marker in (("badge", "#0072B2", "o"), ("collar", "#D55E00", "s")):
         rows = table[(table["kind"] == kind) & (table["where"] == where)]
         ax.plot(rows["confounding"], 100 * rows["value"], marker=marker, color=colour, label=f"in the {where}")
         ax.fill_between(rows["confounding"], 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.2, lw=0)
@@ -68,8 +68,8 @@ def _plot_shortcut(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
 
 
 def shortcut_lines(evidence: MapEvidence) -> str:
-    """Energy of MobileNetV3's gender map inside earrings and collar, by the confounding dial."""
-    columns = [(kind, where) for kind in METHODS for where in ("earrings", "collar")]
+    """Energy of MobileNetV3's gender map inside badge and collar, by the confounding dial."""
+    columns = [(kind, where) for kind in METHODS for where in ("badge", "collar")]
     cells = [
         [f"{confounding:g}", *(interval_cell(rows.loc[column], 100, 1) for column in columns)]
         for confounding, rows in shortcut_table(evidence.shortcuts).set_index(["kind", "where"]).groupby("confounding")

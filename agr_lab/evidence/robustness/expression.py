@@ -17,8 +17,8 @@ from agr_utils.models.backbones import BACKBONES
 FIGURES = Register()
 NUISANCES = {  # of drawn faces -> (title, edges of bins; None for yes or no)
     "expression": ("expression: sad to smiling", (-1, -0.6, -0.2, 0.2, 0.6, 1)),
-    "light": ("light from the side", (-0.35, -0.21, -0.07, 0.07, 0.21, 0.35)),
-    "angle": ("tilt of the head (radians)", (-0.17, -0.1, -0.03, 0.03, 0.1, 0.17)),
+    "light": ("light from the side", (-0.25, -0.15, -0.05, 0.05, 0.15, 0.25)),
+    "angle": ("tilt of the head (radians)", (-0.12, -0.07, -0.02, 0.02, 0.07, 0.12)),
     "glasses": ("glasses", None),
     "covered_mouth": ("covered mouth", None),
 }

@@ -125,7 +125,7 @@ def test_differences_from_rivals_are_paired_and_corrected(evidence: MapEvidence)
 
 def test_shortcuts_and_regions_of_known_reports(evidence: MapEvidence):
     table = shortcut_table(evidence.shortcuts).set_index(["confounding", "kind", "where"])["value"]
-    assert table[1.0, "hirescam", "earrings"] == pytest.approx(0.1, abs=0.01)
+    assert table[1.0, "hirescam", "badge"] == pytest.approx(0.1, abs=0.01)
     differences = region_differences(evidence, "mobilenet_v3").set_index(["task", "kind", "region"])
     assert len(differences) == 3 * 2 * len(REGIONS)
     assert differences.loc[("race", "hirescam", "eyes"), "value"] == pytest.approx(0.2)

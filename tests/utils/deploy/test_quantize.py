@@ -53,6 +53,32 @@ def test_integers_compute_in_the_backbone_and_floats_in_squeeze_and_excite_and_i
     assert large and {item.data_type for item in large} == {onnx.TensorProto.INT8}
 
 
+def test_corrected_biases_keep_the_mean_of_each_channel(data: FaceData):
+    torch.manual_seed(0)
+    model = MultiTaskNet("custom_cnn", "synthetic", ("age",)).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.bias.data.normal_()  # as if it had learned something: biases of 0 are left out of the file
+    proto = answer_net.build_onnx(answer_net.AnswerNet(model), 32)
+    faces = data.pixels[:64]
+
+    def moved(model: onnx.ModelProto) -> float:
+        _, names, rounded = zip(*quantize.corrected_tensors(model.graph), strict=True)
+        assert len(names) > 5
+        means = quantize.channel_means(proto, names, faces), quantize.channel_means(model, rounded, faces)
+        return float(np.mean([np.abs(before - after).mean() for before, after in zip(*means, strict=True)]))
+
+    rounded, _ = quantize.quantize(proto, faces)
+    constants = {item.name: item for item in rounded.graph.initializer}
+    for bias, _, _ in quantize.corrected_tensors(rounded.graph):
+        values, scale = (onnx.numpy_helper.to_array(constants[name]) for name in bias.input[:2])
+        wrong = values + np.round(0.1 / scale).astype(np.int32)
+        constants[bias.input[0]].CopyFrom(onnx.numpy_helper.from_array(wrong, bias.input[0]))
+    before = moved(rounded)
+    quantize.correct_biases(rounded, proto, faces)
+    assert moved(rounded) < 0.2 * before
+
+
 def test_half_precision_has_a_report_too_and_is_within_what_it_may(tiny_run: Path, tmp_path: Path):
     export.export_run(tiny_run, tmp_path / "m.onnx")
     report = json.loads((tmp_path / "m.json").read_text())
