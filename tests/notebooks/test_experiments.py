@@ -12,7 +12,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from agr_utils.data.corruptions import corrupt
 from agr_utils.measure.metrics import METRICS, bootstrap
+from agr_utils.measure.results import read_figure
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -161,6 +163,37 @@ def run_budget(settings: dict, race: float = 0.0, age: float = -0.5) -> None:
     exec(check_of("06_efficientnet_b3.ipynb", "06.4: right"), names)
 
 
+def brightened(images):
+    """Right: pictures in the dark get the light of the others, and those in good light are left alone."""
+    brightness = images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(brightness < 0.35, images * (0.5 / brightness), images).clamp(0, 1)
+
+
+def run_mend(mend) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = 0.5 + 0.1 * (torch.rand(40, 3, 8, 8, generator=generator) - 0.5)
+
+    def errors_of(model, images):  # of a network that knows one brightness only
+        off = (images.mean(dim=(1, 2, 3)) - 0.5).abs().numpy()
+        return pd.DataFrame({name: off + 0.3 * (images.std(dim=(1, 2, 3)).numpy() < 1e-6) for name in ("a", "b")})
+
+    names = {"mend": mend, "pictures": pictures, "corrupt": corrupt, "errors_of": errors_of, "plain": [None], "pd": pd,
+             "bootstrap": bootstrap, "profile": SimpleNamespace(name="quick")}  # fmt: skip
+    exec(check_of("11_robustness.ipynb", "11.3: right"), names)
+
+
+def two_winners(curves, corruption, before=0):
+    """Right as it is: the smallest error, and the smallest increase since a severity."""
+    own = curves[curves["corruption"].isin(["clean", corruption])]
+    wide = own.pivot(index="architecture", columns="severity", values="value")
+    return wide[5].idxmin(), (wide[5] - wide[before]).idxmin()
+
+
+def run_winners(answer) -> None:
+    names = {"two_winners": answer, "pd": pd, "read_figure": read_figure}
+    exec(check_of("11_robustness.ipynb", "two_winners("), names)
+
+
 @pytest.mark.parametrize(
     ("run", "answer", "settings"),
     [
@@ -185,6 +218,13 @@ def run_budget(settings: dict, race: float = 0.0, age: float = -0.5) -> None:
         (run_budget, {"image_size": 32, "num_epochs": 2, "learning_rate": 1e-2}, {}),  # something else was changed
         (run_budget, {"image_size": 32, "num_epochs": 2}, {"race": -0.1}),  # a task pays for it
         (run_budget, {"image_size": 32, "num_epochs": 2}, {"age": 0.1}),  # within chance
+        (run_mend, lambda images: images, {}),  # no gain
+        (run_mend, lambda images: (images * 2.2).clamp(0, 1), {}),  # pictures in good light pay for it
+        (run_mend, lambda images: images * 0 + 0.5, {}),  # grey
+        (run_mend, lambda images: images * 3, {}),  # beyond white
+        (run_winners, lambda curves, name: two_winners(curves, name, before=5), {}),  # no increase at all
+        (run_winners, lambda curves, name: two_winners(curves, name)[::-1], {}),  # the wrong way round
+        (run_winners, lambda curves, name: ("A", "B"), {}),  # right in fog only
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -208,6 +248,10 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_budget, {}, "not done yet"),
         (run_budget, {"image_size": 32, "num_epochs": 2}, "right"),
         (run_budget, {"image_size": 48, "num_epochs": 1}, "right"),
+        (run_mend, lambda images: None, "not done yet"),
+        (run_mend, brightened, "right"),
+        (run_winners, lambda curves, name: None, "not done yet"),
+        (run_winners, two_winners, "right"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):
