@@ -194,6 +194,37 @@ def run_winners(answer) -> None:
     exec(check_of("11_robustness.ipynb", "two_winners("), names)
 
 
+def coarser(split: str):
+    """An answer to 13.2 that changes the pictures of one split."""
+    return lambda pixels, faces, rng: np.where((faces["split"] == split).to_numpy()[:, None, None, None], 9, pixels)
+
+
+def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
+    """The training is made up: by so many years it is better for each camera."""
+    split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 80
+    data = SimpleNamespace(
+        faces=pd.DataFrame({"split": split}), pixels=np.zeros((130, 4, 4, 3), np.uint8), scheme="scheme"
+    )
+    camera = np.arange(80) % 4 == 0
+    three = pd.DataFrame({"age_mae": np.linspace(4, 8, 80), "camera": camera.astype(int)})
+    names = {
+        "serve_webcam": serve_webcam,
+        "data": data,
+        "three": three,
+        "people": pd.Series(np.arange(80) // 4),
+        "train": lambda name, data, tasks: three.assign(age_mae=three["age_mae"] - np.where(camera, webcam, phone)),
+        "FaceData": lambda faces, pixels, scheme: None,
+        "score_rows": lambda table: table,
+        "bootstrap": bootstrap,
+        "runs": Path(__file__).parent,
+        "profile": SimpleNamespace(name="quick"),
+        "np": np,
+        "pd": pd,
+        "SEED": 0,
+    }
+    exec(check_of("13_your_own_faces.ipynb", "serve_webcam("), names)
+
+
 @pytest.mark.parametrize(
     ("run", "answer", "settings"),
     [
@@ -225,6 +256,10 @@ def run_winners(answer) -> None:
         (run_winners, lambda curves, name: two_winners(curves, name, before=5), {}),  # no increase at all
         (run_winners, lambda curves, name: two_winners(curves, name)[::-1], {}),  # the wrong way round
         (run_winners, lambda curves, name: ("A", "B"), {}),  # right in fog only
+        (run_webcam, coarser("test"), {}),  # the test was changed, too
+        (run_webcam, lambda pixels, faces, rng: pixels, {}),  # nothing was changed
+        (run_webcam, coarser("train"), {"webcam": 0.0}),  # within chance
+        (run_webcam, coarser("train"), {"phone": -1.0}),  # the other pictures pay for it
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -252,6 +287,8 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_mend, brightened, "right"),
         (run_winners, lambda curves, name: None, "not done yet"),
         (run_winners, two_winners, "right"),
+        (run_webcam, lambda pixels, faces, rng: None, "not done yet"),
+        (run_webcam, coarser("train"), "right"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):
