@@ -36,7 +36,6 @@ def run_rescue(answer: dict, low: float = 0.1) -> None:
         "rescue": lambda: answer,
         "train_deep": lambda **settings: (None, "table"),
         "paired": lambda table, reference: gain(low),
-        "stuck_table": "stuck",
         "PUBLISHED": {"dropout": 0.2},
         "profile": SimpleNamespace(name="quick"),
     }
