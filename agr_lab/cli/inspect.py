@@ -35,35 +35,40 @@ def audit(
     """
     from agr_utils.data.audit import audit_images
 
-    found = audit_images(source, data.value if data else None, service_test)
+    found, skipped = audit_images(source, data.value if data else None, service_test)
     if as_json:
-        typer.echo(json.dumps(found.summary(), indent=2))
+        typer.echo(json.dumps(found | {"skipped": skipped.to_dict()}, indent=2))
         return
-    is_fairface = found.data == "fairface"
+    is_fairface = found["data"] == "fairface"
     parts, listed = ("published parts", "label files") if is_fairface else ("splits", "committed split (unlisted)")
-    for title, value in (
-        ("images", found.num_images),
-        ("malformed lines of label files" if is_fairface else "malformed names", len(found.malformed)),
-        ("unreadable images", len(found.unreadable)),
-        ("byte-identical copies", found.num_identical),
-        ("near-duplicate pairs", found.num_pairs),
-        ("clusters of two or more", found.num_groups_with_twins),
-        (f"pairs across two {parts}", found.num_pairs_across),
-        ("training images copied in the test part", found.num_train_copies),
-        ("twins' age bands differ in", f"{found.age_conflicts:.1%}")
-        if is_fairface
-        else ("twins' ages differ by, on average", f"{found.age_disagreement:.1f} years"),
-        ("twins' genders differ in", f"{found.gender_conflicts:.1%}"),
-        ("twins' races differ in", f"{found.race_conflicts:.1%}"),
-        (f"not in the {listed}", found.num_unlisted),
-        *([("marked as service_test", found.num_service_test)] if is_fairface else []),
-        ("seconds", f"{found.seconds['hash']} to hash, {found.seconds['pairs']} to compare"),
-    ):
-        typer.echo(f"{title:>39}  {value}")
-    for heading, entries in (("malformed", found.malformed), ("unreadable", found.unreadable)):
-        for path, problem in entries.items():
+    titles = {
+        "num_images": "images",
+        "malformed": "malformed lines of label files" if is_fairface else "malformed names",
+        "unreadable": "unreadable images",
+        "num_identical": "byte-identical copies",
+        "num_pairs": "near-duplicate pairs",
+        "num_groups_with_twins": "clusters of two or more",
+        "num_pairs_across": f"pairs across two {parts}",
+        "num_train_copies": "training images copied in the test part",
+        **({"age_conflicts": "twins' age bands differ in"} if is_fairface else
+           {"age_disagreement": "twins' ages differ by, on average"}),
+        "gender_conflicts": "twins' genders differ in",
+        "race_conflicts": "twins' races differ in",
+        "num_unlisted": f"not in the {listed}",
+        **({"num_service_test": "marked as service_test"} if is_fairface else {}),
+    }  # fmt: skip
+    for name, title in titles.items():
+        value = found[name]
+        if name == "age_disagreement":
+            value = "–" if value is None else f"{value:.1f} years"
+        elif name.endswith("_conflicts"):
+            value = "–" if value is None else f"{value:.1%}"
+        typer.echo(f"{title:>39}  {len(value) if isinstance(value, dict) else value}")
+    typer.echo(f"{'seconds':>39}  {found['seconds']['hash']} to hash, {found['seconds']['pairs']} to compare")
+    for heading in ("malformed", "unreadable"):
+        for path, problem in found[heading].items():
             typer.echo(printable(f"{heading}: {path}: {problem.removeprefix(f'{path}: ')}"))
-    echo_skipped(found.skipped)
+    echo_skipped(skipped)
 
 
 def prepare(
