@@ -26,13 +26,7 @@ class DamagedError(InputError):
 
 
 def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:
-    """What to say of an unknown name: near ones, or else what there is.
-
-    Args:
-        name: that is not known.
-        known: names that there are.
-        listed: those that are listed if none is near; all known ones where it is empty.
-    """
+    """What to say of an unknown name: near ones, or else what there is (``listed`` where all would be too many)."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(listed or known)}"
@@ -42,10 +36,6 @@ COURSE_NEEDED = 'agr predict needs no more, but this does: pip install "agr-util
 
 
 def require_course() -> None:
-    """Called first by the parts of the package that train, measure and draw.
-
-    Raises:
-        ModuleNotFoundError: one line that says how to install what they need, if PyTorch is not there.
-    """
+    """Called first by what trains, measures and draws: one line on what to install if PyTorch is not there."""
     if importlib.util.find_spec("torch") is None:
         raise ModuleNotFoundError(f"PyTorch is not installed. {COURSE_NEEDED}", name="torch")

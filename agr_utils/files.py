@@ -172,14 +172,8 @@ def _check_table(content: bytes) -> None:
 def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> pd.DataFrame:
     """Read a Parquet or CSV table; one written by ``write_table`` is checked against its checksum.
 
-    Args:
-        path: of the file.
-        columns: that it must have.
-        what: it is, for the message.
-        command: that makes it.
-
     Raises:
-        InputError: if the file is missing or no such table.
+        InputError: if the file is missing, or not ``what`` with these columns; it names the command that makes it.
     """
     from pyarrow import ArrowException
 
@@ -207,11 +201,7 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file of names and values.
-
-    Raises:
-        InputError: naming the file, if it is missing, cannot be read or is no such JSON.
-    """
+    """Read a JSON file of names and values; an InputError naming it if it is missing or no such JSON."""
     try:
         content = json.loads(read_bytes(path).decode())
     except FileNotFoundError:

@@ -19,11 +19,7 @@ def write_predictions(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions table.
-
-    Raises:
-        InputError: if the file is missing, no such table, or one that cannot be scored (see ``check_predictions``).
-    """
+    """Read a predictions table; an InputError if it is missing or cannot be scored (``check_predictions``)."""
     table = read_table(path, ("run_id", "image_id", "split", *LABELS), "a predictions table", "agr train")
     try:
         check_predictions(table)

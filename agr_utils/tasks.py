@@ -81,21 +81,13 @@ class LabelScheme:
         return tuple(task.name for task in self.tasks)
 
     def task(self, name: str) -> Task:
-        """The task of a name.
-
-        Raises:
-            InputError: if there is none.
-        """
+        """The task of a name; an InputError if there is none."""
         if name not in self.names:
             raise InputError(f"unknown task '{name}'. {name_hint(name, self.names)}")
         return self.tasks[self.names.index(name)]
 
     def choose(self, names: Collection[str]) -> tuple[str, ...]:
-        """Names of some tasks in the order of the scheme.
-
-        Raises:
-            InputError: if one is unknown, or there is none.
-        """
+        """Names of some tasks in the order of the scheme; an InputError if one is unknown, or there is none."""
         if not names:
             raise InputError(f"a model needs at least one task. Choose from: {', '.join(self.names)}")
         chosen = {self.task(name).name for name in names}
@@ -145,12 +137,7 @@ OWN_TABLE = "table"  # the data set that is a CSV file of one's own, whose schem
 
 
 def get_scheme(name: str, tasks: Sequence[Task] = ()) -> LabelScheme:
-    """The label scheme of a data set.
-
-    Args:
-        name: of the data set.
-        tasks: of a table of one's own; other data sets have theirs.
-    """
+    """The label scheme of a data set; a table of one's own has the given tasks."""
     if name == OWN_TABLE:
         return LabelScheme(name, tuple(tasks))
     if name not in SCHEMES:

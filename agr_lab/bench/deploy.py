@@ -65,12 +65,12 @@ print(peak / 1024)
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run one network.
+    """One way to run one network: ``eager`` (PyTorch), ``onnx``, ``int8`` (both onnxruntime) or ``openvino``.
 
     Attributes:
         name: of the network: its run, or the shipped model's.
         backbone: its architecture.
-        way: ``eager`` (PyTorch), ``onnx``, ``int8`` (both onnxruntime) or ``openvino``.
+        way: see above.
         path: checkpoint or ONNX file.
         size: side of its images, pixels.
         network: with which ``eager`` answers.
@@ -121,11 +121,7 @@ class Rival:
         self.process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def answer(self, path: Path) -> dict:
-        """Its ``seconds``, ``age`` and ``gender`` (0 male, 1 female).
-
-        Raises:
-            InputError: if it ended.
-        """
+        """Its ``seconds``, ``age`` and ``gender`` (0 male, 1 female); an InputError if it ended."""
         try:
             self.process.stdin.write(f"{path}\n")
             self.process.stdin.flush()

@@ -39,13 +39,7 @@ TIME_SHARES = {"training": 2.0, "loading": 0.5, "loading and augmenting": 0.5}
 
 @dataclass(frozen=True)
 class FaceFolder:
-    """Image files to measure with.
-
-    Attributes:
-        name: data set that their names and labels follow.
-        folder: where they lie.
-        cache_dir: where their pixel cache belongs; None for the usual place.
-    """
+    """Image files to measure with, named and labelled as a data set's; ``cache_dir`` None is the usual place."""
 
     name: str
     folder: Path
@@ -61,11 +55,7 @@ class FaceFolder:
 
 @contextmanager
 def open_faces(source: Path | None, settings: BenchSettings) -> Iterator[FaceFolder]:
-    """A folder of real faces, or of drawn ones that are deleted afterwards.
-
-    Raises:
-        InputError: if the source is not a folder.
-    """
+    """A folder of real faces, or of drawn ones that are deleted afterwards; an InputError for anything else."""
     if source is not None:
         if not source.is_dir():
             raise InputError(
@@ -85,14 +75,7 @@ def open_faces(source: Path | None, settings: BenchSettings) -> Iterator[FaceFol
 
 
 class JpegDataset(Dataset):
-    """What most projects write: each item opens a file and transforms the image.
-
-    Args:
-        folder: where the files lie.
-        data: their labels.
-        rows: (n,) int64, which of them.
-        transform: from an RGB image to a (3, S, S) float32 tensor.
-    """
+    """What most projects write: each item opens a file and transforms the RGB image to a (3, S, S) float32 tensor."""
 
     def __init__(self, folder: Path, data: FaceData, rows: np.ndarray, transform: Callable[[Image.Image], Tensor]):
         self.paths = [folder / path for path in data.faces["path"].iloc[rows]]
@@ -110,9 +93,7 @@ class JpegDataset(Dataset):
 def usual_transforms(image_size: int, strength: Augmentation | None) -> transforms.Compose:
     """Torchvision's transforms on PIL images (faster there than its v2), as strong as this package's augmentation.
 
-    Args:
-        image_size: side in pixels.
-        strength: of the augmentation; None only resizes and makes a tensor in [0, 1].
+    ``strength`` None only resizes and makes a tensor in [0, 1].
     """
     resize = transforms.Resize((image_size, image_size))
     if strength is None:

@@ -156,11 +156,7 @@ def _peak_mib() -> float:
 
 
 def run_fresh(measure: str, **arguments) -> dict:
-    """Call a function of this module in a new Python process.
-
-    Args:
-        measure: its name.
-        **arguments: for it; whatever JSON can carry.
+    """Call a function of this module, by its name, in a new Python process, with arguments that JSON can carry.
 
     Returns:
         What it returned, and ``import_seconds``, that this module's imports took.

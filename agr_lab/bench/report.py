@@ -46,11 +46,7 @@ NEED_FACES = {"pipelines", "startup"}  # the others are given the settings only
 
 
 def choose_benchmarks(only: str | None) -> list[str]:
-    """Names out of a list with commas; all of them where it is None.
-
-    Raises:
-        InputError: for an unknown name.
-    """
+    """Names out of a list with commas; all of them where it is None. An InputError for an unknown one."""
     names = list(BENCHMARKS) if only is None else [name.strip() for name in only.split(",")]
     for name in names:
         if name not in BENCHMARKS:
@@ -63,14 +59,8 @@ def run_benchmarks(
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Measure one thing after another, and write each down before the next begins.
 
-    Args:
-        output_dir: gets ``<name>.csv``: the table, with the hardware and versions in every row.
-        names: keys of ``BENCHMARKS``.
-        settings: how much is measured.
-        source: folder of real faces; None draws some.
-
-    Yields:
-        Each name and its table; an empty one was not written, because this system cannot measure it.
+    ``output_dir`` gets ``<name>.csv``: the table, with the hardware and versions in every row. Yields each name and its
+    table; an empty one was not written, because this system cannot measure it.
     """
     hardware = describe_hardware()
     with open_faces(source, settings) if NEED_FACES & set(names) else nullcontext() as faces:

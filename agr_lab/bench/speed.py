@@ -11,12 +11,7 @@ CACHE_COLOUR = "#0072B2"
 
 
 def plot_compute_share(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Whole training steps as a share of what computing alone allows; the smaller images filled, the larger ones open.
-
-    Args:
-        table: ``training.csv``.
-        ax: to draw on.
-    """
+    """Training steps as a share of what computing alone allows (``training.csv``); the smaller images filled."""
     titles = [get_backbone(name).title for name in table["backbone"].unique()]
     sizes = sorted(table["image_size"].unique())
     for row in table.itertuples():
@@ -37,12 +32,7 @@ def plot_compute_share(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def plot_pipelines(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Images a second from the pixel cache and through the usual pipeline, thin lines from slowest to fastest.
-
-    Args:
-        table: ``pipelines.csv``.
-        ax: to draw on.
-    """
+    """Images a second from the pixel cache and through the usual pipeline (``pipelines.csv``), slowest to fastest."""
     for position, row in enumerate(table.itertuples()):
         ax.plot([row.peer_images_per_second, row.images_per_second], [position] * 2, color="#bbbbbb", lw=4, zorder=0)
         ax.plot([row.peer_slowest, row.peer_fastest], [position] * 2, color=NEUTRAL, lw=1.5)

@@ -45,9 +45,8 @@ class Finding:
         claim: its number and text.
         test: what was compared.
         verdict: of the protocol; "not finished" while runs are missing.
-        found: what was measured, with intervals.
-        figure: name of the figure that shows it; empty where there is none yet.
-        brief: the same in a few words.
+        found: what was measured, with intervals; ``brief`` in a few words.
+        figure: name of the figure that shows it.
         lacking: seeds that the protocol asks for and that are not trained yet: the verdict is one so far.
     """
 

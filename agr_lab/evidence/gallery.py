@@ -54,10 +54,7 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
         jobs: processes at a time; None is one a core, 1 is this process. They draw the same.
 
     Returns:
-        The files written.
-
-    Raises:
-        InputError: if there is no result, before anything is written.
+        The files written. An InputError if there is no result, before anything is written.
     """
     check_results(results_dir)
     figures_dir.mkdir(parents=True, exist_ok=True)
@@ -72,11 +69,7 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
 
 
 def check_results(results_dir: Path) -> None:
-    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing.
-
-    Raises:
-        InputError: naming the folder.
-    """
+    """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing."""
     places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
     if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
         raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")

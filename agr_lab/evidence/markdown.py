@@ -20,26 +20,13 @@ def markdown_table(titles: Iterable[str], rows: Iterable[Iterable[object]], empt
 
 
 def interval_cell(row: pd.Series, scale: float, digits: int, sign: str = "") -> str:
-    """A value with its interval in brackets.
-
-    Args:
-        row: ``value, low, high``.
-        scale: that they are multiplied with.
-        digits: behind the point.
-        sign: ``+`` to show the sign of positive ones too.
-    """
+    """A value with its interval in brackets, of a row ``value, low, high``; ``+`` signs positive ones, too."""
     value, low, high = (f"{scale * row[name]:{sign}.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
 def error_cell(row: pd.Series, years: bool, sign: str = "") -> str:
-    """An error with its interval: years with two digits, shares in per cent (or points) with one.
-
-    Args:
-        row: ``value, low, high``.
-        years: whether they are years.
-        sign: see ``interval_cell``.
-    """
+    """An error with its interval: years with two digits, shares in per cent (or points) with one."""
     return interval_cell(row, 1, 2, sign) if years else interval_cell(row, 100, 1, sign)
 
 
@@ -49,11 +36,7 @@ def error_number(value: float, years: bool, sign: str = "") -> str:
 
 
 def fill_table(page: Path, name: str, table: str) -> None:
-    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``.
-
-    Raises:
-        InputError: if the page has no such markers.
-    """
+    """Replace what stands between ``<!-- table:name -->`` and ``<!-- /table -->``; an InputError without both."""
     text = page.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
     if not pattern.search(text):

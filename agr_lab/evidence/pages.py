@@ -47,15 +47,7 @@ from agr_utils.models.backbones import BACKBONES
 
 
 def fill_pages(results_dir: Path, root: Path) -> list[Path]:
-    """Write every table into its page.
-
-    Args:
-        results_dir: published runs and benchmarks.
-        root: folder of the pages.
-
-    Returns:
-        The pages.
-    """
+    """Write every table into its page below ``root``; the pages."""
     evidence, maps, bench = read_evidence(results_dir), read_map_evidence(results_dir), read_bench(results_dir)
     shipped = read_shipped(results_dir)
     pages = {
@@ -174,12 +166,7 @@ INT8_COLUMNS = {"backbone": "architecture", "weights": "weights", "age_mae": "MA
 
 
 def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
-    """A table of ``agr bench`` as Markdown, with the hardware below.
-
-    Args:
-        table: as it was measured; None where it was not.
-        columns: those shown, and their titles.
-    """
+    """A table of ``agr bench`` as Markdown, with the hardware below; ``columns`` shown, and their titles."""
     if table is None or table.empty:
         return "Not measured yet: `agr bench`"
     if missing := [name for name in (*columns, "cpu", "cores", "threads", "torch") if name not in table]:

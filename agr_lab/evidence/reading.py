@@ -53,16 +53,7 @@ class Evidence:
         return GroupBootstrap(groups_of(self.faces["image_id"]))
 
     def select(self, length: str, backbone: str, tasks: Sequence[str] = TASKS) -> list[Run]:
-        """Runs of one kind, one a seed.
-
-        Args:
-            length: ``short``, ``long`` or ``equal``.
-            backbone: name of the architecture.
-            tasks: of the runs.
-
-        Raises:
-            InputError: if two of them have one seed.
-        """
+        """Runs of one kind (``short``, ``long`` or ``equal``), one a seed; an InputError if two have one seed."""
         kind = (length, backbone, tuple(tasks))
         chosen: dict[int, Run] = {}
         for run in self.runs:
@@ -111,13 +102,6 @@ def read_evidence(results_dir: Path) -> Evidence:
 
 
 def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
-    """What lies beside the predictions of some runs, for those that have it.
-
-    Args:
-        folder: that holds the runs' folders.
-        runs: in the order in which they are wanted.
-        name: of the file or folder.
-        read: reads it.
-    """
+    """What lies under a name beside the predictions of some runs, for those that have it, in their order."""
     found = [(run, folder / run.run_id / name) for run in runs]
     return [(run, read(path)) for run, path in found if path.exists()]

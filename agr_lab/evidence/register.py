@@ -35,14 +35,7 @@ class Register(dict[str, Figure]):
     """Figures by name, in the order of the gallery."""
 
     def add(self, name: str, caption: str, read: Reader | None = read_runs, note: str = "") -> Callable[[Draw], Draw]:
-        """Register a function that draws one figure.
-
-        Args:
-            name: of the file.
-            caption: see ``Figure``, as the others.
-            read: of what is drawn.
-            note: of its marks.
-        """
+        """Register a function that draws one figure, under the name of its file; see ``Figure`` for the rest."""
 
         def register(draw: Draw) -> Draw:
             self[name] = Figure(caption, draw, read, note)

@@ -62,15 +62,9 @@ def write_record(folder: Path, output_dir: Path, num_train: int, commit: str) ->
 
 
 def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...]) -> pd.DataFrame:
-    """Write a run folder from a finished job and its weights; the faces lie where ``AGR_DATA_DIR`` says.
+    """Write a run folder from a finished job and its weights, and predict the splits; its predictions table.
 
-    Args:
-        folder: of the job, with its weights.
-        output_dir: the run folder; its name is the run id.
-        splits: predicted; leave ``test`` out while choices are still being made.
-
-    Returns:
-        The predictions table.
+    The faces lie where ``AGR_DATA_DIR`` says. Leave ``test`` out while choices are still being made.
     """
     config = config_of(job_from(json.loads((folder / SUMMARY_FILE).read_text())["job"]))
     data = load_data(skip_unreadable=True, **config.data_settings())
@@ -82,7 +76,7 @@ def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...]) -> pd.Da
 def record_answers(
     folder: Path, output_dir: Path, faces: pd.DataFrame, commit: str, with_quantiles: bool
 ) -> pd.DataFrame:
-    """Write a run folder from a finished job and the answers that it brought back.
+    """Write a run folder from a finished job and the answers that it brought back; its predictions table.
 
     Args:
         folder: of the job; its weights are not needed.
@@ -91,9 +85,6 @@ def record_answers(
         commit: of the code that trained it.
         with_quantiles: also 20 quantiles of the age, ``age_q0.025`` to ``age_q0.975``, rounded to a tenth of a year,
             from which intervals can be calibrated; they double the table.
-
-    Returns:
-        The predictions table: ``age_pred``, ``gender_p``, ``race_p0…`` of the tasks that the job has.
     """
     write_record(folder, output_dir, int((faces["split"] == "train").sum()), commit)
     tables = []

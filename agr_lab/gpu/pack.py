@@ -20,14 +20,7 @@ COLUMNS = ["image_id", "split", "age", "age_min", "age_max", "gender", "race"]
 
 
 def pack_faces(data: str, image_size: int, quality: int, folder: Path) -> None:
-    """Write a data set's faces and labels to a folder.
-
-    Args:
-        data: name of a real data set; it lies where ``AGR_DATA_DIR`` says.
-        image_size: side of the square images, in pixels.
-        quality: of the WebP images, 1 to 100.
-        folder: gets the encoded images one after the other, where each begins, and the faces table.
-    """
+    """Write a real data set to a folder: WebP images one after the other, where each begins, the faces table."""
     loaded = load_data(data, image_size, skip_unreadable=True)
     faces = loaded.faces[loaded.faces["split"].isin(["train", "validation", "test"])]
     encoded = [_encode(loaded.pixels[row], quality) for row in faces.index]
@@ -38,11 +31,7 @@ def pack_faces(data: str, image_size: int, quality: int, folder: Path) -> None:
 
 
 def unpack_faces(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """Decode a packed data set on every core.
-
-    Returns:
-        (N, S, S, 3) uint8, and the faces table with the same N rows.
-    """
+    """Decode a packed data set on every core: (N, S, S, 3) uint8, and the faces table with the same N rows."""
     content, offsets = (folder / BYTES_FILE).read_bytes(), np.load(folder / OFFSETS_FILE)
     images = [content[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
     with ProcessPoolExecutor() as pool:

@@ -49,14 +49,7 @@ Plan = Callable[[dict[str, dict]], list[Job]]
 
 
 def make_harsh(pixels: np.ndarray) -> np.ndarray:
-    """Each face seen by a worse camera: turned, cropped otherwise, and with one corruption; the same every time.
-
-    Args:
-        pixels: (N, S, S, 3) uint8.
-
-    Returns:
-        As ``pixels``.
-    """
+    """Each face (N, S, S, 3) uint8 seen by a worse camera: turned, cropped, with one corruption; always the same."""
     torch.set_num_threads(1)
     changed, names = [], sorted(CORRUPTIONS)
     for index, image in enumerate(pixels):

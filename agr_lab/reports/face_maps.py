@@ -30,13 +30,6 @@ def score_faces(
 ) -> pd.DataFrame:
     """Does what maps mark matter, does it depend on what was learned, is it the same in the mirror?
 
-    Args:
-        model: in evaluation mode.
-        data: faces.
-        rows: which of them.
-        layer: see ``explain``.
-        other: see ``report_faces``.
-
     Returns:
         Rows ``image_id, task, kind`` and ``road`` (see ``road``), and for what is no rival the rank
         correlations ``randomised`` (with the map of a network of random weights), ``mirrored`` (with the mirrored
@@ -65,12 +58,6 @@ def score_faces(
 def cascade(model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | None = None) -> pd.DataFrame:
     """Rank correlation of maps with those of a network whose weights are made random from the heads downwards.
 
-    Args:
-        model: in evaluation mode.
-        data: faces.
-        rows: which of them.
-        layer: see ``explain``.
-
     Returns:
         Rows ``step, part, task, kind, value``: mean over the faces.
     """
@@ -93,12 +80,6 @@ def mean_maps(
 
     Every map is divided by its sum first, so that each face counts alike; maps of zeros are left out. The regions are
     those of UTKFace's crops (``face_regions``): of others they are no more than parts of the picture.
-
-    Args:
-        model: in evaluation mode.
-        data: aligned faces.
-        rows: which of them.
-        layer: see ``explain``.
 
     Returns:
         The tables ``mean_maps`` and ``regions`` of a MapReport.

@@ -80,16 +80,7 @@ def report_cues(
     other: MultiTaskNet | None = None,
     layer: str | None = None,
 ) -> MapReport:
-    """Score a model's maps of drawn faces against the masks of the cues.
-
-    Args:
-        model: in evaluation mode.
-        drawn: faces with masks.
-        split: whose faces are taken.
-        num_scored: faces for the scores.
-        other: see ``report_faces``.
-        layer: see ``explain``.
-    """
+    """Score a model's maps of drawn faces with masks against the cues; see ``report_faces``."""
     layer = layer or target_layer(model, drawn.pixels.shape[1])
     data = FaceData(drawn.faces, drawn.pixels, model.scheme)
     rows = data.sample(split, num_scored)
@@ -111,17 +102,9 @@ def explain_run_folder(
     layer: str | None = None,
     command: str = "",
 ) -> MapReport:
-    """Report on the maps of a finished run, and write it into its folder.
+    """Report on the maps of a finished run, and write it into its folder; see ``report_faces`` and ``load_run``.
 
-    Args:
-        run_dir: the run folder.
-        source: see ``load_run``.
-        split: see ``report_faces``.
-        num_scored: see ``report_faces``.
-        num_mean: see ``report_faces``.
-        other_dir: run folder of another seed.
-        layer: see ``explain``.
-        command: the command line, written down for whoever wants to repeat it.
+    ``command`` is written down for whoever wants to repeat it.
     """
     from agr_utils.training.run import load_model, load_run  # what trains takes seconds to import
 

@@ -94,13 +94,11 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
 def score_outside(
     answers: dict[str, np.ndarray], races: tuple[str, ...], faces: pd.DataFrame, labelled: tuple[str, ...]
 ) -> pd.DataFrame:
-    """What each face adds to each score; NaN where its label is missing, or its race has no shared name.
+    """What each of n faces adds to each score; NaN where its label is missing, or its race has no shared name.
 
-    Args:
-        answers: ``age_mean`` (n,), ``gender`` (n, 2) and ``race`` (n, C), those that the model has.
-        races: names of the model's C races.
-        faces: n rows of a faces table.
-        labelled: names of the races in it.
+    ``answers``: ``age_mean`` (n,), ``gender`` (n, 2) and ``race`` (n, C), those that the model has, its C races named
+    by
+    ``races``; ``labelled`` names those of the faces table.
     """
     scores = pd.DataFrame(index=faces.index)
     low, high = (faces[name].astype("float64") for name in ("age_min", "age_max"))

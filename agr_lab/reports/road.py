@@ -10,12 +10,7 @@ ROAD_SHARES = (0.1, 0.3, 0.5)  # of the pixels that are replaced
 
 @torch.no_grad()
 def answers(model: MultiTaskNet, images: Tensor) -> dict[str, Tensor]:
-    """What ROAD watches: ``age`` (B,) expected age in years; ``gender`` (B, 2), ``race`` (B, R) probabilities.
-
-    Args:
-        model: in evaluation mode.
-        images: (B, 3, H, W) float32 in [0, 1].
-    """
+    """What ROAD watches: ``age`` (B,) expected age in years; ``gender`` (B, 2), ``race`` (B, R) probabilities."""
     probabilities = model.probabilities(model(normalize(images)))
     return probabilities | ({"age": expected_age(probabilities["age"])} if "age" in probabilities else {})
 
@@ -34,9 +29,9 @@ def road(model: MultiTaskNet, images: Tensor, maps: Tensor, seed: int = 0) -> di
         seed: of the ties and the noise.
 
     Returns:
-        For each task of the model (B,): half the difference between what is left of the answer without the least and
-        without the most relevant pixels, averaged over ROAD_SHARES; years of the expected age, or probability of the
-        class that was predicted for the whole image. Above 0, the map marks what matters.
+        For each task (B,): half the difference between what is left of the answer without the least and without the
+        most relevant pixels, averaged over ROAD_SHARES; years of the expected age, or probability of the class that was
+        predicted for the whole image. Above 0, the map marks what matters.
     """
     before = answers(model, images)
     order = _random_ties(maps, seed)  # (B, HW), 0 the least relevant

@@ -16,17 +16,9 @@ from agr_utils.run_files import SWEEP_FILE
 def sweep_run_folder(
     run_dir: Path, source: Path | None = None, split: str = "test", num_images: int = 2000, command: str = ""
 ) -> pd.DataFrame:
-    """Sweep the model of a finished run, and write the table into its folder.
+    """Sweep the model of a finished run on about ``num_images`` faces of a split, and write the table into its folder.
 
-    Args:
-        run_dir: the run folder.
-        source: see ``load_run``.
-        split: whose faces are taken.
-        num_images: faces, about; whole near-duplicate groups.
-        command: the command line, written down for whoever wants to repeat it.
-
-    Returns:
-        See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
+    See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
     """
     from agr_utils.training.run import load_run  # what trains takes seconds to import
 

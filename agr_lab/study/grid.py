@@ -38,15 +38,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the runs of a study share that is not part of their configs.
-
-    Attributes:
-        splits: predicted at the end.
-        source: folder or archive of a real data set.
-        skip_unreadable: leave out images that cannot be read.
-        threads: of torch; None leaves them as they are.
-        command: written down for whoever wants to repeat a run.
-    """
+    """What the runs of a study share that is not part of their configs; ``threads`` are torch's, None leaves them."""
 
     splits: tuple[str, ...]
     source: Path | None
@@ -57,13 +49,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of runs.
-
-    Attributes:
-        output_dir: holds the run folders.
-        runs: run id (name of the run folder) to config, in the order in which they are started.
-        options: what they share.
-    """
+    """A grid of runs: run id (name of the run folder in ``output_dir``) to config, and the options that they share."""
 
     output_dir: Path
     runs: dict[str, TrainConfig]

@@ -15,11 +15,9 @@ from agr_utils.training.guards import is_locked
 
 
 def status_table(study: Study) -> pd.DataFrame:
-    """What each run has come to, read from its folder.
+    """A row a run, from its folder: ``run, status, epochs, of, seconds`` (spent), ``seconds_left``, validation metrics.
 
-    Returns:
-        One row a run: ``run, status`` (waiting, running, stopped, failed or finished), ``epochs, of, seconds`` (spent
-        so far), ``seconds_left`` (NaN until a run like it has finished an epoch), and the latest validation metrics.
+    ``seconds_left`` is NaN until a run like it has finished an epoch.
     """
     rows = []
     for run_id, config in study.runs.items():

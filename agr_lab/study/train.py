@@ -46,7 +46,6 @@ def run_study(study: Study, jobs: int = 1, scheduler: str | None = None) -> Iter
 
     Raises:
         InputError: before anything starts, if real data cannot be loaded or the cluster cannot be used.
-        KeyboardInterrupt: after Ctrl-C; the same call goes on.
     """
     threads = study.options.threads or (None if scheduler else max(1, torch.get_num_threads() // jobs))
     options = replace(study.options, threads=threads, source=study.options.source or get_data_dir())
@@ -88,12 +87,9 @@ def finish_runs(study: Study, options: RunOptions, work: Work) -> Iterator[tuple
 
 
 def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions) -> tuple[str, str]:
-    """Train one run, or go on with it, in this process.
+    """Train one run, or go on with it, in this process: its id, and an empty string or why it failed.
 
-    What would be printed goes to ``log.txt``, with the traceback of an error.
-
-    Returns:
-        Its id, and an empty string or why it failed; that is also written to ``error.txt``.
+    What would be printed goes to ``log.txt``, with the traceback of an error; its reason also to ``error.txt``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

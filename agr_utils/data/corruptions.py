@@ -38,14 +38,7 @@ Change = Callable[[Tensor, float, Sequence[torch.Generator], FaceLayout], Tensor
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of change.
-
-    Attributes:
-        title: for figures.
-        change: from images to changed images.
-        strengths: of the five severities.
-        meaning: of a strength, in a few words.
-    """
+    """One kind of change: title, function, strengths of the five severities, and what such a number means."""
 
     title: str
     change: Change

@@ -145,12 +145,7 @@ def group_pairs(pairs: np.ndarray, num_images: int) -> np.ndarray:
 
 
 def read_groups(source: Path, cache_dir: Path) -> dict[str, int]:
-    """Near-duplicate cluster of each image of a folder or archive, by its path; looked for once and then kept.
-
-    Args:
-        source: folder or archive.
-        cache_dir: where it is kept, under a name that changes with the images.
-    """
+    """Near-duplicate cluster of each image by its path; kept under a name that changes with the images."""
     source = Path(source)
     file = Path(cache_dir) / f"{source.stem}-groups-{fingerprint(source)}.json"
     if not file.exists():

@@ -40,11 +40,8 @@ def read_labels(
         paths: of the images, which end as the label files say: ``train/1.jpg``.
         source: folder or archive with both label files.
         skipped: told of rows whose image is not there and of images without a row.
-        problems: given, values that are none of FairFace's become missing and are put here, by file and line.
-
-    Raises:
-        InputError: if a label file is missing, lacks a column or lists an image twice; without ``problems`` also for a
-            value that is none of FairFace's.
+        problems: given, values that are none of FairFace's become missing and are put here, by file and line; without
+            it they are an InputError, as is a label file that is missing, lacks a column or lists an image twice.
     """
     found: dict[str, str] = {}
     labels = pd.concat([_read_label_file(source, name, split, found) for name, split in LABEL_FILES.items()])

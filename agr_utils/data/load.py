@@ -142,17 +142,10 @@ def read_faces(
     table: Path | None = None,
     labels: Sequence[Task] = (),
 ) -> pd.DataFrame:
-    """Faces table of a real data set, split by a protocol: labels and names only, no pixels.
+    """Faces table of a real data set, split by a protocol: labels and names only, no pixels; see ``load_data``.
 
-    Args:
-        name: ``utkface`` or ``fairface``.
-        paths: of the images.
-        source: folder or archive, for the label files in it.
-        protocol: see ``agr_utils.data.splits``.
-        groups: near-duplicate group of each path, where no committed file knows it.
-        skipped: told what is left out.
-        table: CSV file of a data set of one's own, and ``labels`` what its columns mean.
-        labels: see ``table``.
+    ``groups``: near-duplicate group of each path, where no committed file knows it; ``skipped`` is told what is left
+    out. Of a data set of one's own, ``table`` is the CSV file, and ``labels`` say what its columns mean.
     """
     skipped = Skipped() if skipped is None else skipped
     if table is not None:

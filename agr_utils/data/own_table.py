@@ -26,14 +26,8 @@ def read_table_faces(
 
     The file has a column ``path`` (from the folder of the file), one for each task, and may have ``split`` (train,
     validation or test) and ``person``: images of one person stay in one split. Without ``split`` near-duplicates and
-    persons are kept together and 70/10/20 drawn. An empty cell is a missing label.
-
-    Args:
-        file: the CSV file.
-        paths: of the images in its folder and below.
-        tasks: what is read.
-        groups: near-duplicate group of each path; empty while nothing is split.
-        skipped: told of the images without a row.
+    persons are kept together and 70/10/20 drawn. An empty cell is a missing label. While ``groups``, the near-duplicate
+    group of each path, is empty, nothing is split. ``skipped`` is told of the images without a row.
 
     Raises:
         InputError: naming the line, column or class that is wrong, or the files that are not there.

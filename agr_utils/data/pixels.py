@@ -39,13 +39,8 @@ def cache_folder(source: Path, image_size: int, cache_dir: Path) -> Path:
 def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bool = False) -> None:
     """Decode every image of ``source`` into ``folder``; the folder appears only when all of it is written.
 
-    A whole cache that is there already, from another process say, is left as it is.
-
-    Args:
-        source: folder or archive.
-        image_size: side in pixels.
-        folder: made here: ``pixels.npy`` (N, S, S, 3) uint8 and ``cache.json`` (names in the same order).
-        skip_unreadable: leave out the images that cannot be read instead of stopping at the first.
+    It gets ``pixels.npy`` (N, S, S, 3) uint8 and ``cache.json`` (names in the same order). A whole cache that is there
+    already, from another process say, is left as it is.
 
     Raises:
         InputError: at the first unreadable image unless told to skip, if the size is no size, or the disk is full.
@@ -78,14 +73,7 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
 
 
 def write_about(folder: Path, paths: list[str], decoded: list[bool], errors: list[str]) -> None:
-    """Write ``cache.json`` beside finished pixels: the names in their order, and a checksum of both.
-
-    Args:
-        folder: of the cache.
-        paths: of the N images.
-        decoded: N, False where the image could not be read.
-        errors: the messages about those.
-    """
+    """Write ``cache.json`` beside finished pixels: names in order, which are decoded, messages, checksum."""
     about = {"format": FORMAT, "paths": paths, "decoded": decoded, "errors": errors}
     write_json(folder / ABOUT_FILE, about | {"checksum": _checksum(folder, about)})
 

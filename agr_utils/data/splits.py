@@ -35,15 +35,8 @@ CVPR24_FOLDERS = (
 def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     """Assign 70/10/20 so that no group straddles two splits and strata are alike.
 
-    Args:
-        faces: the faces table with ``group`` filled in.
-        seed: of the shuffling.
-
     Returns:
-        ``train``, ``validation`` or ``test`` for each row.
-
-    Raises:
-        InputError: if there are fewer than ten groups.
+        ``train``, ``validation`` or ``test`` for each row of the faces table; an InputError below ten groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second, and reading a split needs none of it
 
@@ -75,11 +68,8 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
 
     Args:
         faces: the faces table of a real data set; FairFace's with ``group`` from ``agr_utils.data.duplicates``.
-        protocol: a key of PROTOCOLS, with K and FILE replaced.
+        protocol: a key of PROTOCOLS, with K and FILE replaced; an InputError for an unknown one, or another data set's.
         skipped: told of the training images that are left out because a test image is a copy of them.
-
-    Raises:
-        InputError: for an unknown protocol, or one of another data set.
     """
     source = faces["source"].iloc[0]
     name, _, file = protocol.partition(":")

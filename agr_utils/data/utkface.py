@@ -60,9 +60,5 @@ def _label_fields(name: str) -> dict[str, str]:
 
 
 def read_names(paths: list[str]) -> pd.DataFrame:
-    """The faces table of a list of UTKFace paths, in the same order.
-
-    Args:
-        paths: names inside the folder or archive, with ``/`` between folders.
-    """
+    """The faces table of a list of UTKFace paths, in the same order."""
     return make_faces([parse_name(path) for path in paths])

@@ -71,15 +71,10 @@ def answer_pixels(network: AnswerNet, pixels: np.ndarray) -> dict[str, np.ndarra
 
 
 def build_onnx(network: AnswerNet, size: int, opset: int = OPSETS[0]):
-    """The network as an ONNX model (``onnx.ModelProto``), weights in float32.
-
-    Args:
-        network: on any device; it ends on the CPU.
-        size: side of the images, pixels.
-        opset: version of ONNX's operators, one of OPSETS.
+    """The network as an ONNX model (``onnx.ModelProto``), weights in float32; it ends on the CPU.
 
     Raises:
-        InputError: for another opset, or naming the operator that ONNX lacks.
+        InputError: for an opset that is none of OPSETS, or naming the operator that ONNX lacks.
     """
     check_opset(opset)
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
@@ -122,11 +117,7 @@ def finish_onnx(proto, about: dict) -> bytes:
 
 
 def store_half(graph) -> None:
-    """Store large float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading.
-
-    Raises:
-        InputError: naming the weight, if one is too large for half precision.
-    """
+    """Store large float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading."""
     from onnx import TensorProto, helper, numpy_helper
 
     for item in graph.initializer:

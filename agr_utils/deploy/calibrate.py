@@ -24,14 +24,11 @@ def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: np.ndarray, codes: np.ndarray) -> float:
-    """Temperature of least negative log-likelihood.
+    """Temperature in [0.25, 4] of least negative log-likelihood; 1 where fewer than 50 labels are known.
 
     Args:
         probabilities: (n, K) float, rows sum to 1.
         codes: (n,) right classes, NaN where not known.
-
-    Returns:
-        A temperature in [0.25, 4]; 1 where fewer than 50 labels are known.
     """
     known = np.isfinite(codes)
     if known.sum() < _MIN_ANSWERED:
@@ -64,12 +61,7 @@ def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray) -> dict[str
 
 
 def fit_levels(cumulative: np.ndarray, predicted: np.ndarray) -> dict[str, list]:
-    """``fit_interval_levels`` for whoever has the cumulative distribution in another form, as of stored quantiles.
-
-    Args:
-        cumulative: (n,) share of each face's distribution that lies below its right age.
-        predicted: (n,) predicted ages in years.
-    """
+    """``fit_interval_levels`` from (n,) shares of the distributions below the right ages, and predicted ages."""
     scores, band = np.abs(2 * cumulative - 1), np.digitize(predicted, AGE_BANDS[1:-1])
     pooled = _conformal_quantile(scores, AGE_COVERAGE)
     levels = [
@@ -87,10 +79,6 @@ def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 
 def risk_coverage(confidence: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of wrong answers if only the surest are given (El-Yaniv and Wiener 2010).
-
-    Args:
-        confidence: (n,) float, larger is surer.
-        wrong: (n,) bool.
 
     Returns:
         Coverage, risk and the confidence needed, each of one entry an answer, surest first; answers as sure as one

@@ -93,11 +93,7 @@ def export_run(
 
 
 def write_with_report(output: Path, content: bytes, report: dict) -> None:
-    """Write a file and its report, both or neither.
-
-    Raises:
-        InputError: if the disk is full or the folder cannot be written; what was there before is kept.
-    """
+    """Write a file and its report, both or neither: on a full disk what was there before is kept."""
     with atomic_path(output.with_suffix(".json")) as described, atomic_path(output) as partial:
         partial.write_bytes(content)
         described.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -137,12 +133,7 @@ def class_names(model: MultiTaskNet) -> dict[str, list[str]]:
 
 
 def predict_pixels(pixels: np.ndarray, network: AnswerNet) -> list[dict]:
-    """Answers of a network that is not exported, one dictionary a face as in ``agr_utils.deploy.answers.to_answer``.
-
-    Args:
-        pixels: (B, S, S, 3) uint8.
-        network: of ``calibrate_network``.
-    """
+    """Answers (``to_answer``) of a network that is not exported, one a face of (B, S, S, 3) uint8 pixels."""
     outputs = answer_pixels(network, pixels)
     about = {"labels": class_names(network.model)}
     return [to_answer({name: values[row] for name, values in outputs.items()}, about) for row in range(len(pixels))]

@@ -26,11 +26,7 @@ class FaceModel:
     """
 
     def __init__(self, path: Path = SHIPPED_MODEL):
-        """Load a model.
-
-        Raises:
-            InputError: if the file is missing, damaged, no such model, or does not fit its own description.
-        """
+        """Load a model; an InputError if the file is missing, damaged, no such model, or contradicts itself."""
         self._session, metadata, self.sha256 = open_session(path)
         try:
             self.about = json.loads(metadata["agr"])
@@ -69,11 +65,7 @@ class FaceModel:
             raise InputError(f"{path}: takes images of {shape[1:]}, not of {self.size} pixels. Export the run again")
 
     def check_tasks(self, tasks: Sequence[str]) -> tuple[str, ...]:
-        """The tasks in order.
-
-        Raises:
-            InputError: if the model does not answer one of them.
-        """
+        """The tasks in order; an InputError if the model does not answer one of them."""
         missing = [task for task in tasks if task not in self.tasks]
         if missing:
             raise InputError(f"the model has no head for {', '.join(missing)}. It answers: {', '.join(self.tasks)}")

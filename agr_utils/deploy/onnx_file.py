@@ -19,11 +19,7 @@ def seal(content: bytes) -> bytes:
 
 
 def read_sealed(path: Path) -> tuple[bytes, str]:
-    """Content of a sealed ONNX file, and its hash.
-
-    Raises:
-        InputError: if there is no such regular file, or it is damaged, cut or was not sealed by ``agr export``.
-    """
+    """Content of a sealed ONNX file, and its hash; an InputError if it is missing, damaged, cut or was never sealed."""
     path = Path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -44,12 +40,9 @@ def read_sealed(path: Path) -> tuple[bytes, str]:
 
 
 def open_session(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str], str]:
-    """Session of a sealed ONNX file, its metadata and its hash.
+    """Session of a sealed ONNX file, its metadata and its hash; an InputError if it cannot be read or run.
 
     One thread computes one call, so an answer does not depend on the number of threads; calls may come from several.
-
-    Raises:
-        InputError: see ``read_sealed``; or if onnxruntime cannot run the file.
     """
     content, digest = read_sealed(path)
     options = onnxruntime.SessionOptions()

@@ -58,16 +58,13 @@ def predict_files(
     Args:
         files: photographs, or crops of faces where ``request.detect`` is off.
         model: the shipped one where it is None.
-        request: what is asked.
+        request: what is asked; an InputError if the model does not answer a task.
 
     Yields:
         ``path``; ``faces``, a list, largest first and empty where none is found, each with ``box`` (left, top, width,
         height, pixels), ``score`` of the detector and the answer of ``agr_utils.deploy.answers.to_answer``, or, without
         detection, that answer itself; ``warnings``; ``model`` and ``model_sha256``. For a file that cannot be read
         ``path`` and ``error``.
-
-    Raises:
-        InputError: if the model does not answer a task.
     """
     answerer = _Answerer(model, request)  # sessions are made, and libraries imported, before threads start
     waiting: deque = deque()
@@ -121,11 +118,7 @@ def predict_rgb(
 
 
 def check_rgb(array: np.ndarray, name: str = "image") -> np.ndarray:
-    """The array as (H, W, 3) uint8.
-
-    Raises:
-        InputError: unless it is (H, W, 3), not empty, and uint8, or floats that are all within 0 and 1.
-    """
+    """The array as (H, W, 3) uint8; an InputError unless it is that, or floats that are all within 0 and 1."""
     if not hasattr(array, "__array__"):
         raise InputError(
             f"{name}: a {type(array).__name__} is no image. Give a path, a PIL image or an array (H, W, 3)"

@@ -28,13 +28,9 @@ def measure_quality(pixels: np.ndarray) -> dict[str, float]:
 
 
 def warnings_of(pixels: np.ndarray, side: float | None, limits: Mapping[str, float]) -> list[str]:
-    """What is out of range about a crop, in words.
+    """What is out of range about a crop (S, S, 3) uint8 of some side (pixels, if known), in words.
 
-    Args:
-        pixels: (S, S, 3) uint8.
-        side: of the crop in the photograph, pixels; None where it is not known.
-        limits: ``brightness``, ``sharpness`` and ``side`` up to which a crop is out of range; what is missing is not
-            looked at.
+    ``limits``: ``brightness``, ``sharpness`` and ``side`` up to which it is; what is missing is not looked at.
     """
     found = measure_quality(pixels) | ({} if side is None else {"side": side})
     words = {"brightness": "too dark", "sharpness": "too blurred", "side": "too small"}
@@ -50,8 +46,7 @@ def fit_limit(measured: np.ndarray, harm: np.ndarray, clean: np.ndarray) -> floa
         clean: (n,) the error of the same faces uncorrupted.
 
     Returns:
-        The edge below which every one of twenty equal groups errs more than TOLERATED times as much; None where none
-        does.
+        The edge below which each of twenty equal groups errs over TOLERATED times as much; None where none does.
     """
     groups = np.array_split(np.argsort(measured, kind="stable"), 20)
     limit = None

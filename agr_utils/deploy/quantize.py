@@ -192,14 +192,7 @@ def channel_means(model, names: list[str], faces: np.ndarray) -> list[np.ndarray
 
 
 def to_eight_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights as integers from -127 to 127, and what to multiply them by.
-
-    Args:
-        weights: (C, ...) float32, a row an output channel.
-
-    Returns:
-        int8 of the same shape, and a scale a channel, float32, (C, 1, ...).
-    """
+    """Weights (C, ...) float32, a row an output channel, as int8 -127 to 127, and each one's scale (C, 1, ...)."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1).clip(min=1e-12)
     scale = (largest / 127).reshape(-1, *[1] * (weights.ndim - 1)).astype(np.float32)
     return (weights / scale).round().astype(np.int8), scale

@@ -21,13 +21,7 @@ _LOOSE = {"age": 0.001, "age_quantiles": 0.2, "age_mean": 0.1, "age_interval": 0
 
 
 def compare_with_torch(content: bytes, network: AnswerNet, pixels: np.ndarray, faces: pd.DataFrame) -> dict:
-    """Figures of an exported file beside those of its network.
-
-    Args:
-        content: of the file.
-        network: what it was made from.
-        pixels: (N, S, S, 3) uint8.
-        faces: their N rows of the faces table.
+    """Figures of an exported file beside those of its network on (N, S, S, 3) uint8 pixels.
 
     Returns:
         ``torch``: the network's figures. ``batch_1`` and ``batch_64``: the file's at these batch sizes, and
@@ -110,11 +104,7 @@ def _losses(before: dict, after: dict) -> Iterator[str]:
 
 
 def check_answers(output: Path, report: dict, int8: bool) -> None:
-    """Refuse a file that answers otherwise than its network.
-
-    Raises:
-        InputError: saying in what.
-    """
+    """Refuse a file that answers otherwise than its network: an InputError that says in what."""
     if problems := find_problems(report, int8):
         advice = "Leave out --int8, or write it all the same with --force" if int8 else "See the figures with --force"
         raise InputError(f"{output}: onnxruntime and PyTorch differ: {'; '.join(problems)}. Not written. {advice}")

@@ -114,11 +114,7 @@ def _make_cam(method: str) -> type:
 
 
 def find_layer(model: MultiTaskNet, name: str) -> nn.Module:
-    """A layer of the backbone by its dotted name.
-
-    Raises:
-        InputError: naming near ones if there is none of that name.
-    """
+    """A layer of the backbone by its dotted name; an InputError naming near ones if there is none."""
     layers = dict(model.backbone.named_modules())
     if name not in layers or not name:
         hint = name_hint(name, layers, listed=dict(model.backbone.named_children()))
@@ -159,8 +155,7 @@ def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
 def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
     """The last stage of the backbone at each resolution from a quarter of the input's side downwards.
 
-    Returns:
-        Side of the map in pixels, largest first, to the dotted name of the layer.
+    Side of the map in pixels, largest first, to the dotted name of the layer.
     """
     # Whole stages: what lies within them is numbered twice.
     stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
@@ -170,11 +165,7 @@ def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
 
 
 def map_side(model: MultiTaskNet, layer: str, image_size: int) -> int:
-    """Side in pixels of the map of one layer of the backbone.
-
-    Raises:
-        InputError: if there is no such layer, or it has no map.
-    """
+    """Side in pixels of the map of one layer of the backbone; an InputError if it has none."""
     sides = _map_sides(model, {layer: find_layer(model, layer)}, image_size)
     if layer not in sides:
         raise InputError(f"layer '{layer}' has no map at {image_size} px. Choose an earlier one, or larger images")
@@ -219,16 +210,10 @@ def target_layer(model: MultiTaskNet, image_size: int) -> str:
 
 
 def plot_map(image: np.ndarray, values: np.ndarray, ax: "Axes", largest: float | None = None) -> "AxesImage":
-    """A map over a drawn face or a mean face, in grey.
+    """A map (any resolution) over a drawn face or a mean face (S, S, 3) uint8, in grey; never one person's photograph.
 
-    Args:
-        image: (S, S, 3) uint8; never a photograph of one person.
-        values: map of any resolution.
-        ax: to draw on.
-        largest: value of the brightest colour; the map's own largest where it is None.
-
-    Returns:
-        The map's image, for a colour bar.
+    ``largest`` is the value of the brightest colour; the map's own where it is None. Returns its image, for a colour
+    bar.
     """
     size = image.shape[0]
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=(0, size, size, 0))

@@ -14,13 +14,7 @@ from agr_utils.models.network import MultiTaskNet
 
 
 def plot_cue_maps(model: MultiTaskNet, drawn: SyntheticFaces, row: int) -> Figure:
-    """One drawn figure, its maps of each task and a blob; every panel says how much of the map lies inside the cue.
-
-    Args:
-        model: with a head for each task shown.
-        drawn: figures with masks.
-        row: which of them.
-    """
+    """One drawn figure, its maps of each task and a blob; every panel says how much of the map lies inside the cue."""
     image = torch.from_numpy(drawn.pixels[[row]]).permute(0, 3, 1, 2).float() / 255  # (1, 3, H, W)
     blob = centred_map(*image.shape[2:])[None]
     figure, axes = plt.subplots(len(model.tasks), 4, figsize=(9, 2.3 * len(model.tasks)), squeeze=False)

@@ -17,10 +17,7 @@ from agr_utils.models.network import MultiTaskNet
 def centred_map(height: int, width: int, sigma: float = 0.25) -> Tensor:
     """A Gaussian blob in the middle, (H, W) float32, largest 1: the map that knows nothing but where faces are.
 
-    Args:
-        height: H.
-        width: W.
-        sigma: standard deviation, share of the side.
+    ``sigma`` is its standard deviation, a share of the side.
     """
     y, x = (((torch.arange(side) + 0.5) / side - 0.5) / sigma for side in (height, width))
     blob = torch.exp(-0.5 * (y[:, None] ** 2 + x**2))
@@ -28,15 +25,7 @@ def centred_map(height: int, width: int, sigma: float = 0.25) -> Tensor:
 
 
 def random_maps(count: int, side: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Maps of noise with the coarseness of a network's: (B, H, W) float32 in [0, 1].
-
-    Args:
-        count: B.
-        side: of the layer's map that noise takes the place of, in pixels.
-        height: H.
-        width: W.
-        seed: of the noise.
-    """
+    """Maps of noise with the coarseness of a layer's map of ``side`` pixels: (count, H, W) float32 in [0, 1]."""
     from pytorch_grad_cam.utils.image import scale_cam_image
 
     noise = np.random.default_rng(seed).standard_normal((count, side, side)).astype(np.float32)
@@ -74,10 +63,8 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 def randomise_weights(model: MultiTaskNet, seed: int = 1_000):
     """Replace what was learned by fresh random weights, from the heads downwards (Adebayo et al. 2018).
 
-    Args:
-        model: left as it is.
-        seed: of the fresh weights. With that of the training they would be the ones that it began with, and a head
-            that has moved little since would seem not to matter.
+    With the seed of the training they would be the weights that it began with, and a head that has moved little since
+    would seem not to matter.
 
     Yields:
         Name of the part that was replaced last and a model in which it and all above it are random; the last one

@@ -101,12 +101,7 @@ def map_batches(
 
 
 def compare_layers(model: MultiTaskNet, drawn: SyntheticFaces, rows: np.ndarray) -> pd.DataFrame:
-    """Which layer's maps find the cues? Those of ``map_layers``.
-
-    Args:
-        model: in evaluation mode.
-        drawn: faces with masks; of a split that choices may be made on.
-        rows: which of them.
+    """Which layer's maps (``map_layers``) find the cues of some drawn faces with masks?
 
     Returns:
         Rows ``layer, side, task, kind, energy, hit, collar``: means over the faces; side of the layer's map in pixels.
@@ -120,15 +115,7 @@ def compare_layers(model: MultiTaskNet, drawn: SyntheticFaces, rows: np.ndarray)
 
 
 def scores_with_intervals(scores: pd.DataFrame, score: str) -> pd.DataFrame:
-    """One score of every kind of map and rival in percent with 95 % intervals over faces, as text.
-
-    Args:
-        scores: of a MapReport.
-        score: its column.
-
-    Returns:
-        A row a kind, a column a task.
-    """
+    """One score of a MapReport in percent with 95 % intervals over faces, as text: a row a kind, a column a task."""
     cells = {}
     for (task, kind), rows in scores.groupby(["task", "kind"], sort=False, observed=True):
         samples = GroupBootstrap(np.arange(len(rows)), 2_000).means(rows[[score]].to_numpy())

@@ -29,16 +29,11 @@ def sweep(
 ) -> pd.DataFrame:
     """Errors of a model on the faces as they are and under every corruption and severity.
 
-    Args:
-        model: in evaluation mode; its answers are averaged over each face and its mirror image, as everywhere.
-        data: faces.
-        rows: which of them.
-        corruptions: keys of CORRUPTIONS.
-
     Returns:
         A row a face and condition, faces in the same order in each: ``image_id, corruption, severity`` (``clean`` and 0
         for the faces as they are), ``age_signed`` (predicted minus labelled age, years), ``gender_error, race_error``
-        (wrong or not), NaN without a label; those of the tasks that the model has.
+        (wrong or not), NaN without a label; those of the tasks that the model has. Answers are averaged over each face
+        and its mirror image, as everywhere.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -117,9 +112,7 @@ def curve_table(swept: Sweep) -> pd.DataFrame:
 def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.DataFrame:
     """How much less ours are hurt than theirs: both sides give each error once, on the same faces.
 
-    Args:
-        ours: sweeps that together have some errors, as one multi-task model.
-        theirs: sweeps that together have the same, as three single-task models.
+    One side may be the sweep of a multi-task model, the other those of three single-task models.
 
     Returns:
         Rows ``corruption, error, value, low, high, p, matters, seeds`` as ``add_calls`` takes them; above 0, ours are
@@ -152,13 +145,9 @@ def with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:
-    """One error against the severity of one corruption, a line a model, 95 % intervals as bands.
+    """One error (of ERRORS) against the severity of one corruption, a line a model, 95 % intervals as bands.
 
-    Args:
-        curves: title of the model to what ``curve_table`` gave.
-        error: key of ERRORS.
-        corruption: key of CORRUPTIONS.
-        ax: to draw on.
+    ``curves``: title of the model to what ``curve_table`` gave.
     """
     scale = ERRORS[error].scale
     for title, table in curves.items():

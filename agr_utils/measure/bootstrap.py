@@ -61,15 +61,7 @@ class GroupBootstrap:
             return sums[:, len(first) :] / sums[:, column]
 
     def group_means(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
-        """Means of each column within each of g sets of images.
-
-        Args:
-            values: (n, c), NaN where an image does not count.
-            members: (n, g) bool; of an empty set there is no mean.
-
-        Returns:
-            (R + 1, c, g).
-        """
+        """Means of each column (n, c) within each of g sets (n, g) of images, (R + 1, c, g); NaN of an empty set."""
         result = np.empty((len(self), values.shape[1], members.shape[1]))
         for number, member in enumerate(members.T):
             chosen = np.flatnonzero(member)

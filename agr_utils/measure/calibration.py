@@ -59,11 +59,6 @@ def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000) -> np.ndarr
     """The same of a perfectly calibrated model: its mean, then draws, (num_draws + 1,), in 0 to 1.
 
     Confidences stay as they are, and an answer is right as often as it says: what is left is the noise of the bins.
-
-    Args:
-        table: a predictions table.
-        task: ``gender`` or ``race``.
-        num_draws: of the right answers.
     """
     certainty = np.sort(_overconfidence(table, task)[1])
     in_bin = (confidence_bins(certainty)[:, None] == np.arange(NUM_BINS)).astype(float)  # (k, bins)
@@ -80,13 +75,7 @@ def covered(table: pd.DataFrame) -> pd.Series:
 
 
 def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """Share of ages inside the interval, and the interval's width, by group.
-
-    Args:
-        table: predictions of one run and one split.
-        scheme: of the labels.
-        grouping: see ``agr_utils.measure.fairness.group_table``.
-        bootstrap: of the images.
+    """Share of ages inside the interval, and the interval's width, by group (``grouping`` as of ``group_table``).
 
     Returns:
         One row a group of enough images: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years),

@@ -88,8 +88,7 @@ def improvements(
         bootstrap: of the faces.
         ours: scores of each training, rows and columns alike (``score_rows``).
         theirs: the same of the others.
-        pairs: which of ours stands against which of theirs, for ``seeds``; the first against the first and so on where
-            it is None.
+        pairs: which of ours stands against which of theirs, for ``seeds``; first against first where it is None.
 
     Returns:
         Rows ``metric, value, low, high, p, resamples, seeds, matters``: above 0 ours are better; ``seeds`` is the

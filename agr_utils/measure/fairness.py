@@ -113,11 +113,9 @@ def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> lis
 
 
 def gaps(by_group: np.ndarray) -> np.ndarray:
-    """Largest minus smallest group value, along the last axis; NaN where a resample lost a whole group.
+    """Largest minus smallest group value of (R + 1, …, g); NaN where a resample lost a whole group.
 
-    Args:
-        by_group: (R + 1, …, g) as ``sample_groups`` gives them. A group without a value in row 0, of which nobody has
-            the label, takes no part; of fewer than two groups there is no gap.
+    A group without a value in row 0, of which nobody has the label, takes no part; of fewer than two there is no gap.
     """
     measured = ~np.isnan(by_group[:1])  # (1, …, g)
     largest = np.where(measured, by_group, -np.inf).max(axis=-1, initial=-np.inf)
@@ -136,17 +134,10 @@ def worst(by_group: np.ndarray) -> np.ndarray:
 def sample_groups(
     bootstrap: GroupBootstrap, errors: Sequence[pd.DataFrame], table: pd.DataFrame, scheme: LabelScheme, grouping: str
 ) -> tuple[np.ndarray, list[str]]:
-    """Group means of several models' errors on the same resamples.
-
-    Args:
-        bootstrap: of the images.
-        errors: of each model, rows and columns alike.
-        table: any predictions table of these images, for the labels.
-        scheme: of the labels.
-        grouping: see ``group_table``.
+    """Group means of several models' errors, rows and columns alike, on the same resamples.
 
     Returns:
-        (R + 1, models, errors, groups), and the names of the groups.
+        (R + 1, models, errors, groups), and the names of the groups; any predictions table gives the labels.
     """
     members = group_members(table, scheme, grouping)
     values = np.concatenate([frame.to_numpy(dtype=float) for frame in errors], axis=1)
@@ -155,13 +146,7 @@ def sample_groups(
 
 
 def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """Errors of one run by group with 95 % intervals.
-
-    Args:
-        table: predictions of one run and one split.
-        scheme: of the labels.
-        grouping: see ``group_table``.
-        bootstrap: of the images.
+    """Errors of one run and split by group (see ``group_table``) with 95 % intervals.
 
     Returns:
         Rows ``error, group, value, low, high, resamples, count``; groups of fewer than MIN_IMAGES images are left out,

@@ -98,12 +98,9 @@ def numbers_of(cell: object) -> np.ndarray:
 
 
 def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
-    """One error of several runs by group with intervals, a row a group.
+    """One error (of ERRORS) of several runs by group with intervals, a row a group.
 
-    Args:
-        tables: title of the run to what ``group_intervals`` gave, all of one grouping.
-        error: a key of ERRORS.
-        ax: to draw on.
+    ``tables``: title of the run to what ``group_intervals`` gave, all of one grouping.
     """
     title, scale = ERRORS[error].title, ERRORS[error].scale
     shifts = np.linspace(-0.3, 0.3, len(tables)) if len(tables) > 1 else [0.0]
@@ -125,12 +122,7 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
 
 
 def plot_coverage(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Share of ages inside the interval by group, a row a group, against what was asked for.
-
-    Args:
-        table: see ``coverage_table``.
-        ax: to draw on.
-    """
+    """Share of ages inside the interval by group (``coverage_table``), a row a group, against what was asked for."""
     for number, (_, row) in enumerate(table.iterrows()):
         draw_interval(ax, row, number, PALETTE[0][0], "o", True, 100)
         ax.annotate(f"±{row['width'] / 2:.0f} years", (1.02, number), xycoords=("axes fraction", "data"), va="center",

@@ -155,12 +155,7 @@ def left_out(table: pd.DataFrame) -> list[str]:
 
 
 def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_000) -> pd.DataFrame:
-    """95 % intervals of the means of ``scores`` when whole groups are drawn again with replacement.
-
-    Args:
-        scores: one column a metric, one row an image, NaN where it does not count.
-        groups: near-duplicate cluster of each row.
-        num_resamples: bootstrap samples.
+    """95 % intervals of the means of ``scores`` (see ``score_rows``) when whole groups are drawn with replacement.
 
     Returns:
         One row a metric: ``value, low, high, count`` (images that count).
@@ -173,10 +168,7 @@ def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_0
 def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:
     """Metrics of one run and split with 95 % intervals: one row a metric, ``value, low, high, count``.
 
-    Args:
-        table: predictions of one run and one split.
-        groups: near-duplicate cluster of each row; every image its own where it is None.
-        num_resamples: bootstrap samples.
+    ``groups``: near-duplicate cluster of each row; every image its own where it is None.
     """
     groups = table["image_id"] if groups is None else groups
     return bootstrap(score_rows(table), groups.reset_index(drop=True), num_resamples)

@@ -31,16 +31,7 @@ def use_style() -> None:
 
 
 def plot_faces(pixels: np.ndarray, titles: Sequence[str] | None = None, num_columns: int = 8) -> np.ndarray:
-    """Show synthetic faces in a grid.
-
-    Args:
-        pixels: (N, S, S, 3) uint8; never photographs of people.
-        titles: above each, of one line or more.
-        num_columns: of the grid.
-
-    Returns:
-        Array of the axes.
-    """
+    """Show synthetic faces (N, S, S, 3) uint8, never photographs of people, in a grid; the array of its axes."""
     num_rows = -(-len(pixels) // num_columns)
     title_lines = max(title.count("\n") + 1 for title in titles) if titles else 0
     height = num_rows * (1.1 + 0.2 * title_lines)
@@ -75,13 +66,7 @@ def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> 
 
 
 def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
-    """A metric of several runs with its intervals, one row a run.
-
-    Args:
-        summaries: title of the run to what ``summarize`` gave.
-        metric: a key of METRICS.
-        ax: to draw on.
-    """
+    """A metric of several runs with its intervals, one row a run: title to what ``summarize`` gave."""
     record = get_metric(metric)
     scale = record.scale
     for position, (name, summary) in enumerate(summaries.items()):
@@ -180,9 +165,7 @@ def plot_age_belief(belief: np.ndarray, ages: Sequence[float], ax: Axes) -> Axes
 def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes) -> Axes:
     """How often answers of a given confidence are right; on the line a model is as right as it says.
 
-    Args:
-        tables: title of the run to what ``reliability`` gave.
-        ax: to draw on.
+    ``tables``: title of the run to what ``reliability`` gave.
     """
     ax.plot([0, 100], [0, 100], color=NEUTRAL, lw=1, ls="--")
     for name, table in tables.items():

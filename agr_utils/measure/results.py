@@ -98,11 +98,7 @@ def read_short_runs(results_dir: Path) -> list[Run]:
 
 
 def read_runs(results_dir: Path | None = None) -> list[Run]:
-    """The published multi-task runs on UTKFace, one an architecture, in the order of the course's architectures.
-
-    Raises:
-        InputError: if there are two of one architecture.
-    """
+    """The published multi-task runs on UTKFace, one an architecture, in the order of the course's architectures."""
     chosen: dict[str, Run] = {}
     for run in read_folder(results_dir or repository_root() / "results"):
         if (run.config.data, run.config.protocol, run.tasks) != ("utkface", "grouped", TASKS):

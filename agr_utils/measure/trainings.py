@@ -11,16 +11,10 @@ from agr_utils.measure.bootstrap import COVERAGE
 
 
 def cluster_variance(values: np.ndarray, clusters: Sequence | pd.Series) -> np.ndarray:
-    """Variance of the mean of each column over faces of which those in a cluster belong together.
+    """Variance of the mean of each column over faces, (n, c) to (c,), of which those in a cluster belong together.
 
-    The sandwich estimator of a mean (Liang and Zeger 1986), with the factor G / (G - 1).
-
-    Args:
-        values: (n, c), NaN where a face does not count.
-        clusters: near-duplicate cluster of each face; G of them.
-
-    Returns:
-        (c,) float64.
+    The sandwich estimator of a mean (Liang and Zeger 1986), with the factor G / (G - 1) for G clusters; NaN where a
+    face does not count.
     """
     counted = ~np.isnan(values)
     residuals = np.where(counted, values - np.nanmean(values, axis=0), 0.0) / counted.sum(axis=0)

@@ -73,11 +73,7 @@ AGE_HEADS = {
 
 
 def get_age_head(name: str) -> AgeHead:
-    """A formulation of the age by name.
-
-    Raises:
-        InputError: naming near ones if there is no such.
-    """
+    """A formulation of the age by name; an InputError naming near ones if there is no such."""
     if name not in AGE_HEADS:
         raise InputError(f"unknown age head '{name}'. {name_hint(name, AGE_HEADS)}")
     return AGE_HEADS[name]

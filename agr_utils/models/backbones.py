@@ -59,11 +59,7 @@ OTHERS = {"custom_cnn_half": Backbone("custom_cnn_half", "Custom CNN, half as wi
 
 
 def get_backbone(name: str) -> Backbone:
-    """Look a backbone up: one of the five, one of ``OTHERS``, or any name that timm knows.
-
-    Raises:
-        InputError: for an unknown name; the message lists the nearest ones.
-    """
+    """Look a backbone up: one of the five, one of ``OTHERS``, or any name that timm knows; else an InputError."""
     if backbone := BACKBONES.get(name) or OTHERS.get(name):
         return backbone
     import timm  # takes seconds, and the five need it only when they are built

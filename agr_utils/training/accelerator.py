@@ -20,16 +20,10 @@ def create_accelerator(
     tensorboard: bool = False,
     previous_precision: str | None = None,
 ) -> Accelerator:
-    """Make the accelerator of one run.
-
-    Args:
-        config: what is trained.
-        output_dir: the run folder.
-        tensorboard: write the history as TensorBoard events into it.
-        previous_precision: see ``choose_precision``.
+    """Make the accelerator of one run; ``previous_precision``: see ``choose_precision``.
 
     Raises:
-        InputError: if TensorBoard is asked for without a folder, or is not installed.
+        InputError: if TensorBoard is asked for without a run folder to write its events to, or is not installed.
     """
     if tensorboard and output_dir is None:
         raise InputError("TensorBoard events need a run folder: give an output_dir")
@@ -49,10 +43,8 @@ def create_accelerator(
 def choose_precision(config: TrainConfig, previous_precision: str | None = None) -> str:
     """Precision in accelerate's terms: ``no`` (float32), ``bf16`` or ``fp16``.
 
-    Args:
-        config: its ``precision``, and its backbone where that is ``auto``.
-        previous_precision: what the run was begun in, if it was: ``auto`` keeps it where the device computes it well,
-            so that a run that moves to another machine goes on as it was.
+    ``auto`` keeps what the run was begun in where the device computes it well, so that a run that moves to another
+    machine goes on as it was.
 
     Raises:
         InputError: if fp16 is asked for without a GPU.

@@ -12,11 +12,7 @@ from agr_utils.errors import InputError
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Batches that an epoch is cut into: as few as keep each within ``batch_size``, but none of a single image.
-
-    Raises:
-        InputError: if there are fewer than two images.
-    """
+    """Batches that an epoch is cut into: as few as keep each within ``batch_size``, but none of a single image."""
     if num_images < 2:
         raise InputError(f"{num_images} training image is too few: batch normalisation needs at least 2. Add images")
     return min(math.ceil(num_images / batch_size), num_images // 2)

@@ -29,11 +29,8 @@ def plan_epochs(config: TrainConfig, data: FaceData, minutes: float, num_predict
     Args:
         config: what will be trained; its number of epochs is not looked at.
         data: the data set.
-        minutes: from now to the predictions on disk.
+        minutes: from now to the predictions on disk; an InputError if they do not pay for a hundredth of an epoch.
         num_predicted: images predicted at the end.
-
-    Raises:
-        InputError: if the minutes do not pay for a hundredth of an epoch.
     """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -14,11 +14,7 @@ from agr_utils.files import atomic_path, read_bytes
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
-    """Write tensors, their checksums and a JSON-able description, atomically.
-
-    Raises:
-        InputError: if the disk is full; what was there before is kept.
-    """
+    """Write tensors, their checksums and a JSON-able description, atomically; on a full disk the old file is kept."""
     with atomic_path(path) as partial:
         partial.write_bytes(pack_tensors(tensors, about))
 
@@ -38,7 +34,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Read what ``save_tensors`` wrote, into memory: who cuts the file later changes nothing.
 
     Raises:
-        InputError: if the file is missing, torn, no safetensors file, or does not hold what was written.
+        InputError: if it is missing or unreadable; a DamagedError if it does not hold what was written.
     """
     path = Path(path)
     if not path.exists():
@@ -77,15 +73,7 @@ def _header_checksum(tensors: dict[str, Tensor], about: str) -> int:
 
 
 def check_finite(tensors: dict[str, Tensor], where: object) -> None:
-    """Refuse weights that are no numbers.
-
-    Args:
-        tensors: by name.
-        where: they are, for the message.
-
-    Raises:
-        InputError: naming the first tensor that holds NaN or infinity.
-    """
+    """Refuse weights that are no numbers: an InputError naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{where}: NaN or infinity in the tensor {name}. Train again with a lower --learning-rate")

@@ -116,12 +116,7 @@ class TrainConfig:
 
     @classmethod
     def from_profile(cls, profile: Profile, **settings) -> "TrainConfig":
-        """Sizes, epochs, augmentation and other settings of a profile, and settings of one's own.
-
-        Args:
-            profile: see ``agr_utils.profiles.get_profile``.
-            **settings: attributes of this class; they win over the profile's.
-        """
+        """Settings of a profile (``agr_utils.profiles.get_profile``), and settings of one's own, which win."""
         sizes = {name: getattr(profile, name) for name in ("image_size", "num_epochs", "batch_size", "num_images")}
         augmentation = Augmentation().scaled(profile.augmentation)
         return cls(**(sizes | {"augmentation": augmentation} | profile.training | settings))
@@ -132,11 +127,7 @@ class TrainConfig:
         return get_scheme(self.data, self.labels)
 
     def refuse_unused(self) -> None:
-        """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something.
-
-        Raises:
-            InputError: naming them.
-        """
+        """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something."""
         given = {
             "num_images": self.num_images is not None,
             "noise, relatedness or confounding": self.synthetic != SyntheticSettings(),
@@ -197,11 +188,7 @@ def _task_from(entry: object) -> Task:
 
 
 def recorded_config(about: dict, path: Path) -> TrainConfig:
-    """The config in what was written down about a run.
-
-    Raises:
-        DamagedError: naming the file, if there is none or it cannot be.
-    """
+    """The config in what was written down about a run; a DamagedError naming the file, if it cannot be."""
     if "config" not in about:
         raise DamagedError(f"{path}: not a checkpoint of this project (no config). Make one with: agr train")
     try:

@@ -22,11 +22,7 @@ OUT_OF_MEMORY = (
 
 
 def check_processes() -> None:
-    """Refuse to be one of several processes that do not know of each other.
-
-    Raises:
-        InputError: if a launcher started several and accelerate, for want of a GPU, sees one.
-    """
+    """Refuse to be one of several processes that do not know of each other: for want of a GPU, accelerate sees one."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != get_processes().num_processes:
         raise InputError(
@@ -37,11 +33,7 @@ def check_processes() -> None:
 
 @contextmanager
 def run_lock(output_dir: Path) -> Iterator[None]:
-    """Hold a run folder: the operating system lets it go when this process ends, however it ends.
-
-    Raises:
-        InputError: if another training holds the folder.
-    """
+    """Hold a run folder, or refuse: the operating system lets it go when this process ends, however it ends."""
     lock = FileLock(output_dir / LOCK_FILE)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -40,16 +40,13 @@ def age_target(age_min: Tensor, age_max: Tensor, sigma: float = AGE_SIGMA) -> Te
 
 
 def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor, age_head: str = "distribution") -> Tensor:
-    """What the age head is asked for.
+    """What the age head is asked for: the mean over the labelled images, 0 where there is none.
 
     Args:
         logits: (B, 117) float32, or as wide as the age head is.
         age_min: (B,) float32 years; NaN where the label is missing.
         age_max: (B,) float32 years.
         age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
-
-    Returns:
-        Scalar: the mean over the labelled images, 0 where there is none.
     """
     labelled = ~age_min.isnan()
     if not labelled.any():
@@ -102,30 +99,14 @@ AGE_LOSSES = {
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with label smoothing.
-
-    Args:
-        logits: (B, C) float32.
-        labels: (B,) int64 codes; -1 where the label is missing.
-
-    Returns:
-        Scalar: the mean over the labelled images, 0 where there is none.
-    """
+    """Cross-entropy with label smoothing of (B, C) logits to (B,) codes, -1 if missing: mean of the labelled, or 0."""
     if not (labels >= 0).any():
         return logits.sum() * 0.0
     return F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
 
 
 def number_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Smooth L1 between a number's place between its limits and the labelled one.
-
-    Args:
-        outputs: (B, 1) float32.
-        labels: (B,) float32; NaN where the label is missing.
-
-    Returns:
-        Scalar: the mean over the labelled images, 0 where there is none.
-    """
+    """Smooth L1 between a number's place between its limits, (B, 1), and the labelled one, (B,), NaN where missing."""
     labelled = ~labels.isnan()
     if not labelled.any():
         return outputs.sum() * 0.0
@@ -135,16 +116,7 @@ def number_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 def multitask_loss(
     logits: dict[str, Tensor], labels: dict[str, Tensor], weights: dict[str, float]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of the losses of the tasks that the model has.
-
-    Args:
-        logits: of each task, see ``MultiTaskNet.forward``.
-        labels: see ``Labels.batch``: of classes int64, of numbers float32.
-        weights: of each task.
-
-    Returns:
-        The sum, and the unweighted loss of each task, detached.
-    """
+    """Weighted sum of the losses of the tasks that the model has, and each one's unweighted loss, detached."""
     losses = task_losses(logits, labels)
     return weighted_sum(losses, weights), {task: loss.detach() for task, loss in losses.items()}
 
@@ -194,12 +166,8 @@ class UncertaintyWeights(nn.Module):
 def gradient_cosines(losses: dict[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, float]:
     """Cosine between the gradients of each two tasks: 1 pull the same way, -1 against each other (Yu et al. 2020).
 
-    Args:
-        losses: of each task, scalars of one forward pass, whose graph is kept.
-        parameters: shared by all tasks.
-
-    Returns:
-        ``age_gender``, ``age_race``, ``gender_race``: those the tasks allow; NaN where a gradient is 0.
+    ``losses`` are scalars of one forward pass, whose graph is kept; ``parameters`` are shared by all tasks. Returns
+    ``age_gender``, ``age_race``, ``gender_race``: those the tasks allow; NaN where a gradient is 0.
     """
     flat = {}
     for task, loss in losses.items():

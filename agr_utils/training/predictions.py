@@ -22,12 +22,7 @@ logger = logging.getLogger(__name__)
 def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tensor]:
     """Probabilities of each task, averaged over each image and its mirror image: mirroring changes no label.
 
-    Args:
-        model: in evaluation mode.
-        images: (B, 3, H, W) float32 in [0, 1].
-
-    Returns:
-        See ``MultiTaskNet.probabilities``.
+    ``images``: (B, 3, H, W) float32 in [0, 1]; the model is in evaluation mode. See ``MultiTaskNet.probabilities``.
     """
     images = normalize(images)
     plain, mirrored = model.probabilities(model(images)), model.probabilities(model(images.flip(3)))
@@ -35,11 +30,7 @@ def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tens
 
 
 def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-    """Probabilities of each task for some rows, in float32, without augmentation.
-
-    Returns:
-        ``age`` (n, 117), classes (n, C), numbers (n, 1) float32: of the model's tasks.
-    """
+    """Probabilities for some rows, without augmentation: ``age`` (n, 117), classes (n, C), numbers (n, 1) float32."""
     model.eval()
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {task: [] for task in model.tasks}
@@ -53,18 +44,12 @@ def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_si
 def predictions_table(
     probabilities: dict[str, np.ndarray], faces: pd.DataFrame, run_id: str, widening: float = 0.0
 ) -> pd.DataFrame:
-    """Put probabilities beside the labels.
-
-    Args:
-        probabilities: as ``predict_rows`` gives them.
-        faces: the rows of the faces table that they belong to.
-        run_id: name of the run.
-        widening: years added to both ends of the age interval, see ``conformal_widening``.
+    """Put probabilities (``predict_rows``) beside the labels of their rows of the faces table.
 
     Returns:
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
         ``race, race_p0…``; of other tasks the label and ``…_p0…`` or, of a number, ``…_pred``. Columns of a task that
-        the model lacks are absent, but for the labels.
+        the model lacks are absent, but for the labels. ``widening``: see ``conformal_widening``.
     """
     labels = dict.fromkeys((*LABELS, *probabilities))
     table = faces[["image_id", "split", *labels]].reset_index(drop=True)
@@ -90,15 +75,13 @@ def conformal_widening(table: pd.DataFrame, coverage: float = AGE_COVERAGE) -> f
     """Years by which age intervals must grow (or shrink) to cover as promised (Romano et al. 2019, eq. 6).
 
     With few faces nothing but the whole range of ages keeps the promise (below 9 for a coverage of 90 %): then the
-    widening is that range, and a warning is logged.
+    widening is that range, and a warning is logged. It is 0 where no age is known, and a warning: the interval is then
+    the model's own, and promises nothing.
 
     Args:
         table: predictions of a validation split with unwidened intervals; only rows with a known age and an interval
             count.
         coverage: share of faces whose age should lie inside, in (0, 1).
-
-    Returns:
-        Years; 0 where no age is known, and a warning: the interval is then the model's own, and promises nothing.
     """
     known = table.dropna(subset=["age", "age_lo", "age_hi"]).astype({"age": float, "age_lo": float, "age_hi": float})
     outside = np.maximum(known["age_lo"] - known["age"], known["age"] - known["age_hi"]).to_numpy()

@@ -119,13 +119,7 @@ def describe_run(trainer: Trainer, command: str, minutes: float | None) -> dict:
 
 
 def continue_record(about: dict, recorded: dict, trainer: Trainer) -> dict:
-    """What is written down about a run that goes on: how it began, and in ``resumed`` where else it went on.
-
-    Args:
-        about: of the run as it would begin here.
-        recorded: what was written down before.
-        trainer: with the state that it goes on from.
-    """
+    """What is written down about a run that goes on: how it began, and in ``resumed`` where else it went on."""
     names = ("command", "commit", "weights_source", "precision", "hardware")
     kept = {key: recorded[key] for key in names if key in recorded}
     here = {key: about[key] for key in ("commit", "precision", "hardware")}
@@ -163,11 +157,7 @@ def planned_epochs(output_dir: Path, minutes: float) -> float | None:
 
 
 def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | None = None) -> None:
-    """Refuse a folder that no run can be written to, or that holds a run of another config.
-
-    Raises:
-        InputError: saying which; a DamagedError if what is there is no run at all.
-    """
+    """Refuse a folder that no run can be written to (a DamagedError), or that holds a run of another config."""
     try:
         output_dir.resolve().name.encode()
     except UnicodeEncodeError:  # it is the run's id, and a table can hold none but Unicode
@@ -202,20 +192,13 @@ def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, 
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
-    """Write the weights with everything needed to build the model again.
-
-    Raises:
-        InputError: if they hold NaN or infinity, or the disk is full.
-    """
+    """Write the weights, all finite, with everything needed to build the model again."""
     check_finite(model.state_dict(), path)
     save_tensors(path, model.state_dict(), about)
 
 
 def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
-    """Build the model of a checkpoint, in evaluation mode.
-
-    Args:
-        path: of the checkpoint, or of the run folder that holds it.
+    """Build the model of a checkpoint, or of the run folder that holds it, in evaluation mode.
 
     Returns:
         The model (float32) and what was written down about its run.

@@ -53,11 +53,7 @@ def _write_history(trainer: "Trainer") -> None:
 
 
 def resume_trainer(trainer: "Trainer") -> bool:
-    """Go on from the state in the run folder; False if there is none.
-
-    Raises:
-        InputError: if no state is whole, or the run was begun on other images.
-    """
+    """Go on from the state in the run folder; False if there is none, an InputError if it is of other images."""
     state = load_state(trainer.output_dir) if trainer.output_dir else None
     if state is None:
         return False
@@ -91,12 +87,9 @@ def save_state(folder: Path, tensors: dict[str, Tensor], about: dict) -> None:
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """Read the last whole state of a run; None where there is none.
+    """Read the last whole state of a run; None where there is none, an InputError if none is whole.
 
     A damaged file is named in a warning and set aside, and the one before it is used.
-
-    Raises:
-        InputError: if states are there but none is whole, or one cannot be read now.
     """
     problems = []
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):

@@ -97,10 +97,7 @@ class Trainer:
         self.cosines: list[dict[str, float]] = []  # between the tasks' gradients, where they are measured
 
     def run(self) -> pd.DataFrame:
-        """Train from wherever the run stands to its end.
-
-        Returns:
-            The history, one row an epoch.
+        """Train from wherever the run stands to its end; the history, one row an epoch.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
@@ -162,10 +159,7 @@ class Trainer:
         return f"saved in {self.output_dir}. Run the same command again to go on"
 
     def train_step(self, rows: np.ndarray) -> dict[str, float]:
-        """One optimizer step on a batch, of which each process takes its share.
-
-        Args:
-            rows: of the whole batch.
+        """One optimizer step on the rows of a batch, of which each process takes its share.
 
         Returns:
             The loss and that of each task: this process's part of the batch's mean.
@@ -203,10 +197,7 @@ class Trainer:
         Args:
             images: (b, 3, S, S) float32, normalised.
             labels: see ``Labels.batch``.
-            weight: of these images in the batch.
-
-        Returns:
-            The loss and that of each task, times ``weight``.
+            weight: of these images in the batch, which the returned loss and that of each task are multiplied by.
 
         Raises:
             FloatingPointError: before anything changes, if the loss or the gradient is not finite.

@@ -56,17 +56,7 @@ def validate(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: 
 
 
 def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str], scheme: LabelScheme) -> None:
-    """Refuse to train what nothing could be learned about.
-
-    Args:
-        labels: of the data set.
-        rows: that are trained on.
-        tasks: of the model.
-        scheme: of the labels. A warning is logged for each of its classes that no image is labelled as.
-
-    Raises:
-        InputError: if none of the images has the label of one of the tasks.
-    """
+    """Refuse to train a task of which none of the rows has the label; warn of classes that no image is labelled as."""
     known = {task: labels.columns["age_min" if task == "age" else task][rows] for task in tasks}
     empty = [  # missing: NaN or -1; a number below its limits is below 0, too
         task for task, values in known.items() if not (values >= 0 if scheme.classes(task) else ~np.isnan(values)).any()
@@ -82,11 +72,7 @@ def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str]
 
 
 def check_data(config: TrainConfig, data: FaceData, labels: Labels, train_rows: np.ndarray) -> None:
-    """Refuse data that is not the config's, or that is too little to train on.
-
-    Raises:
-        InputError: see ``Trainer``.
-    """
+    """Refuse data that is not the config's, or that is too little to train on."""
     side, name = data.pixels.shape[1], data.scheme.name
     if (side, name) != (config.image_size, config.data):
         raise InputError(

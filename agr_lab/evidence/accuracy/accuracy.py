@@ -41,12 +41,7 @@ def runs_table(runs: dict[str, Run], title: str, split: str) -> str:
 
 
 def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
-    """Test-split results of each architecture as a Markdown table, 95 % intervals in brackets.
-
-    Args:
-        runs: published runs.
-        speeds: images of 64 px a second by name of the architecture.
-    """
+    """Test-split results of each architecture, 95 % intervals in brackets; ``speeds``: images of 64 px per second."""
     titles = ["Architecture", "Epochs", *metric_titles(), "Parameters (M)", "MACs (M)", "Seconds an epoch"]
     rows = []
     for run in runs:

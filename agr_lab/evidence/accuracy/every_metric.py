@@ -22,14 +22,10 @@ ALL_METRICS = METRICS | MORE_METRICS
 
 
 def evaluate_table(table: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """Every metric of ALL_METRICS that a predictions table allows: rows ``value, low, high, resamples``.
+    """Every metric of ALL_METRICS that a table of one run and split allows: rows ``value, low, high, resamples``.
 
     Resampling only ever adds to an ECE, so it has the basic interval, from 0 up; ``null_ece`` says what a perfectly
     calibrated model would have. A metric of which no image has the label is left out.
-
-    Args:
-        table: predictions of one run and one split.
-        bootstrap: of its images.
     """
     scores = score_rows(table)
     samples = dict(zip(scores, bootstrap.means(scores.to_numpy(dtype=float)).T, strict=True))

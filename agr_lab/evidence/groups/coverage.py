@@ -31,14 +31,8 @@ def calibrated_by_quantiles(predictions: pd.DataFrame) -> pd.DataFrame:
     """Test predictions with an interval for the age, from the quantiles and the validation faces' ages.
 
     The validation faces say, by predicted age band, which share of the distribution an interval must hold
-    (``fit_levels``); its ends are interpolated between the quantiles. None lies beyond the outermost, so a model so
-    sure of itself that more than 95 % of its distribution is needed still covers too few.
-
-    Args:
-        predictions: of the splits ``validation`` and ``test``, with columns ``age_q0.025`` and so on.
-
-    Returns:
-        The rows of ``test`` with new ``age_lo`` and ``age_hi``.
+    (``fit_levels``); its ends are interpolated between the quantiles ``age_q0.025`` and so on. None lies beyond the
+    outermost, so a model so sure of itself that more than 95 % of its distribution is needed still covers too few.
     """
     names = [name for name in predictions if name.startswith("age_q")]
     levels = np.array([float(name.removeprefix("age_q")) for name in names])

@@ -39,11 +39,7 @@ def setting_title(run: Run, ablation: str) -> str:
 
 
 def runs_by_setting(runs: list[Run], ablation: str) -> dict[str, Run]:
-    """Runs by title of their setting.
-
-    Raises:
-        InputError: if one differs in more than the ablation varies, or two have one setting.
-    """
+    """Runs by title of their setting; an InputError if one differs in more, or two have one setting."""
     titles: dict[str, Run] = {}
     for run in runs:
         ours, theirs = (one.config.to_dict() | {"precision": one.about.get("precision")} for one in (run, runs[0]))
@@ -58,18 +54,11 @@ def runs_by_setting(runs: list[Run], ablation: str) -> dict[str, Run]:
 
 
 def setting_table(runs: list[Run], ablation: str) -> pd.DataFrame:
-    """Metrics of each setting, and by how much they are better than those of the usual one.
-
-    Args:
-        runs: of the ablation.
-        ablation: a key of USUAL.
+    """Metrics of each setting of an ablation, and by how much they are better than those of the usual one.
 
     Returns:
         Rows ``setting, metric, absolute, value, low, high``: ``absolute`` is the metric and ``value`` what the setting
         improves (above 0 is better), paired by face; NaN for the usual setting, which comes first, and without it.
-
-    Raises:
-        InputError: see ``runs_by_setting``.
     """
     titles = runs_by_setting(runs, ablation)
     usual = USUAL[ablation]

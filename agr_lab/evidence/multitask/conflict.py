@@ -19,15 +19,13 @@ TITLES = {"cosine": "cosine of the gradients\n(mean of an epoch)", "conflict": "
 
 
 def gradient_agreement(history: pd.DataFrame) -> pd.DataFrame:
-    """Over a whole training, how far the gradients of each two tasks agree.
-
-    Args:
-        history: of a run with ``conflict_steps``: the mean ``cosine_…`` of each epoch, and the share of the steps at
-            which two tasks pulled apart, ``conflict_…``.
+    """Over a whole training with ``conflict_steps``, how far the gradients of each two tasks agree.
 
     Returns:
-        Rows ``pair, measure, value, low, high``, ``measure`` being ``cosine`` or ``conflict``. Means over the steps;
-        intervals by drawing epochs again, which takes epochs for independent and so is too narrow rather than too wide.
+        Rows ``pair, measure, value, low, high``, ``measure`` being ``cosine`` or ``conflict`` (share of the steps at
+        which
+        two tasks pulled apart). Means over the steps; intervals by drawing epochs again, which takes epochs for
+        independent and so is too narrow rather than too wide.
     """
     steps = history["step"].diff().fillna(history["step"]).to_numpy()
     measured = history.filter(regex="^(cosine|conflict)_").notna().all(axis=1)  # a last epoch may be too short for it

@@ -25,14 +25,9 @@ NUISANCES = {  # of drawn faces -> (title, edges of bins; None for yes or no)
 
 
 def nuisance_errors(run: Run, nuisances: pd.DataFrame) -> pd.DataFrame:
-    """Errors on drawn test faces by what varies in them without saying anything about a label.
+    """Errors of a run on drawn test faces by what varies in them (``NUISANCES``) without saying anything about a label.
 
-    Args:
-        run: on drawn faces.
-        nuisances: of those faces: ``image_id`` and the keys of NUISANCES.
-
-    Returns:
-        Rows ``nuisance, level, count, error, value, low, high``: level is the middle of a bin, or 0 and 1.
+    Rows ``nuisance, level, count, error, value, low, high``: level is the middle of a bin, or 0 and 1.
     """
     table, _ = run.split("test")
     varied = nuisances.set_index("image_id").loc[table["image_id"]]

@@ -24,14 +24,7 @@ GROUP_CORRUPTION, GROUP_SEVERITY = "low_light", 3
 def group_differences(
     swept: Sweep, faces: pd.DataFrame, scheme: LabelScheme, corruption: str, severity: int
 ) -> pd.DataFrame:
-    """Is a group hurt more than everybody else?
-
-    Args:
-        swept: of one model.
-        faces: table with ``image_id, age_min, gender, race``.
-        scheme: of the labels.
-        corruption: which.
-        severity: which.
+    """Is a group hurt more than everybody else, by one corruption and severity?
 
     Returns:
         Rows ``grouping, group, count, error, value, low, high, p, …`` with calls: the increase of everybody else's
@@ -102,12 +95,11 @@ def robustness_groups_table(evidence: RobustnessEvidence) -> str:
 
 
 def answers_in_the_dark(evidence: RobustnessEvidence) -> pd.DataFrame:
-    """What the published MobileNetV3 answers the less it sees, from its errors and the labels.
+    """What the published MobileNetV3 answers the less it sees; empty without it.
 
-    Returns:
-        A row a severity of low light: ``age`` (mean answer, years), ``age_spread`` (its standard deviation), ``male``
-        (share so answered), and for each race the share of those labelled so who are answered rightly; empty without
-        MobileNetV3.
+    A row a severity of low light: ``age`` (mean answer, years), ``age_spread`` (its standard deviation), ``male``
+    (share
+    so answered), and for each race the share of those labelled so who are answered rightly.
     """
     swept = evidence.long.get("mobilenet_v3")
     if swept is None:

@@ -43,9 +43,7 @@ def draw_robustness_multitask(evidence: RobustnessEvidence) -> tuple[plt.Figure,
 def draw_differences(tables: dict[str, pd.DataFrame], sides: str) -> tuple[plt.Figure, pd.DataFrame]:
     """How much less one model is hurt than another, a row a corruption and a panel an error.
 
-    Args:
-        tables: title to what ``increase_differences`` gave.
-        sides: who is hurt less to the left and to the right of 0.
+    ``tables``: title to what ``increase_differences`` gave; ``sides``: who is hurt less to the left and right of 0.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 5.4), sharey=True)
     table = pd.concat(tables, names=["compared"]).reset_index("compared") if tables else pd.DataFrame()

@@ -47,11 +47,7 @@ class Entry:
     is_folder: bool = False
 
     def read(self, limit: int) -> bytes:
-        """The content.
-
-        Raises:
-            InputError: if it is larger than ``limit`` bytes, which is seen before it is read.
-        """
+        """The content; an InputError if it is larger than ``limit`` bytes, which is seen before it is read."""
         if self.size > limit:
             raise InputError(
                 f"{self.name}: {self.size / 1e6:.0f} MB is too large (limit {limit / 1e6:.0f} MB). Make it smaller"

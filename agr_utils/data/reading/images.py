@@ -83,9 +83,7 @@ def is_image_header(header: bytes) -> bool:
 def missing_support(suffix: str = "", header: bytes = b"") -> str:
     """What a picture is that cannot be read here, and in brackets what would help; empty for anything else.
 
-    Args:
-        suffix: of its name, see ``suffix_of``.
-        header: its first bytes; the AVIF and HEIC containers name their kind there.
+    ``header``, its first bytes, names the kind of AVIF and HEIC containers.
     """
     kind = header[8:12] if header[4:8] == b"ftyp" else b""
     if kind in (b"avif", b"avis") and "AVIF" not in FORMATS:
@@ -123,12 +121,8 @@ _room = _Room(_BYTES_PER_PIXEL * MAX_PIXELS)
 def decode_image(content: bytes, name: str = "image") -> Image.Image:
     """Decode one image to 8-bit RGB, turned as its EXIF says, on white where it is transparent.
 
-    Args:
-        content: the file's bytes.
-        name: used in the error message.
-
     Raises:
-        InputError: if it is empty, truncated, too large for the limit or for memory, or no image.
+        InputError: with its name, if it is empty, truncated, too large for the limit or for memory, or no image.
     """
     return _decode(_open_image(content, name), name)
 
@@ -137,9 +131,6 @@ def use_image(content: bytes, name: str, use: Callable[[Image.Image], Result]) -
     """``use(decode_image(content, name))``, with few large images in memory at a time.
 
     Threads may call it at once: together they hold as much as one image of MAX_PIXELS.
-
-    Raises:
-        InputError: see ``decode_image``.
     """
     image = _open_image(content, name)
     with _room.take(_BYTES_PER_PIXEL * image.width * image.height):

@@ -17,13 +17,10 @@ def find_images(
 ) -> list[Path]:
     """Files that paths, folders and globs stand for, in the order given; a folder's images sorted by name.
 
-    Args:
-        patterns: paths, folders and globs.
-        skipped: told of what is left out of folders.
-        problems: told what is wrong with a pattern, by pattern; without it, that is raised.
+    ``skipped`` is told of what is left out of folders, ``problems`` what is wrong with a pattern, by pattern.
 
     Raises:
-        InputError: if one of them matches nothing, or cannot be read.
+        InputError: without ``problems``, if a pattern matches nothing, or cannot be read.
     """
     files: list[Path] = []
     for pattern in patterns:

@@ -19,12 +19,7 @@ class Skipped:
         self.examples: dict[str, list[str]] = {}
 
     def add(self, reason: str, path: object) -> None:
-        """Count one file, folder or row.
-
-        Args:
-            reason: a few words, and in brackets what would help.
-            path: what was left out.
-        """
+        """Count one file, folder or row under a reason: a few words, and in brackets what would help."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < MAX_EXAMPLES:

@@ -29,11 +29,9 @@ Result = TypeVar("Result")
 
 
 def list_images(source: Path, skipped: Skipped | None = None) -> list[str]:
-    """Names of the images in a folder or archive, sorted, with ``/`` between folders.
+    """Names of the images in a folder, tar, tar.gz or zip, sorted, with ``/`` between folders.
 
-    Args:
-        source: folder, tar, tar.gz or zip.
-        skipped: told what looks like an image, or may hold some, and is left out.
+    ``skipped`` is told what looks like an image, or may hold some, and is left out.
 
     Raises:
         InputError: if the source does not exist, is no folder or archive, or holds no image.
@@ -48,11 +46,7 @@ def find_files(folder: Path, skipped: Skipped) -> list[Path]:
 
 
 def read_images(source: Path) -> Iterator[tuple[str, bytes | InputError]]:
-    """Yield the name of each image with its content, or why it has none, in the order that reads the source fastest.
-
-    Raises:
-        InputError: for a damaged archive, of which nothing can be trusted, and as in ``list_images``.
-    """
+    """Yield the name of each image with its content, or why it has none, in the order that reads the source fastest."""
     source = Path(source)
     for entry in _images(source, Skipped()):
         with clear_errors(source):
@@ -98,11 +92,7 @@ def map_images(source: Path, work: Callable[[str, bytes], Result]) -> Iterator[t
 
 
 def read_member(source: Path, file_name: str) -> io.BytesIO:
-    """Content of the file of this name, in whatever folder of the source it lies.
-
-    Raises:
-        InputError: if there is none, or it is too large for a table.
-    """
+    """Content of the file of this name, in whatever folder of the source it lies; an InputError if there is none."""
     for entry in open_source(Path(source)):
         if entry.name.rsplit("/", 1)[-1] == file_name and not entry.problem:
             with clear_errors(source):

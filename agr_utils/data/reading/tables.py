@@ -10,13 +10,8 @@ from agr_utils.errors import InputError
 def read_label_csv(content: io.BytesIO, name: object, advice: str) -> pd.DataFrame:
     """A CSV file as text, with tidied names of columns; a row's index is its line. Empty rows are left out.
 
-    Args:
-        content: of the file.
-        name: of the file, for the message.
-        advice: what to do if it is no CSV file.
-
     Raises:
-        InputError: if it is none.
+        InputError: with its name and the advice, if it is none.
     """
     try:
         table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", skip_blank_lines=False)
