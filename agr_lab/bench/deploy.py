@@ -65,23 +65,14 @@ print(peak / 1024)
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run one network: ``eager`` (PyTorch), ``onnx``, ``int8`` (both onnxruntime) or ``openvino``.
+    """One way to run one network."""
 
-    Attributes:
-        name: of the network: its run, or the shipped model's.
-        backbone: its architecture.
-        way: see above.
-        path: checkpoint or ONNX file.
-        size: side of its images, pixels.
-        network: with which ``eager`` answers.
-    """
-
-    name: str
+    name: str  # of the network: its run, or the shipped model's
     backbone: str
-    way: str
-    path: Path
-    size: int
-    network: AnswerNet | None = None
+    way: str  # ``eager`` (PyTorch), ``onnx``, ``int8`` (both onnxruntime) or ``openvino``
+    path: Path  # checkpoint or ONNX file
+    size: int  # side of its images, pixels
+    network: AnswerNet | None = None  # with which ``eager`` answers
 
     def answerer(self, threads: int) -> Callable[[np.ndarray], dict]:
         """A function from (B, S, S, 3) uint8 pixels to the network's outputs, on so many threads."""

@@ -1,6 +1,7 @@
-"""What only a fresh process can tell: the time to the first step, the memory of a training, whether it ends on time."""
+"""What only a process of its own can tell: start, memory, time budgets, and what a second process brings."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from agr_lab.bench.pipelines import BACKBONE, FaceFolder
@@ -19,6 +21,7 @@ from agr_utils.data.pixels import open_cache, write_about
 from agr_utils.data.splits import apply_protocol
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
+from agr_utils.run_files import HISTORY_FILE
 from agr_utils.tasks import get_scheme
 from agr_utils.training.batches import epoch_batches, load_pixels
 from agr_utils.training.config import TrainConfig
@@ -170,3 +173,53 @@ def run_fresh(measure: str, **arguments) -> dict:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise InputError(f"{measure} failed in a process of its own ({reason}). Is there memory and disk space enough?")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def bench_processes(settings: BenchSettings) -> pd.DataFrame:
+    """Time one process with one thread, one with every thread, and two that share the threads and each batch.
+
+    Returns:
+        One row a backbone and way: ``processes, threads`` (of each), ``images_per_second`` of the second epoch, and
+        ``speedup`` over one thread.
+    """
+    cores = torch.get_num_threads()
+    ways = [(1, 1), (1, cores), (2, max(1, cores // 2))]
+    rows = []
+    for backbone in tqdm(settings.process_backbones, desc="processes", unit="architecture"):
+        rates = [_train_rate(backbone, processes, threads, settings) for processes, threads in ways]
+        for (processes, threads), rate in zip(ways, rates, strict=True):
+            row = {"backbone": backbone, "image_size": settings.image_sizes[0], "batch_size": settings.batch_size}
+            row |= {"processes": processes, "threads": threads}
+            rows.append(row | {"images_per_second": rate, "speedup": rate / rates[0]})
+    return pd.DataFrame(rows)
+
+
+def _train_rate(backbone: str, processes: int, threads: int, settings: BenchSettings) -> float:
+    """Images a second of a short run by so many processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = f"--backbone {backbone} --image-size {settings.image_sizes[0]} --batch-size {settings.batch_size}"
+        line += f" --num-images {30 * settings.batch_size} --num-epochs 2 --output-dir {folder}/run"
+        start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+        command = [sys.executable, *start, "-m", "agr_lab.cli", "train", *line.split()]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(f"training with {processes} processes failed ({reason})")
+        return pd.read_csv(Path(folder) / "run" / HISTORY_FILE)["images_per_second"].iloc[-1]
+
+
+def bench_budget(settings: BenchSettings) -> pd.DataFrame:
+    """Train by the clock and look how long it took.
+
+    Returns:
+        One row a backbone: ``minutes`` asked for, ``taken``, ``off`` (relative), ``epochs`` that were planned.
+    """
+    rows = []
+    for backbone in tqdm(settings.process_backbones, desc="budget", unit="run"):
+        arguments = {"backbone": backbone, "image_size": settings.image_sizes[0], "batch_size": settings.batch_size}
+        arguments["minutes"] = settings.budget_minutes
+        measured = run_fresh("measure_budget", **arguments)
+        row = arguments | {name: measured[name] for name in ("taken", "epochs")}
+        rows.append(row | {"off": measured["taken"] / settings.budget_minutes - 1})
+    return pd.DataFrame(rows)

@@ -20,37 +20,21 @@ from agr_utils.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """How much is measured; the defaults take a quarter of an hour on two cores.
+    """How much is measured; the defaults take a quarter of an hour on two cores."""
 
-    Attributes:
-        backbones: architectures whose steps are timed.
-        image_sizes: sides in pixels; the first is the one of what is measured at one size only.
-        batch_size: images a step.
-        seconds: of taking turns, for each thing measured.
-        min_rounds: on a machine so slow that fewer fit into the time.
-        num_faces: JPEG files drawn where no folder of real ones is given.
-        face_size: their side in pixels.
-        num_starts: fresh processes in which the start is timed.
-        cached_images: sizes of the pixel caches whose memory is measured.
-        process_backbones: architectures trained by one process and by two, and by the clock.
-        budget_minutes: of a training by the clock.
-        inside_backbones: architectures that are looked into: mean maps, a sweep of corruptions.
-        num_inside: faces for that.
-    """
-
-    backbones: tuple[str, ...] = tuple(BACKBONES)
-    image_sizes: tuple[int, ...] = (64, 96)
+    backbones: tuple[str, ...] = tuple(BACKBONES)  # whose steps are timed
+    image_sizes: tuple[int, ...] = (64, 96)  # pixels; the first is the one of what is measured at one size only
     batch_size: int = 64
-    seconds: float = 7.0
-    min_rounds: int = 3
-    num_faces: int = 1_600
-    face_size: int = 200
-    num_starts: int = 5
-    cached_images: tuple[int, ...] = (10_000, 20_000, 100_000)
-    process_backbones: tuple[str, ...] = ("custom_cnn", "mobilenet_v3")
-    budget_minutes: float = 1.0
-    inside_backbones: tuple[str, ...] = ("mobilenet_v3",)
-    num_inside: int = 2_000
+    seconds: float = 7.0  # of taking turns, for each thing measured
+    min_rounds: int = 3  # on a machine so slow that fewer fit into the time
+    num_faces: int = 1_600  # JPEG files drawn where no folder of real ones is given
+    face_size: int = 200  # their side in pixels
+    num_starts: int = 5  # fresh processes in which the start is timed
+    cached_images: tuple[int, ...] = (10_000, 20_000, 100_000)  # in the pixel caches whose memory is measured
+    process_backbones: tuple[str, ...] = ("custom_cnn", "mobilenet_v3")  # trained by one process, by two, by the clock
+    budget_minutes: float = 1.0  # of a training by the clock
+    inside_backbones: tuple[str, ...] = ("mobilenet_v3",)  # looked into: mean maps, a sweep of corruptions
+    num_inside: int = 2_000  # faces for that
 
 
 def time_images(call: Callable[[], object], num_images: int) -> float:

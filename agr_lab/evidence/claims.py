@@ -39,24 +39,15 @@ SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot te
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the claims table.
+    """A row of the claims table."""
 
-    Attributes:
-        claim: its number and text.
-        test: what was compared.
-        verdict: of the protocol; "not finished" while runs are missing.
-        found: what was measured, with intervals; ``brief`` in a few words.
-        figure: name of the figure that shows it.
-        lacking: seeds that the protocol asks for and that are not trained yet: the verdict is one so far.
-    """
-
-    claim: str
-    test: str
-    verdict: str
-    found: str
-    figure: str
-    brief: str = "–"
-    lacking: str = ""
+    claim: str  # its number and text
+    test: str  # what was compared
+    verdict: str  # of the protocol; "not finished" while runs are missing
+    found: str  # what was measured, with intervals
+    figure: str  # name of the figure that shows it
+    brief: str = "–"  # what was found, in a few words
+    lacking: str = ""  # seeds that the protocol asks for and that are not trained yet: the verdict is one so far
 
     @property
     def verdict_so_far(self) -> str:

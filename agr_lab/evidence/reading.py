@@ -24,19 +24,12 @@ Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
 class Evidence:
-    """The runs of docs/protocol.md, scored on the faces of the test split.
+    """The runs of docs/protocol.md, scored on the faces of the test split."""
 
-    Attributes:
-        runs: all of them; those of ``results/`` itself count as long.
-        bench: tables of ``agr bench`` by name, for what an architecture costs.
-        trained: runs of docs/protocol_2.md.
-        gap_calls: what C2 calls the relative gaps of those, by comparison.
-    """
-
-    runs: tuple[Run, ...]
-    bench: dict[str, pd.DataFrame]
-    trained: tuple[Run, ...] = ()
-    gap_calls: dict[str, pd.DataFrame] = field(default_factory=dict)
+    runs: tuple[Run, ...]  # those of ``results/`` itself count as long
+    bench: dict[str, pd.DataFrame]  # tables of ``agr bench`` by name, for what an architecture costs
+    trained: tuple[Run, ...] = ()  # of docs/protocol_2.md
+    gap_calls: dict[str, pd.DataFrame] = field(default_factory=dict)  # what C2 calls their gaps, by comparison
 
     @property
     def faces(self) -> pd.DataFrame:

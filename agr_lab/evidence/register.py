@@ -16,19 +16,12 @@ Draw = Callable[..., tuple[plt.Figure, pd.DataFrame]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the gallery.
+    """A figure of the gallery."""
 
-    Attributes:
-        caption: its message.
-        draw: draws it, and gives the table of what is drawn, which goes into the CSV file.
-        read: makes what ``draw`` is given out of the folder of results; None where it needs none of them.
-        note: what its marks mean, for the gallery.
-    """
-
-    caption: str
-    draw: Draw
-    read: Reader | None
-    note: str = ""
+    caption: str  # its message
+    draw: Draw  # draws it, and gives the table of what is drawn, which goes into the CSV file
+    read: Reader | None  # makes what ``draw`` is given out of the folder of results; None where it needs none
+    note: str = ""  # what its marks mean
 
 
 class Register(dict[str, Figure]):

@@ -11,55 +11,30 @@ SUMMARY_FILE, HISTORY_FILE, WEIGHTS_FILE, PREDICTIONS_FILE = "job.json", "histor
 
 @dataclass(frozen=True)
 class Job:
-    """One training.
+    """One training."""
 
-    Attributes:
-        name: of its folder.
-        backbone: name of the architecture.
-        tasks: the heads.
-        task_weights: of the losses; 1 where a task is not named.
-        initial: file of the backbone's weights; None for none.
-        start: finished job whose averaged weights, heads included, the training begins with.
-        image_size: side in pixels.
-        epochs: passes over the training split.
-        batch_size: images a step.
-        learning_rate: peak; the new heads learn at ``head_factor`` times that.
-        weight_decay: of AdamW.
-        head_factor: see ``learning_rate``.
-        dropout: before the heads.
-        changes: strength of ``Changes``; 0 for the course's published augmentation.
-        teachers: finished jobs whose mean answer to the same picture is the target, mixed with the labels.
-        teacher_share: of that answer in the target.
-        ema: decay of the averaged weights, per step.
-        seed: sets everything random.
-        evaluations: how often, evenly spaced, the validation split is scored.
-        predict: splits whose answers come back.
-        keep: whether the weights come back, in half precision.
-        seconds: estimate; a job is not begun when less is left.
-    """
-
-    name: str
+    name: str  # of its folder
     backbone: str
     tasks: tuple[str, ...] = TASKS
-    task_weights: Mapping[str, float] = field(default_factory=dict)
-    initial: str | None = None
-    start: str | None = None
-    image_size: int = 112
+    task_weights: Mapping[str, float] = field(default_factory=dict)  # of the losses; 1 where a task is not named
+    initial: str | None = None  # file of the backbone's weights
+    start: str | None = None  # finished job whose averaged weights, heads included, the training begins with
+    image_size: int = 112  # pixels
     epochs: float = 12
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # peak; the new heads learn at ``head_factor`` times that
     weight_decay: float = 0.05
     head_factor: float = 1.0
-    dropout: float = 0.2
-    changes: float = 1.0
-    teachers: tuple[str, ...] = ()
-    teacher_share: float = 0.7
-    ema: float = 0.998
+    dropout: float = 0.2  # before the heads
+    changes: float = 1.0  # strength of ``Changes``; 0 for the course's published augmentation
+    teachers: tuple[str, ...] = ()  # finished jobs whose mean answer to the same picture is mixed into the labels
+    teacher_share: float = 0.7  # of that answer in the target
+    ema: float = 0.998  # decay of the averaged weights, per step
     seed: int = 0
-    evaluations: int = 4
-    predict: tuple[str, ...] = ("validation",)
-    keep: bool = False
-    seconds: float = 60
+    evaluations: int = 4  # of the validation split, evenly spaced
+    predict: tuple[str, ...] = ("validation",)  # splits whose answers come back
+    keep: bool = False  # whether the weights come back, in half precision
+    seconds: float = 60  # estimate; a job is not begun when less is left
 
     def weight_of(self, task: str) -> float:
         """Factor of a task's loss."""

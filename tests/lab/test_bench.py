@@ -12,7 +12,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from agr_lab.bench import processes as benchmark_processes
-from agr_lab.bench import runs as benchmark_runs
 from agr_lab.bench.pipelines import GOALS, JpegDataset, bench_pipelines, open_faces, usual_transforms
 from agr_lab.bench.report import BENCHMARKS, QUICK, choose_benchmarks, format_table
 from agr_lab.bench.steps import bench_latency, bench_training, take_turns
@@ -122,12 +121,14 @@ def in_this_process(measure: str, **arguments) -> dict:
 
 
 def test_the_quick_command_writes_every_table_and_they_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    start, train = benchmark_processes.run_fresh, benchmark_runs._train_rate  # a real process of each kind is enough
+    start, train = (
+        benchmark_processes.run_fresh,
+        benchmark_processes._train_rate,
+    )  # one real process each
     call = lambda measure, **more: (start if measure == "measure_start" else in_this_process)(measure, **more)  # noqa: E731
     monkeypatch.setattr(benchmark_processes, "run_fresh", call)
-    monkeypatch.setattr(benchmark_runs, "run_fresh", call)
     monkeypatch.setattr("agr_utils.training.run.plan_epochs", lambda *_: 0.05)  # on a busy machine it may find no time
-    monkeypatch.setattr(benchmark_runs, "_train_rate", lambda *way: train(*way) if way[1] > 1 else 100.0)
+    monkeypatch.setattr(benchmark_processes, "_train_rate", lambda *way: train(*way) if way[1] > 1 else 100.0)
     result = CliRunner().invoke(cli.app, ["bench", "--quick", "--output-dir", str(tmp_path / "bench")])
     assert result.exit_code == 0, result.exception
     tables = read_bench(tmp_path)

@@ -18,20 +18,13 @@ NO_SWEEPS = "No finished sweeps yet."
 
 @dataclass(frozen=True, eq=False)
 class RobustnessEvidence:
-    """Published sweeps.
+    """Published sweeps."""
 
-    Attributes:
-        short: of short runs of seed 0, by (architecture, tasks).
-        long: of published multi-task runs, by architecture; those whose weights were still there to be swept.
-        augmentation: of the ablation, by what was left out; ``usual`` for the run with all of it.
-        drawn: runs on drawn faces, for what varies in them.
-        nuisances: that, of each of their test faces. They were drawn by the generator of their day, so it is kept.
-    """
-
-    short: dict[tuple[str, tuple[str, ...]], Sweep]
-    long: dict[str, Sweep]
-    augmentation: dict[str, Sweep]
-    drawn: list[Run]
+    short: dict[tuple[str, tuple[str, ...]], Sweep]  # of short runs of seed 0, by (architecture, tasks)
+    long: dict[str, Sweep]  # of published multi-task runs whose weights were still there, by architecture
+    augmentation: dict[str, Sweep]  # of the ablation, by what was left out; ``usual`` for the run with all of it
+    drawn: list[Run]  # on drawn faces, for what varies in them
+    # That, of each of their test faces. They were drawn by the generator of their day, so it is kept.
     nuisances: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
