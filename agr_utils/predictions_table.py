@@ -7,15 +7,10 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.errors import InputError
-from agr_utils.files import read_table, write_table
+from agr_utils.files import read_table
 from agr_utils.tasks import TASKS
 
 LABELS = ("age", "age_min", "age_max", "gender", "race")
-
-
-def write_predictions(table: pd.DataFrame, path: Path) -> None:
-    """Write a predictions table as Parquet, atomically."""
-    write_table(table, path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -79,8 +74,9 @@ def check_predictions(table: pd.DataFrame) -> None:
         InputError: if a row occurs twice, a column that is needed is missing or of another kind, a probability lies
             outside [0, 1], or a label is the code of no class. Missing values are none of these.
     """
-    columns = {task: task_columns(table, task) for task in tasks_of(table)}
-    needed = [column for names in columns.values() for column in names]
+    tasks = tasks_of(table)
+    answers = {t: [f"{t}_pred"] if is_number(table, t) else probability_columns(table, t) for t in tasks}
+    needed = [column for task in tasks for column in (task, *answers[task])]
     if missing := [column for column in needed if column not in table]:
         raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
     for column in needed:
@@ -90,7 +86,7 @@ def check_predictions(table: pd.DataFrame) -> None:
         kind = pd.api.types.infer_dtype(table[column], skipna=True)
         if kind not in ("string", "categorical", "empty"):
             raise InputError(f"the column '{column}' of the predictions holds {kind}, and not names")
-    for task in columns:
+    for task in tasks:
         if is_number(table, task):
             continue
         labels, probabilities = table[task].dropna(), class_probabilities(table, task)  # (n, C)
@@ -107,8 +103,3 @@ def check_predictions(table: pd.DataFrame) -> None:
             f"{repeated.sum()} rows of the predictions repeat an image, first: {first}. Keep one of each: copies would "
             "make intervals too narrow"
         )
-
-
-def task_columns(table: pd.DataFrame, task: str) -> list[str]:
-    """Columns with the labels and the answers of one task."""
-    return [task, *([f"{task}_pred"] if is_number(table, task) else probability_columns(table, task))]

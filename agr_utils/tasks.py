@@ -93,10 +93,6 @@ class LabelScheme:
         chosen = {self.task(name).name for name in names}
         return tuple(name for name in self.names if name in chosen)
 
-    def of_kind(self, kind: str) -> tuple[str, ...]:
-        """Names of the tasks of one kind."""
-        return tuple(task.name for task in self.tasks if task.kind == kind)
-
     def num_outputs(self, name: str) -> int:
         """Width of a task's head."""
         return self.task(name).num_outputs

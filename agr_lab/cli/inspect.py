@@ -6,28 +6,20 @@ from typing import Annotated
 
 import typer
 
-from agr_lab.cli.options import (
-    Json,
-    Protocol,
-    RealDataName,
-    SkipUnreadable,
-    Source,
-    command_line,
-    echo_skipped,
-    echo_summary,
-)
+from agr_lab.cli import options
 from agr_utils.errors import InputError, printable
 
 
 def audit(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder, tar, tar.gz or zip of UTKFace or FairFace.")],
     data: Annotated[
-        RealDataName | None, typer.Option(help="Which of them it is. Default: FairFace where its label files are.")
+        options.RealDataName | None,
+        typer.Option(help="Which of them it is. Default: FairFace where its label files are."),
     ] = None,
     service_test: Annotated[
         bool, typer.Option("--service-test", help="FairFace: only the images marked as service_test.")
     ] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Report malformed names and labels, unreadable images, copies, near-duplicates and label conflicts among twins.
 
@@ -68,18 +60,18 @@ def audit(
     for heading in ("malformed", "unreadable"):
         for path, problem in found[heading].items():
             typer.echo(printable(f"{heading}: {path}: {problem.removeprefix(f'{path}: ')}"))
-    echo_skipped(skipped)
+    options.echo_skipped(skipped)
 
 
 def prepare(
     data: Annotated[
-        RealDataName | None, typer.Option(help="Which real data set it is. Default: AGR_DATA, else utkface.")
+        options.RealDataName | None, typer.Option(help="Which real data set it is. Default: AGR_DATA, else utkface.")
     ] = None,
-    source: Source = None,
+    source: options.Source = None,
     image_size: Annotated[int, typer.Option(min=24, max=512, help="Side of the square images, pixels.")] = 64,
-    protocol: Protocol = "grouped",
-    skip_unreadable: SkipUnreadable = False,
-    as_json: Json = False,
+    protocol: options.Protocol = "grouped",
+    skip_unreadable: options.SkipUnreadable = False,
+    as_json: options.Json = False,
 ) -> None:
     """Decode a real data set once into a pixel cache (AGR_CACHE_DIR) and print how it is split.
 
@@ -97,7 +89,7 @@ def prepare(
         return
     for split, count in counts.items():
         typer.echo(f"{split:>12}  {count}")
-    echo_skipped(loaded.skipped)
+    options.echo_skipped(loaded.skipped)
 
 
 def evaluate(
@@ -106,8 +98,8 @@ def evaluate(
         typer.Argument(metavar="RUN", help="A run folder, or a predictions table (Parquet). With --data, or a model."),
     ],
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
-    data: Annotated[RealDataName | None, typer.Option(help="Another data set to try the model on.")] = None,
-    source: Source = None,
+    data: Annotated[options.RealDataName | None, typer.Option(help="Another data set to try the model on.")] = None,
+    source: options.Source = None,
     detect: Annotated[bool, typer.Option(help="With --data: find the face and cut it out as in training.")] = True,
 ) -> None:
     """Print the metrics of a finished run with 95 % intervals over near-duplicate groups.
@@ -121,7 +113,7 @@ def evaluate(
         from agr_lab.reports.outside import evaluate_outside
 
         table, counts = evaluate_outside(run, data.value, source, split, detect)
-        echo_summary(f"{data.value} {split}", table)
+        options.echo_summary(f"{data.value} {split}", table)
         typer.echo(f"left out: no face found in {counts['no_face']} of {counts['faces']} images")
         return
     from agr_utils.data.splits import groups_of
@@ -134,14 +126,14 @@ def evaluate(
     if chosen.empty:
         known = ", ".join(table["split"].unique())
         raise InputError(f"{run}: no predictions of the split '{split}' (there are: {known}). Choose one of them")
-    echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
+    options.echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
     for line in left_out(chosen):
         typer.echo(f"left out: {line}")
 
 
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    source: Source = None,
+    source: options.Source = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     num_scored: Annotated[int, typer.Option(min=10, help="Faces whose maps are scored.")] = 500,
     num_mean: Annotated[int, typer.Option(min=10, help="Faces that the mean maps are of.")] = 2000,
@@ -158,14 +150,14 @@ def explain(
     from agr_lab.reports.map_report import explain_run_folder, summarize_report
     from agr_utils.run_files import MAPS_FOLDER
 
-    report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, command_line())
+    report = explain_run_folder(run, source, split, num_scored, num_mean, other, layer, options.command_line())
     typer.echo(f"{run / MAPS_FOLDER}: layer {report.about['layer']}, {report.about['num_scored']} faces of {split}")
     typer.echo(summarize_report(report).to_string())
 
 
 def robustness(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    source: Source = None,
+    source: options.Source = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     num_images: Annotated[int, typer.Option(min=10, help="Faces, about: whole near-duplicate groups.")] = 2000,
 ) -> None:
@@ -176,6 +168,6 @@ def robustness(
     from agr_lab.reports.sweep_report import summarize_sweep, sweep_run_folder
     from agr_utils.run_files import SWEEP_FILE
 
-    table = sweep_run_folder(run, source, split, num_images, command_line())
+    table = sweep_run_folder(run, source, split, num_images, options.command_line())
     typer.echo(f"{run / SWEEP_FILE}: {table['image_id'].nunique()} faces of {split}")
     typer.echo(summarize_sweep(table).to_string())

@@ -10,15 +10,7 @@ from typing import Annotated
 
 import typer
 
-from agr_lab.cli.options import (
-    Json,
-    Protocol,
-    SkipUnreadable,
-    Source,
-    command_line,
-    echo_skipped,
-    echo_summary,
-)
+from agr_lab.cli.options import Json, Protocol, SkipUnreadable, Source, command_line, echo_skipped, echo_summary
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.tasks import OWN_TABLE, TASKS, Task

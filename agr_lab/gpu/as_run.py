@@ -18,10 +18,9 @@ from agr_lab.gpu.jobs import PREDICTIONS_FILE, SUMMARY_FILE, Job, job_from
 from agr_lab.gpu.training import build, load_finished
 from agr_utils.data.load import load_data
 from agr_utils.deploy.calibrate import QUANTILES
-from agr_utils.files import atomic_path, write_json
+from agr_utils.files import atomic_path, write_json, write_table
 from agr_utils.machine import current_commit
 from agr_utils.models.network import count_macs, count_parameters
-from agr_utils.predictions_table import write_predictions
 from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE
 from agr_utils.run_files import PREDICTIONS_FILE as TABLE_FILE
 from agr_utils.tasks import TASKS
@@ -99,7 +98,7 @@ def record_answers(
                 table[[f"age_q{level:.3f}" for level in QUANTILES]] = answers["age_quantiles"].astype("f4").round(1)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    write_predictions(table, output_dir / TABLE_FILE)
+    write_table(table, output_dir / TABLE_FILE)
     return table
 
 

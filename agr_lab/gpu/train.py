@@ -24,20 +24,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agr_lab.gpu import protocol
+from agr_lab.gpu import jobs, protocol
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.initial_weights import save_half
-from agr_lab.gpu.jobs import (
-    FACES_FILE,
-    HARSH_FILE,
-    HISTORY_FILE,
-    PIXELS_FILE,
-    PREDICTIONS_FILE,
-    SUMMARY_FILE,
-    WEIGHTS_FILE,
-    Job,
-    job_from,
-)
+from agr_lab.gpu.jobs import Job
 from agr_lab.gpu.pack import unpack_faces
 from agr_lab.gpu.training import Faces, Training
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -65,16 +55,16 @@ def make_harsh(pixels: np.ndarray) -> np.ndarray:
 def prepare(pack: Path, work: Path, harsh: bool) -> None:
     """Decode the pack and, where it is asked for, make the harsh validation split; once per machine."""
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / PIXELS_FILE).exists():
+    if not (work / jobs.PIXELS_FILE).exists():
         pixels, faces = unpack_faces(pack)
-        faces.to_parquet(work / FACES_FILE)
-        np.save(work / PIXELS_FILE, pixels)
-    if harsh and not (work / HARSH_FILE).exists():
-        pixels, faces = np.load(work / PIXELS_FILE), pd.read_parquet(work / FACES_FILE)
+        faces.to_parquet(work / jobs.FACES_FILE)
+        np.save(work / jobs.PIXELS_FILE, pixels)
+    if harsh and not (work / jobs.HARSH_FILE).exists():
+        pixels, faces = np.load(work / jobs.PIXELS_FILE), pd.read_parquet(work / jobs.FACES_FILE)
         validation = pixels[np.flatnonzero(faces["split"] == "validation")]
         with ProcessPoolExecutor() as pool:
             changed = np.concatenate(list(pool.map(make_harsh, np.array_split(validation, min(32, len(validation))))))
-        np.save(work / HARSH_FILE, changed)
+        np.save(work / jobs.HARSH_FILE, changed)
 
 
 class Shift:
@@ -83,7 +73,7 @@ class Shift:
     def __init__(self, plan: Plan, work: Path, deadline: float, before: dict[str, dict]):
         self.plan, self.work, self.deadline = plan, work, deadline
         self.lock, self.running, self.paces = Lock(), set(), {}
-        here = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{SUMMARY_FILE}")}
+        here = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{jobs.SUMMARY_FILE}")}
         self.finished = before | here
         self.trained: list[Job] = []
 
@@ -132,16 +122,16 @@ def finish(job: Job, faces: Faces, work: Path, device: torch.device) -> dict:
     history = pd.DataFrame(training.run())
     folder = work / job.name
     folder.mkdir(exist_ok=True)
-    history.to_csv(folder / HISTORY_FILE, index=False, float_format="%.6g")
-    save_half(training.averaged, folder / WEIGHTS_FILE)
+    history.to_csv(folder / jobs.HISTORY_FILE, index=False, float_format="%.6g")
+    save_half(training.averaged, folder / jobs.WEIGHTS_FILE)
     for split in job.predict:
         np.savez_compressed(
-            folder / f"{split}_{PREDICTIONS_FILE}", **short_answers(training.predict(faces.splits[split]))
+            folder / f"{split}_{jobs.PREDICTIONS_FILE}", **short_answers(training.predict(faces.splits[split]))
         )
     about = {"job": asdict(job), "torch": torch.__version__, "steps": training.total_steps}
     about["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     about |= history.iloc[-1].to_dict()
-    (folder / SUMMARY_FILE).write_text(json.dumps(about, indent=1))
+    (folder / jobs.SUMMARY_FILE).write_text(json.dumps(about, indent=1))
     print(job.name, {k: round(v, 4) for k, v in history.iloc[-1].items()}, flush=True)
     return about
 
@@ -160,17 +150,17 @@ def short_answers(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return short
 
 
-def bundle(jobs: list[Job], work: Path, out: Path) -> None:
+def bundle(finished: list[Job], work: Path, out: Path) -> None:
     """One archive of finished jobs, cut into parts that may travel: ``cat part.* | tar x``.
 
     Weights come last, so that an archive whose end was too much to travel has lost only them.
     """
     archive = work / "finished.tar"
-    kept = {job.name for job in jobs if job.keep}
+    kept = {job.name for job in finished if job.keep}
     with tarfile.open(archive, "w") as tar:
-        paths = [path for job in jobs for path in sorted((work / job.name).iterdir())]
-        for path in sorted(paths, key=lambda path: path.name == WEIGHTS_FILE):
-            if path.name != WEIGHTS_FILE or path.parent.name in kept:
+        paths = [path for job in finished for path in sorted((work / job.name).iterdir())]
+        for path in sorted(paths, key=lambda path: path.name == jobs.WEIGHTS_FILE):
+            if path.name != jobs.WEIGHTS_FILE or path.parent.name in kept:
                 tar.add(path, f"{path.parent.name}/{path.name}")
     content = archive.read_bytes()
     for index, start in enumerate(range(0, len(content), PART_BYTES)):
@@ -192,8 +182,8 @@ def main() -> None:
     if options.jobs == "protocol":
         plan, harsh = protocol.plan, False
     else:
-        jobs, harsh = [job_from(content) for content in json.loads(Path(options.jobs).read_text())], True
-        plan = lambda finished: jobs  # noqa: E731
+        listed, harsh = [jobs.job_from(content) for content in json.loads(Path(options.jobs).read_text())], True
+        plan = lambda finished: listed  # noqa: E731
     prepare(options.pack, options.work, harsh)
     print(f"prepared after {time.time() - start:.0f} s", flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -89,10 +88,6 @@ def _side(generators: Sequence[torch.Generator]) -> Tensor:
     return (_draw(generators, 1)[:, 0] < 0.5).float()
 
 
-def _darken(images: Tensor, exponent: float, *_: object) -> Tensor:
-    return images**exponent
-
-
 def _flatten(images: Tensor, share: float, *_: object) -> Tensor:
     mean = images.mean(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
     return mean + share * (images - mean)
@@ -124,15 +119,11 @@ def _blur(images: Tensor, sigma: float, *_: object) -> Tensor:
 
 def _jpeg(images: Tensor, quality: float, *_: object) -> Tensor:
     pixels = (images * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
-    decoded = torch.stack([torch.from_numpy(_through_jpeg(image, int(quality))) for image in pixels])
-    return decoded.permute(0, 3, 1, 2).to(images.device).float() / 255
-
-
-def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Encode (H, W, 3) uint8 and decode it again."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return np.array(Image.open(file))
+    for image in pixels:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=int(quality))
+        image[:] = Image.open(file)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(images.device).float() / 255
 
 
 def _rotate(images: Tensor, degrees: float, generators: Sequence[torch.Generator], *_: object) -> Tensor:
@@ -177,7 +168,7 @@ def _fill(images: Tensor, top, bottom, left, right, value: float) -> Tensor:
 
 
 CORRUPTIONS = {
-    "gamma": Corruption("Gamma", _darken, (1.4, 1.8, 2.4, 3.2, 4.2), "exponent"),
+    "gamma": Corruption("Gamma", lambda images, exponent, *_: images**exponent, (1.4, 1.8, 2.4, 3.2, 4.2), "exponent"),
     "contrast": Corruption("Low contrast", _flatten, (0.7, 0.5, 0.35, 0.22, 0.12), "share of the contrast left"),
     "shade": Corruption("Light from one side", _shade, (0.4, 0.6, 0.75, 0.88, 0.97), "light lost at the far side"),
     "low_light": Corruption("Low light, noise", _low_light, (0.5, 0.3, 0.18, 0.1, 0.05), "share of the light"),

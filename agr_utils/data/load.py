@@ -112,9 +112,8 @@ def load_data(
     folder = cache_folder(source, image_size, cache_dir)
     paths = list_images(source, skipped)
     if not folder.exists():
-        read_faces(
-            name, paths, source, protocol, table=table, labels=labels
-        )  # what is wrong with it, before minutes of decoding
+        # What is wrong with it is said before minutes of decoding.
+        read_faces(name, paths, source, protocol, table=table, labels=labels)
         build_cache(source, image_size, folder, skip_unreadable)
     pixels, paths, decoded, errors = open_cache(folder)
     if errors and not skip_unreadable:

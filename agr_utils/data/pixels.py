@@ -1,5 +1,6 @@
 """The pixel cache: every image decoded once into one uint8 array on disk, which training maps and slices."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -53,8 +54,9 @@ def build_cache(source: Path, image_size: int, folder: Path, skip_unreadable: bo
     errors = []
     clear_leftovers(folder.parent)
     with replace_folder(folder, (PIXELS_FILE, ABOUT_FILE)) as partial:
-        if _is_whole(folder):  # another process was faster
-            return
+        with contextlib.suppress(InputError):
+            open_cache(folder)
+            return  # another process was faster
         pixels = _allocate(partial / PIXELS_FILE, (len(paths), image_size, image_size, 3))
         results = map_images(source, lambda path, content: decode_square(content, path, image_size))
         for path, result in tqdm(results, total=len(paths), desc="decode", unit="image"):
@@ -85,14 +87,6 @@ def _checksum(folder: Path, about: dict) -> int:
         while block := file.read(2**24):
             checksum = zlib.crc32(block, checksum)
     return checksum
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        open_cache(folder)
-    except InputError:
-        return False
-    return True
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:

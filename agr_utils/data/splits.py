@@ -75,7 +75,9 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
     name, _, file = protocol.partition(":")
     kind, _, fold = name.rpartition("-")
     if source == "utkface":
-        faces = _apply_listed(faces)
+        listed = read_split_file().set_index("image_id")["split"]
+        split = faces["image_id"].map(listed).fillna("unlisted").astype("string")
+        faces = faces.assign(split=split, group=groups_of(faces["image_id"]).set_axis(faces.index))
     elif kind != "random-5fold":
         faces = _apply_published(faces.copy(), Skipped() if skipped is None else skipped)
     only = {"cvpr24": "utkface", "service": "fairface"}.get(kind, source)
@@ -95,13 +97,6 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
         known = "; ".join(f"{key}: {text}" for key, text in PROTOCOLS.items())
         raise InputError(f"unknown protocol '{protocol}'. Choose one of: {known}")
     return faces
-
-
-def _apply_listed(faces: pd.DataFrame) -> pd.DataFrame:
-    """UTKFace from the committed file, where an image it does not list is ``unlisted``."""
-    listed = read_split_file().set_index("image_id")["split"]
-    split = faces["image_id"].map(listed).fillna("unlisted").astype("string")
-    return faces.assign(split=split, group=groups_of(faces["image_id"]).set_axis(faces.index))
 
 
 def _apply_published(faces: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:

@@ -1,13 +1,15 @@
 """What validation faces teach a model about itself: temperatures, levels of the age interval, when to say "can't tell".
 
-NumPy only. Probabilities are those of the validation split, averaged as they will be averaged when it answers.
+Probabilities are those of the validation split, averaged as they will be averaged when it answers.
 """
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
+from agr_utils.predictions_table import class_probabilities, tasks_of
 from agr_utils.tasks import AGE_BANDS, AGE_COVERAGE
 
 QUANTILES = np.arange(0.025, 1, 0.05)  # levels of the 20 age quantiles
@@ -123,24 +125,14 @@ def fit_abstention(table: Mapping[str, np.ndarray]) -> dict[str, dict]:
 
 def confidences(table: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Confidence, and 1 where the answer is wrong, 0 where it is right, NaN where the label is not known."""
-    columns = {
-        name: np.asarray(table[name], dtype=float) for name in table if name.startswith(("age", "gender", "race"))
-    }
-    found = {}
-    if "age_pred" in columns:
-        error = np.abs(columns["age_pred"] - columns["age"])
-        wrong = np.where(np.isnan(error), np.nan, error > FAR_OFF)
-        found["age"] = (columns["age_lo"] - columns["age_hi"], wrong)
-    if "gender_p" in columns:
-        found["gender"] = _of_classes(
-            np.stack([1 - columns["gender_p"], columns["gender_p"]], axis=1), columns["gender"]
-        )
-    races = [columns[name] for name in sorted(columns) if name.startswith("race_p")]
-    if races:
-        found["race"] = _of_classes(np.stack(races, axis=1), columns["race"])
+    table, found = pd.DataFrame(table), {}
+    if "age_pred" in table:
+        age, predicted, low, high = (table[name].astype("float64") for name in ("age", "age_pred", "age_lo", "age_hi"))
+        error = (predicted - age).abs().to_numpy()
+        found["age"] = (low - high).to_numpy(), np.where(np.isnan(error), np.nan, error > FAR_OFF)
+    for task in ("gender", "race"):
+        if task in tasks_of(table):
+            probabilities, codes = class_probabilities(table, task), table[task].to_numpy(dtype=float, na_value=np.nan)
+            wrong = np.where(np.isnan(codes), np.nan, probabilities.argmax(axis=1) != codes)
+            found[task] = probabilities.max(axis=1), wrong
     return found
-
-
-def _of_classes(probabilities: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    wrong = np.where(np.isnan(codes), np.nan, probabilities.argmax(axis=1) != codes)
-    return probabilities.max(axis=1), wrong

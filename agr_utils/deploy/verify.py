@@ -80,14 +80,10 @@ def find_problems(report: dict, int8: bool) -> list[str]:
     problems = []
     for batch_size in BATCH_SIZES:
         row = report[f"batch_{batch_size}"]
-        if int8:
-            problems += [f"{text} (batch {batch_size})" for text in _losses(report["torch"], row)]
-        else:
-            problems += [
-                f"{name} differs by {apart:.4f} on average (batch {batch_size})"
-                for name, apart in row["apart"].items()
-                if not apart <= _LOOSE[name]
-            ]
+        far = {name: apart for name, apart in row["apart"].items() if not apart <= _LOOSE[name]}
+        differing = (f"{name} differs by {apart:.4f} on average" for name, apart in far.items())
+        found = _losses(report["torch"], row) if int8 else differing
+        problems += [f"{text} (batch {batch_size})" for text in found]
     return problems
 
 

@@ -41,9 +41,10 @@ def error_rows(table: pd.DataFrame) -> pd.DataFrame:
 def label_groups(table: pd.DataFrame, scheme: LabelScheme) -> pd.DataFrame:
     """Name of the labelled group of each image: classes and ``age band`` as text, missing where the label is."""
     groups = pd.DataFrame(index=table.index)
-    for task in scheme.of_kind("classes"):
-        names = dict(enumerate(scheme.classes(task)))
-        groups[task] = pd.Categorical(table[task].map(names), categories=list(names.values()))
+    for task in scheme.tasks:
+        if task.kind == "classes":
+            labels = table[task.name].map(dict(enumerate(task.classes)))
+            groups[task.name] = pd.Categorical(labels, categories=task.classes)
     groups["age band"] = age_band(table["age_min"])
     return groups
 

@@ -131,20 +131,14 @@ def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes
     return ax
 
 
-def plot_age_scatter(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Predicted against labelled age, a dot a face; of an age band its middle. Perfect answers lie on the line."""
-    labelled = (table["age_min"].astype(float) + table["age_max"].astype(float)) / 2
-    ax.scatter(labelled, table["age_pred"], s=8, alpha=0.5, color="#0072B2", linewidths=0)
-    longest = float(np.nanmax([labelled.max(), table["age_pred"].max()]))
-    ax.plot([0, longest], [0, longest], color=NEUTRAL, ls="--", lw=1)
-    ax.set_xlabel("labelled age (years)")
-    ax.set_ylabel("predicted age (years)")
-    return ax
-
-
 def plot_predictions(table: pd.DataFrame, scheme: LabelScheme, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """The three answers of one model on three axes: ages, and the confusions of gender and race."""
-    plot_age_scatter(table, axes[0])
+    """The three answers of one model on three axes: ages, a dot a face, and the confusions of gender and race."""
+    labelled = (table["age_min"].astype(float) + table["age_max"].astype(float)) / 2  # of a band its middle
+    axes[0].scatter(labelled, table["age_pred"], s=8, alpha=0.5, color="#0072B2", linewidths=0)
+    longest = float(np.nanmax([labelled.max(), table["age_pred"].max()]))
+    axes[0].plot([0, longest], [0, longest], color=NEUTRAL, ls="--", lw=1)
+    axes[0].set_xlabel("labelled age (years)")
+    axes[0].set_ylabel("predicted age (years)")
     for task, ax in zip(("gender", "race"), axes[1:], strict=True):
         plot_confusion(table, task, scheme, ax)
     return axes

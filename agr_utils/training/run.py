@@ -13,10 +13,10 @@ import torch
 
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import DamagedError, InputError
-from agr_utils.files import clear_leftovers, read_json, write_json
+from agr_utils.files import clear_leftovers, read_json, write_json, write_table
 from agr_utils.machine import current_commit, describe_hardware
 from agr_utils.models.network import MultiTaskNet, count_macs, count_parameters
-from agr_utils.predictions_table import predicted_splits, write_predictions
+from agr_utils.predictions_table import predicted_splits
 from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.accelerator import get_processes
 from agr_utils.training.budget import plan_epochs
@@ -139,7 +139,7 @@ def finish_run(
     save_model(output_dir / CHECKPOINT_FILE, model, about)
     parts = [predict_split(model, data, split, about["run_id"], about["age_widening"]) for split in splits]
     table = pd.concat(parts).reset_index(drop=True)
-    write_predictions(table, output_dir / PREDICTIONS_FILE)
+    write_table(table, output_dir / PREDICTIONS_FILE)
     (output_dir / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
     return table
 

@@ -1,8 +1,6 @@
 """The state of a training on disk: saved so that a run that was stopped goes on exactly as if it had not been."""
 
-import hashlib
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 KEPT = ("step", "sums", "seconds", "cosines", "history", "images_digest")  # of a trainer, beside its tensors
-
-
-def digest_images(image_ids: Iterable[str]) -> str:
-    """What tells the images of one training from those of another: 16 hexadecimal digits."""
-    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()[:16]
 
 
 def _modules(trainer: "Trainer") -> dict[str, nn.Module]:

@@ -4,6 +4,7 @@ Every random choice of a step follows from (seed, step): the order of the images
 that was stopped goes on from its last checkpoint exactly as if it had not been.
 """
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import StopRequest, describe_bad_batch, explain_out_of_memory
 from agr_utils.training.losses import UncertaintyWeights, gradient_cosines, summarize_cosines, task_losses, weighted_sum
-from agr_utils.training.state import digest_images, resume_trainer, save_trainer
+from agr_utils.training.state import resume_trainer, save_trainer
 from agr_utils.training.validation import check_data, validate
 
 
@@ -66,7 +67,8 @@ class Trainer:
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
         check_data(config, data, self.labels, self.train_rows)
-        self.images_digest = digest_images(data.faces["image_id"].iloc[self.train_rows])
+        names = "\n".join(data.faces["image_id"].iloc[self.train_rows])  # tell a training from one of other images
+        self.images_digest = hashlib.sha256(names.encode()).hexdigest()[:16]
         self.steps_per_epoch = steps_per_epoch(len(self.train_rows), config.batch_size)
         self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []
@@ -112,15 +114,13 @@ class Trainer:
         )
         memory = explain_out_of_memory(self.config.batch_size, self.config.image_size)
         with progress, memory, StopRequest() as stop:
-            if self.sums["steps"] and self._is_end_of_epoch():  # stopped after its last step, before it was validated
+            is_end = self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
+            if self.sums["steps"] and is_end:  # stopped after its last step, before it was validated
                 self._finish_epoch(progress)
             while self.step < self.total_steps:
                 self._run_epoch(progress, stop)
                 self._finish_epoch(progress)
         return self.history_table()
-
-    def _is_end_of_epoch(self) -> bool:
-        return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
 
     def _run_epoch(self, progress: tqdm, stop: StopRequest) -> None:
         """Train the steps that are left of the current epoch."""
@@ -140,7 +140,9 @@ class Trainer:
             progress.update()
             if self._should_stop(stop):
                 self.save()
-                raise KeyboardInterrupt(f"stopped after step {self.step} of {self.total_steps}, {self._saved()}")
+                go_on = f"saved in {self.output_dir}. Run the same command again to go on"
+                saved = go_on if self.output_dir else "nothing saved: this run has no folder"
+                raise KeyboardInterrupt(f"stopped after step {self.step} of {self.total_steps}, {saved}")
             if time.perf_counter() - last_save > 60 * self.save_minutes:
                 self.save()
                 last_save = time.perf_counter()
@@ -152,11 +154,6 @@ class Trainer:
         if stop.requested:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
-
-    def _saved(self) -> str:
-        if self.output_dir is None:
-            return "nothing saved: this run has no folder"
-        return f"saved in {self.output_dir}. Run the same command again to go on"
 
     def train_step(self, rows: np.ndarray) -> dict[str, float]:
         """One optimizer step on the rows of a batch, of which each process takes its share.

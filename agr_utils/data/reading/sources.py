@@ -8,20 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from agr_utils.data.reading import images
 from agr_utils.data.reading.archives import Entry, clear_errors, open_source, walk_folder
-from agr_utils.data.reading.images import (
-    HEADER_BYTES,
-    MAX_PIXELS,
-    SUFFIXES,
-    is_image,
-    is_image_header,
-    missing_support,
-    suffix_of,
-)
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.errors import InputError
 
-MAX_BYTES = 4 * MAX_PIXELS  # of one file: an uncompressed image of as many pixels as are read
+MAX_BYTES = 4 * images.MAX_PIXELS  # of one file: an uncompressed image of as many pixels as are read
 MAX_TABLE_BYTES = 64 * 2**20  # of a label file; FairFace's largest is a twentieth of it
 READ_AHEAD_BYTES = 64 * 2**20  # of files that wait for a free core
 READ_AHEAD_FILES = 512
@@ -112,7 +104,7 @@ def _images(source: Path, skipped: Skipped) -> Iterator[Entry]:
     if count == 0:
         found = f"; {skipped}" if skipped else ""
         raise InputError(
-            f"{source}: no image in it (looked for {', '.join(SUFFIXES[:6])} and others{found}). "
+            f"{source}: no image in it (looked for {', '.join(images.SUFFIXES[:6])} and others{found}). "
             "Name the folder that holds them"
         )
 
@@ -121,23 +113,23 @@ def _choose(entries: Iterator[Entry], skipped: Skipped) -> Iterator[Entry]:
     """Images by their suffix, or without one by how they begin; what else a user may miss goes to ``skipped``."""
     for entry in entries:
         leaf = entry.name.rsplit("/", 1)[-1]
-        suffix = suffix_of(leaf)
+        suffix = images.suffix_of(leaf)
         no_suffix = not suffix and not leaf.startswith(".")
-        support = "" if leaf.startswith("._") else missing_support(suffix)
-        if not (is_image(leaf) or no_suffix or support or entry.is_folder):
+        support = "" if leaf.startswith("._") else images.missing_support(suffix)
+        if not (images.is_image(leaf) or no_suffix or support or entry.is_folder):
             continue
         if entry.problem or support:
             skipped.add(entry.problem or support, entry.name)
-        elif is_image(leaf):
+        elif images.is_image(leaf):
             yield entry
         else:
             try:
                 with entry.open() as file:
-                    header = file.read(HEADER_BYTES)
+                    header = file.read(images.HEADER_BYTES)
             except OSError as error:
                 skipped.add(f"unreadable ({error.strerror or error})", entry.name)
                 continue
-            if support := missing_support(header=header):
+            if support := images.missing_support(header=header):
                 skipped.add(support, entry.name)
-            elif is_image_header(header):
+            elif images.is_image_header(header):
                 yield entry
