@@ -9,25 +9,15 @@ from agr_utils.errors import InputError
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a notebook does.
+    """How much work a notebook does."""
 
-    Attributes:
-        name: ``smoke``, ``quick`` or ``full``.
-        num_images: synthetic images drawn; ``None`` means every image of a real data set.
-        num_epochs: epochs of one training.
-        image_size: side of the square input, in pixels.
-        batch_size: images per step.
-        augmentation: strength relative to the published settings.
-        training: other settings of ``TrainConfig`` that differ from the published ones.
-    """
-
-    name: str
-    num_images: int | None
-    num_epochs: int
-    image_size: int
-    batch_size: int
-    augmentation: float
-    training: dict = field(default_factory=dict)
+    name: str  #: ``smoke``, ``quick`` or ``full``
+    num_images: int | None  #: synthetic images drawn; None means every image of a real data set
+    num_epochs: int  #: of one training
+    image_size: int  #: side of the square input, in pixels
+    batch_size: int  #: images per step
+    augmentation: float  #: strength relative to the published settings
+    training: dict = field(default_factory=dict)  #: other settings of ``TrainConfig`` that differ from those
 
 
 # What a network needs to learn three tasks within about 170 steps (results/drawings.csv has the trials): blocks that

@@ -74,6 +74,12 @@ class Way:
     size: int  # side of its images, pixels
     network: AnswerNet | None = None  # with which ``eager`` answers
 
+    def turn(self, threads: int, batch_size: int) -> Callable[[], float]:
+        """A function that times one call, in images a second."""
+        answer, shape = self.answerer(threads), (batch_size, self.size, self.size, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return lambda: time_images(lambda: answer(pixels), batch_size)
+
     def answerer(self, threads: int) -> Callable[[np.ndarray], dict]:
         """A function from (B, S, S, 3) uint8 pixels to the network's outputs, on so many threads."""
         if self.way == "eager":
@@ -165,10 +171,7 @@ def bench_deploy(
             ways += more
         others = [stack.enter_context(Rival(command)) for command in rivals]
         for batch_size in BATCH_SIZES:
-            turns = {
-                (way, threads): _turn(way.answerer(threads), way.size, batch_size)
-                for way, threads in product(ways, THREADS)
-            }
+            turns = {(way, threads): way.turn(threads, batch_size) for way, threads in product(ways, THREADS)}
             if batch_size == 1:
                 turns |= {
                     (rival, 1): lambda rival=rival: 1 / rival.answer(crops.paths[0])["seconds"] for rival in others
@@ -234,11 +237,6 @@ class RivalCrops:
         answers = pd.DataFrame([rival.answer(path) for path in tqdm(self.paths, desc=rival.name, unit="face")])
         gender = np.eye(2)[answers["gender"]]
         return score({"age_mean": answers["age"].to_numpy(), "gender": gender}, self.faces)
-
-
-def _turn(answer: Callable[[np.ndarray], dict], size: int, batch_size: int) -> Callable[[], float]:
-    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-    return lambda: time_images(lambda: answer(pixels), batch_size)
 
 
 def summarize(rates: pd.Series, batch_size: int) -> dict[str, float]:

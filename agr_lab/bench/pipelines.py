@@ -143,16 +143,25 @@ def bench_pipelines(settings: BenchSettings, faces: FaceFolder) -> pd.DataFrame:
 
 def _make_turns(faces: FaceFolder, image_size: int, batch_size: int) -> dict[str, dict[str, Callable[[], float]]]:
     """For each measure the turn of either pipeline."""
-    data = faces.load(image_size)
-    rows = _choose_rows(faces, data, (LEAD + TIMED + TAIL) * batch_size)
+    data, count = faces.load(image_size), (LEAD + TIMED + TAIL) * batch_size
+    if len(data.rows("train")) < count:
+        needed = -(-count * 5 // 3)
+        raise InputError(f"{faces.folder}: {len(data.faces)} images are too few to measure with; give {needed} or more")
+    rows = np.random.default_rng(0).choice(data.rows("train"), count, replace=False)
     config = TrainConfig(data=data.scheme.name, backbone=BACKBONE, image_size=image_size, batch_size=batch_size)
     trainer = Trainer(config, data)
     trainer.model.train()
     batches = cycle(epoch_batches(rows, 0, 0, batch_size))
+    options = {"num_workers": WORKERS, "prefetch_factor": PREFETCH, "persistent_workers": True}
+    options |= {"shuffle": True, "pin_memory": torch.cuda.is_available()}
     plain, augmented = (
-        _make_loader(JpegDataset(faces.folder, data, rows, usual_transforms(image_size, strength)), batch_size)
+        DataLoader(JpegDataset(faces.folder, data, rows, usual_transforms(image_size, strength)), batch_size, **options)
         for strength in (None, config.augmentation)
     )
+
+    def time_batches(use: Callable[[np.ndarray], object]) -> float:
+        """Images a second of the next batches of rows."""
+        return time_images(lambda: [use(next(batches)) for _ in range(TIMED)], TIMED * batch_size)
 
     def train(images: Tensor, labels: dict[str, Tensor]) -> None:
         device = trainer.accelerator.device
@@ -169,36 +178,11 @@ def _make_turns(faces: FaceFolder, image_size: int, batch_size: int) -> dict[str
     }
     return {
         measure: {
-            "cache": partial(_time_batches, use_rows, batches, batch_size),
+            "cache": partial(time_batches, use_rows),
             "files": partial(_time_middle, loader, use_batch, batch_size),
         }
         for measure, (use_rows, loader, use_batch) in pairs.items()
     }
-
-
-def _choose_rows(faces: FaceFolder, data: FaceData, count: int) -> np.ndarray:
-    rows = data.rows("train")
-    if len(rows) < count:
-        needed = -(-count * 5 // 3)
-        raise InputError(f"{faces.folder}: {len(data.faces)} images are too few to measure with; give {needed} or more")
-    return np.random.default_rng(0).choice(rows, count, replace=False)
-
-
-def _make_loader(dataset: Dataset, batch_size: int) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size,
-        shuffle=True,
-        num_workers=WORKERS,
-        prefetch_factor=PREFETCH,
-        persistent_workers=True,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _time_batches(use: Callable[[np.ndarray], object], batches: Iterator[np.ndarray], batch_size: int) -> float:
-    """Images a second of the next batches of rows."""
-    return time_images(lambda: [use(next(batches)) for _ in range(TIMED)], TIMED * batch_size)
 
 
 def _time_middle(loader: DataLoader, use: Callable[[Tensor, dict[str, Tensor]], object], batch_size: int) -> float:

@@ -7,7 +7,6 @@ from itertools import cycle
 
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from agr_utils.data.load import load_data
@@ -95,7 +94,7 @@ def bench_training(settings: BenchSettings) -> pd.DataFrame:
         for name in settings.backbones:
             config = TrainConfig(backbone=name, image_size=image_size, batch_size=settings.batch_size)
             trainer = Trainer(config, data)
-            rates = _time_training(trainer, settings)
+            rates = take_turns(_training_turns(trainer, settings.batch_size), settings.seconds, settings.min_rounds)
             row = {"backbone": name, "image_size": image_size, "batch_size": settings.batch_size}
             row |= {"precision": trainer.accelerator.mixed_precision}
             row |= summarize_rates(rates["whole"]) | summarize_rates(rates["resident"], "limit_")
@@ -106,19 +105,18 @@ def bench_training(settings: BenchSettings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _time_training(trainer: Trainer, settings: BenchSettings) -> pd.DataFrame:
-    """Images a second of whole steps and of steps on a resident batch."""
-    batch_size = settings.batch_size
+def _training_turns(trainer: Trainer, batch_size: int) -> dict[str, Callable[[], float]]:
+    """Images a second of a whole step, and of a step on a resident batch."""
     batches = cycle(epoch_batches(trainer.train_rows, trainer.config.seed, 0, batch_size))
     images, labels = trainer.make_batch(next(batches))
     trainer.model.train()
-    turns = {
+    return {
         "whole": lambda: time_images(lambda: trainer.train_step(next(batches)), batch_size),
         "resident": lambda: time_images(lambda: trainer.optimize(images, labels), batch_size),
     }
-    return take_turns(turns, settings.seconds, settings.min_rounds)
 
 
+@torch.inference_mode()
 def bench_latency(settings: BenchSettings) -> pd.DataFrame:
     """Time forward passes on one thread, in float32: one image, as an application asks, and a whole batch.
 
@@ -132,7 +130,7 @@ def bench_latency(settings: BenchSettings) -> pd.DataFrame:
     try:
         for batch_size in (1, settings.batch_size):
             images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-            turns = {name: _time_forward(model, images) for name, model in models.items()}
+            turns = {n: lambda m=m, x=images: time_images(lambda: m(x), len(x)) for n, m in models.items()}
             rates = take_turns(turns, settings.seconds, settings.min_rounds)
             for name in models:
                 seconds = batch_size / rates[name]
@@ -142,13 +140,3 @@ def bench_latency(settings: BenchSettings) -> pd.DataFrame:
     finally:
         torch.set_num_threads(threads)
     return pd.DataFrame(rows)
-
-
-def _time_forward(model: MultiTaskNet, images: Tensor) -> Callable[[], float]:
-    """A function that times one forward pass in images a second."""
-
-    @torch.inference_mode()
-    def turn() -> float:
-        return time_images(lambda: model(images), len(images))
-
-    return turn

@@ -29,6 +29,7 @@ from agr_lab.gpu.jobs import FACES_FILE, HARSH_FILE, PIXELS_FILE, SUMMARY_FILE, 
 from agr_utils.data.augment import Augmentation, augment
 from agr_utils.models.network import MultiTaskNet, expected_age, normalize
 from agr_utils.training.losses import AGE_MEAN_WEIGHT, AGE_SIGMA, LABEL_SMOOTHING, age_target
+from agr_utils.training.predictions import predict_probabilities
 
 NUM_AHEAD = 16  # steps that are handed to the device before the oldest is waited for
 _BUILDING = RLock()  # initial weights come from torch's global generator
@@ -235,12 +236,9 @@ class Training:
 
     def predict_pixels(self, pixels: Tensor) -> dict[str, np.ndarray]:
         """Probabilities of each task, averaged over a picture and its mirror image."""
-        parts = []
-        for chunk in pixels.split(512):
-            images = normalize(to_images(chunk)).contiguous(memory_format=torch.channels_last)
-            parts.append(mean_answer([self.averaged], torch.cat([images, images.flip(3)])))
-        halves = {task: [part[task].unflatten(0, (2, -1)).mean(dim=0) for part in parts] for task in parts[0]}
-        return {task: torch.cat(values).cpu().numpy() for task, values in halves.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stream is not None, cache_enabled=False):
+            parts = [predict_probabilities(self.averaged, to_images(chunk)) for chunk in pixels.split(512)]
+        return {task: torch.cat([part[task] for part in parts]).cpu().numpy() for task in self.model.tasks}
 
 
 @torch.no_grad()

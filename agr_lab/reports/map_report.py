@@ -110,7 +110,9 @@ def explain_run_folder(
 
     model, data, config = load_run(run_dir, source)
     other, about = load_model(Path(other_dir) / CHECKPOINT_FILE) if other_dir else (None, {})
-    if about and not _differs_by_seed(config, TrainConfig.from_dict(about["config"])):
+    theirs = TrainConfig.from_dict(about["config"]) if about else None
+    alike = ("data", "backbone", "tasks", "image_size", "age_head")
+    if theirs and (config.seed == theirs.seed or any(getattr(config, n) != getattr(theirs, n) for n in alike)):
         raise InputError(f"{other_dir}: not the same kind of run with another seed. Give one that differs by its seed")
     if config.data == "synthetic":
         number = len(data.faces)
@@ -121,11 +123,6 @@ def explain_run_folder(
     report.about.update(command=command, commit=current_commit(), other=Path(other_dir).name if other_dir else None)
     write_report(report, Path(run_dir) / MAPS_FOLDER)
     return report
-
-
-def _differs_by_seed(config: TrainConfig, other: TrainConfig) -> bool:
-    names = ("data", "backbone", "tasks", "image_size", "age_head")
-    return config.seed != other.seed and all(getattr(config, name) == getattr(other, name) for name in names)
 
 
 def summarize_report(report: MapReport) -> pd.DataFrame:

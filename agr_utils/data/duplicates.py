@@ -31,21 +31,13 @@ _COMPARED_AT_ONCE = 2**23  # pairs of images whose hashes are compared at a time
 
 @dataclass(frozen=True)
 class Hashes:
-    """What is known of each of N images after one look.
+    """What is known of each of N images after one look."""
 
-    Attributes:
-        paths: their names.
-        digests: (N,) SHA-256 of the files' bytes, as hexadecimal text.
-        hashes: (N, 2) uint64, pHash of the image and of its mirror image.
-        thumbs: (N, 32, 32) uint8, grey.
-        errors: (N,) text; empty where the image can be read, else what is wrong with it.
-    """
-
-    paths: np.ndarray
-    digests: np.ndarray
-    hashes: np.ndarray
-    thumbs: np.ndarray
-    errors: np.ndarray
+    paths: np.ndarray  #: (N,) names
+    digests: np.ndarray  #: (N,) SHA-256 of the files' bytes, as hexadecimal text
+    hashes: np.ndarray  #: (N, 2) uint64, pHash of the image and of its mirror image
+    thumbs: np.ndarray  #: (N, 32, 32) uint8, grey
+    errors: np.ndarray  #: (N,) text; empty where the image can be read, else what is wrong with it
 
 
 class _Look(NamedTuple):

@@ -22,19 +22,12 @@ _CELL = 4  # pixels a cell of the network's output
 
 @dataclass(frozen=True)
 class Face:
-    """A face that was found.
+    """A face that was found."""
 
-    Attributes:
-        box: left, top, width and height in pixels of the photograph.
-        score: of the detector, in [0, 1].
-        landmarks: (5, 2) float64, x and y in pixels: the eye on the left, the one on the right, nose, mouth's corners.
-        turned: degrees (0, 90, 180, 270) that the photograph was turned counter-clockwise to find it.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    landmarks: np.ndarray
-    turned: int = 0
+    box: tuple[float, float, float, float]  #: left, top, width and height in pixels of the photograph
+    score: float  #: of the detector, in [0, 1]
+    landmarks: np.ndarray  #: (5, 2) float64, x and y in pixels: left eye, right eye, nose, corners of the mouth
+    turned: int = 0  #: degrees that the photograph was turned counter-clockwise to find it: 0, 90, 180, 270
 
 
 @cache
@@ -150,17 +143,11 @@ def _turn_back(face: Face, turned: int, size: tuple[int, int]) -> Face:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a crop lies in a photograph: a square, turned about its centre.
+    """Where a crop lies in a photograph: a square, turned about its centre."""
 
-    Attributes:
-        centre: x and y, pixels.
-        side: pixels.
-        angle: clockwise, radians.
-    """
-
-    centre: tuple[float, float]
-    side: float
-    angle: float
+    centre: tuple[float, float]  #: x and y, pixels
+    side: float  #: pixels
+    angle: float  #: clockwise, radians
 
 
 def place_crop(face: Face, zoom: float = ZOOM) -> Placement:

@@ -26,21 +26,13 @@ DEFAULT_TASKS = ("age", "gender")  # race is only answered when it is asked for
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked.
+    """What is asked."""
 
-    Attributes:
-        tasks: some of ``age``, ``gender``, ``race``.
-        detect: look for faces; otherwise the image is a crop of one, whose middle square is taken.
-        faces: ``all``, or ``one`` for the largest only.
-        quantiles: also give the age's quantiles.
-        abstain: "can't tell" where the model is not sure enough.
-    """
-
-    tasks: tuple[str, ...] = DEFAULT_TASKS
-    detect: bool = True
-    faces: str = "all"
-    quantiles: bool = False
-    abstain: bool = False
+    tasks: tuple[str, ...] = DEFAULT_TASKS  #: some of ``age``, ``gender``, ``race``
+    detect: bool = True  #: look for faces; otherwise the image is a crop of one, whose middle square is taken
+    faces: str = "all"  #: or ``one`` for the largest only
+    quantiles: bool = False  #: also give the age's quantiles
+    abstain: bool = False  #: "can't tell" where the model is not sure enough
 
     def __post_init__(self):
         if self.faces not in ("all", "one"):

@@ -14,19 +14,12 @@ CS_YEARS = 5  # cumulative score: share of ages within so many years
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric or an error, and how it is shown.
+    """A metric or an error, and how it is shown."""
 
-    Attributes:
-        name: of its column.
-        label: for readers.
-        unit: ``years`` or ``units`` (of a number), or ``%`` of what is kept as a share in 0 to 1.
-        higher_is_better: None where neither is.
-    """
-
-    name: str
-    label: str
-    unit: str
-    higher_is_better: bool | None = None
+    name: str  #: of its column
+    label: str  #: for readers
+    unit: str  #: ``years`` or ``units`` (of a number), or ``%`` of what is kept as a share in 0 to 1
+    higher_is_better: bool | None = None  #: None where neither is
 
     @property
     def in_years(self) -> bool:

@@ -22,19 +22,12 @@ PUBLISHED_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE)
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run as it was published.
+    """A finished run as it was published."""
 
-    Attributes:
-        run_id: name of its folder.
-        about: ``config.json``: config, command, commit, hardware, parameters, MACs.
-        history: one row an epoch.
-        predictions: one row an image.
-    """
-
-    run_id: str
-    about: dict
-    history: pd.DataFrame
-    predictions: pd.DataFrame
+    run_id: str  #: name of its folder
+    about: dict  #: ``config.json``: config, command, commit, hardware, parameters, MACs
+    history: pd.DataFrame  #: one row an epoch
+    predictions: pd.DataFrame  #: one row an image
 
     @property
     def config(self) -> TrainConfig:

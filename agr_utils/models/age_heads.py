@@ -15,19 +15,12 @@ AGE_CENTRE, AGE_SPREAD = 35.0, 20.0  # years: what a regression head's 0 and 1 s
 
 @dataclass(frozen=True)
 class AgeHead:
-    """One way to ask for an age.
+    """One way to ask for an age."""
 
-    Attributes:
-        name: the name used everywhere in this project.
-        num_outputs: width of the head.
-        to_probabilities: from its outputs (B, num_outputs) to a distribution (B, 117), rows sum to 1.
-        source: paper.
-    """
-
-    name: str
-    num_outputs: int
-    to_probabilities: "Callable[[Tensor], Tensor]"
-    source: str
+    name: str  #: used everywhere in this project
+    num_outputs: int  #: width of the head
+    to_probabilities: "Callable[[Tensor], Tensor]"  #: its outputs (B, num_outputs) to (B, 117), rows sum to 1
+    source: str  #: paper
 
 
 def softmax_probabilities(logits: "Tensor") -> "Tensor":

@@ -30,21 +30,13 @@ _DEAD_LINK = "link that leads nowhere"
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in a folder or archive.
+    """One thing in a folder or archive."""
 
-    Attributes:
-        name: with ``/`` between folders.
-        size: of the file's content in bytes.
-        open: opens the content.
-        problem: why it is no file that can be read; empty for one that can.
-        is_folder: the problem is that of a folder, so images may be missing whatever it is called.
-    """
-
-    name: str
-    size: int = 0
+    name: str  #: with ``/`` between folders
+    size: int = 0  #: of the file's content in bytes
     open: Callable[[], BinaryIO] | None = None
-    problem: str = ""
-    is_folder: bool = False
+    problem: str = ""  #: why it is no file that can be read; empty for one that can
+    is_folder: bool = False  #: the problem is a folder's, so images may be missing whatever it is called
 
     def read(self, limit: int) -> bytes:
         """The content; an InputError if it is larger than ``limit`` bytes, which is seen before it is read."""
