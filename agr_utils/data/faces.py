@@ -1,5 +1,6 @@
 """The faces table: one row an image. Every reader makes it, everything else reads it."""
 
+import io
 from collections.abc import Sequence
 
 import pandas as pd
@@ -52,6 +53,22 @@ def make_faces(rows: list[dict] | pd.DataFrame, tasks: Sequence[Task] = ()) -> p
             "same images, point AGR_DATA_DIR at one of them"
         )
     return table
+
+
+def read_label_csv(content: io.BytesIO, name: object, advice: str) -> pd.DataFrame:
+    """A CSV file as text, with tidied names of columns; a row's index is its line. Empty rows are left out.
+
+    Raises:
+        InputError: with its name and the advice, if it is none.
+    """
+    try:
+        table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", skip_blank_lines=False)
+    except ValueError as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
+        raise InputError(f"{name}: not a CSV file ({' '.join(str(error).split())}). {advice}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for names of the rows
+        raise InputError(f"{name}: not a CSV file (its rows have more fields than its header). {advice}")
+    table.columns = table.columns.str.strip()
+    return table.set_axis(range(2, len(table) + 2)).dropna(how="all")
 
 
 def age_band(ages: pd.Series) -> pd.Series:

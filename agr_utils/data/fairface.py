@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_utils.data.faces import make_faces
+from agr_utils.data.faces import make_faces, read_label_csv
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.data.reading.sources import read_member
-from agr_utils.data.reading.tables import read_label_csv
 from agr_utils.errors import InputError
 from agr_utils.tasks import AGE_BANDS, get_scheme
 

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.duplicates import group_pairs
-from agr_utils.data.faces import COLUMNS, SPLITS, make_faces
+from agr_utils.data.faces import COLUMNS, SPLITS, make_faces, read_label_csv
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.data.reading.tables import read_label_csv
 from agr_utils.data.splits import split_by_group
 from agr_utils.errors import InputError
 from agr_utils.files import read_bytes

@@ -58,11 +58,9 @@ def detect(image: Image.Image, side: int = SIDE, min_score: float = MIN_SCORE) -
     landmarks = np.stack([left[:, None] + x * widths[:, None], top[:, None] + y * heights[:, None]], axis=2)
     boxes = np.stack([left, top, widths, heights], axis=1)
     back = np.array(image.size) / small.size  # to pixels of the photograph
-    faces = [
-        Face(tuple((boxes[i] * [*back, *back]).tolist()), float(scores[i]), landmarks[i] * back)
-        for i in _keep(boxes, scores)
-    ]
-    return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
+    boxes, landmarks = (boxes * [*back, *back]).tolist(), landmarks * back
+    found = zip(boxes, scores.tolist(), landmarks, strict=True)
+    return _distinct([Face(tuple(box), score, points) for box, score, points in found])
 
 
 def _peaks(heatmap: np.ndarray) -> np.ndarray:
@@ -72,13 +70,13 @@ def _peaks(heatmap: np.ndarray) -> np.ndarray:
     return np.where(heatmap == around, heatmap, 0)
 
 
-def _keep(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Indices of the boxes that overlap no better one too much."""
-    kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable"):
-        if all(overlap(boxes[index], boxes[other]) <= _OVERLAP for other in kept):
-            kept.append(int(index))
-    return kept
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Each face once, largest first: of boxes that overlap too much the best."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(overlap(np.array(face.box), np.array(other.box)) <= _OVERLAP for other in kept):
+            kept.append(face)
+    return sorted(kept, key=lambda face: -face.box[2] * face.box[3])
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -100,7 +98,7 @@ def find_faces(image: Image.Image) -> list[Face]:
     faces = detect(image)
     shrunk = max(image.size) / SIDE
     if shrunk > 1 and not (faces and faces[-1].box[2] / shrunk >= _SMALL_FACE):
-        faces = _without_copies([*faces, *detect(image, LARGE_SIDE)])
+        faces = _distinct([*faces, *detect(image, LARGE_SIDE)])
     if any(is_upright(face) for face in faces):
         return faces
     best, score = faces, 0.0
@@ -110,12 +108,6 @@ def find_faces(image: Image.Image) -> list[Face]:
         if top > score:
             best, score = [_turn_back(face, turned, image.size) for face in found], top
     return best
-
-
-def _without_copies(faces: list[Face]) -> list[Face]:
-    """Each face once, largest first."""
-    kept = _keep(np.array([face.box for face in faces]).reshape(-1, 4), np.array([face.score for face in faces]))
-    return sorted((faces[index] for index in kept), key=lambda face: -face.box[2] * face.box[3])
 
 
 _TURN = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}

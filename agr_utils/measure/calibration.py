@@ -82,7 +82,11 @@ def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boot
         ``count``.
     """
     check_predictions(table)
-    members = group_members(table, scheme, grouping)
+    return coverage_of(table, group_members(table, scheme, grouping), bootstrap)
+
+
+def coverage_of(table: pd.DataFrame, members: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
+    """``coverage_table`` of any groups: (n, g) bool, a column a group."""
     inside = covered(table).to_numpy()
     samples = bootstrap.group_means(inside[:, None], members.to_numpy(dtype=bool))[:, 0]
     width = (table["age_hi"] - table["age_lo"]).astype("Float64").astype(float)

@@ -35,7 +35,9 @@ def plan_epochs(config: TrainConfig, data: FaceData, minutes: float, num_predict
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, num_epochs=1), data, Path(folder))
-        step_seconds = _time_steps(trainer)
+        step_seconds = _time_step(trainer, trainer.total_steps - 1)
+        if config.early_size:  # a run may start with smaller images
+            step_seconds += config.early_share * (_time_step(trainer, 0) - step_seconds)
         save_seconds = _clock(trainer.save)
         rows = trainer.validation_rows[:TIMED_IMAGES]
         validate_seconds = _clock(lambda: trainer.validate(rows))
@@ -51,15 +53,6 @@ def plan_epochs(config: TrainConfig, data: FaceData, minutes: float, num_predict
             f"at the end {at_the_end / 60:.1f}. Give more minutes or fewer pixels (--image-size)"
         )
     return epochs
-
-
-def _time_steps(trainer: Trainer) -> float:
-    """Seconds of a training step, on average over a run that may start with smaller images."""
-    late = _time_step(trainer, trainer.total_steps - 1)
-    if not trainer.config.early_size:
-        return late
-    share = trainer.config.early_share
-    return share * _time_step(trainer, 0) + (1 - share) * late
 
 
 def _time_step(trainer: Trainer, step: int) -> float:

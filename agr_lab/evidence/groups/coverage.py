@@ -10,8 +10,8 @@ from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.register import Register
 from agr_utils.data.faces import age_band
 from agr_utils.deploy.calibrate import fit_levels
-from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.calibration import coverage_table, covered
+from agr_utils.measure.bootstrap import GroupBootstrap
+from agr_utils.measure.calibration import coverage_of, coverage_table
 from agr_utils.measure.forest import plot_coverage
 from agr_utils.measure.results import Run, read_folder
 from agr_utils.tasks import get_scheme
@@ -47,15 +47,6 @@ def calibrated_by_quantiles(predictions: pd.DataFrame) -> pd.DataFrame:
     return test.assign(**dict(zip(("age_lo", "age_hi"), np.array(ends).T, strict=True))).reset_index(drop=True)
 
 
-def predicted_band_table(table: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """As ``coverage_table``, by the band in which the predicted age lies: what a user knows of a face."""
-    members = pd.get_dummies(age_band(table["age_pred"])).astype(bool)
-    samples = bootstrap.group_means(covered(table).to_numpy()[:, None], members.to_numpy())[:, 0]
-    width = (table["age_hi"] - table["age_lo"]).to_numpy(dtype=float)
-    result = interval(samples).drop(columns="p").set_index(members.columns.astype(str))
-    return result.assign(width=[width[members[name]].mean() for name in members], count=members.sum().to_numpy())
-
-
 @FIGURES.add(
     "coverage",
     "Does MobileNetV3's 90 % age interval hold 90 % of the ages of each group?",
@@ -70,12 +61,12 @@ def draw_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
     for run in runs:
         _, clusters = run.split("test")
         table, bootstrap = calibrated_by_quantiles(run.predictions), GroupBootstrap(clusters)
-        everybody = interval(bootstrap.means(covered(table).to_numpy()[:, None])).drop(columns="p")
-        everybody = everybody.assign(width=(table["age_hi"] - table["age_lo"]).mean(), count=len(table))
-        tables[run.backbone, "all"] = everybody.set_axis(["all"])
+        everybody = pd.DataFrame({"all": np.ones(len(table), dtype=bool)})
+        bands = pd.get_dummies(age_band(table["age_pred"]).astype(str), dtype=bool)  # what a user knows of a face
+        tables[run.backbone, "all"] = coverage_of(table, everybody, bootstrap)
         for name in GROUPINGS[:-1]:
             tables[run.backbone, name] = coverage_table(table, scheme, name, bootstrap)
-        tables[run.backbone, GROUPINGS[-1]] = predicted_band_table(table, bootstrap)
+        tables[run.backbone, GROUPINGS[-1]] = coverage_of(table, bands, bootstrap)
     draw_panels(axes, GROUPINGS, lambda name, ax: plot_coverage(tables[SHOWN, name], ax), tables)
     for ax, name in zip(axes, GROUPINGS, strict=True):
         ax.set_title(f"by {name}", loc="left", fontsize=11)

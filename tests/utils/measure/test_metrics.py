@@ -6,6 +6,7 @@ import pytest
 
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
+from agr_utils.files import write_table
 from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
 from agr_utils.measure.metrics import bootstrap, left_out, predicted_class, score_rows, summarize
 from agr_utils.predictions_table import (
@@ -13,7 +14,6 @@ from agr_utils.predictions_table import (
     probability_columns,
     read_predictions,
     tasks_of,
-    write_predictions,
 )
 from agr_utils.training.predictions import conformal_widening, predictions_table
 
@@ -165,7 +165,7 @@ def test_a_face_that_is_there_twice_is_refused(tmp_path):
     table = predictions_of(40)
     with pytest.raises(InputError, match="3 rows of the predictions repeat an image, first: 004"):
         summarize(pd.concat([table, table.iloc[4:7]]))
-    write_predictions(pd.concat([table, table]), tmp_path / "twice.parquet")
+    write_table(pd.concat([table, table]), tmp_path / "twice.parquet")
     with pytest.raises(InputError, match=r"twice.parquet: 40 rows of the predictions repeat an image"):
         read_predictions(tmp_path / "twice.parquet")
     both = pd.concat([table, table.assign(run_id="b")])  # of two runs each face is there once
