@@ -37,25 +37,15 @@ class SyntheticSettings:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly a batch is changed; zeros change nothing.
+    """How strongly a batch is changed; zeros change nothing."""
 
-    Attributes:
-        flip: probability of mirroring.
-        affine: probability of being rotated, scaled and shifted. Resampling blurs, so some faces are left sharp.
-        rotation: largest angle, degrees.
-        scale: largest relative change of size.
-        translation: largest shift, share of the side.
-        colour: largest relative change of brightness, contrast and saturation.
-        erase: probability that a random rectangle is blanked (Zhong et al. 2020).
-    """
-
-    flip: float = 0.5
-    affine: float = 0.5
-    rotation: float = 8.0
-    scale: float = 0.1
-    translation: float = 0.05
-    colour: float = 0.15
-    erase: float = 0.1
+    flip: float = 0.5  #: probability of mirroring
+    affine: float = 0.5  #: probability of being rotated, scaled and shifted. It blurs, so some faces are left sharp
+    rotation: float = 8.0  #: largest angle, degrees
+    scale: float = 0.1  #: largest relative change of size
+    translation: float = 0.05  #: largest shift, share of the side
+    colour: float = 0.15  #: largest relative change of brightness, contrast and saturation
+    erase: float = 0.1  #: probability that a random rectangle is blanked (Zhong et al. 2020)
 
     def scaled(self, factor: float) -> "Augmentation":
         """The same with everything but mirroring weakened (or strengthened) by a factor."""

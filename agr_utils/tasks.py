@@ -19,21 +19,14 @@ AGE_BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70, NUM_AGES)  # edges in years, Fair
 
 @dataclass(frozen=True)
 class Task:
-    """One question about a face.
+    """One question about a face."""
 
-    Attributes:
-        name: used everywhere: of the head, of the columns of tables. A lower-case word.
-        kind: ``age`` (a distribution over 117 years), ``classes`` (one of several) or ``number``.
-        classes: their names, position = code; of the kind ``classes`` only.
-        limits: smallest and largest value; of the kind ``number`` only. The head learns the place between them.
-        column: of a table of one's own; the name where it is empty.
-    """
-
-    name: str
-    kind: Literal["age", "classes", "number"] = "classes"
-    classes: tuple[str, ...] = ()
+    name: str  #: used everywhere: of the head, of the columns of tables. A lower-case word
+    kind: Literal["age", "classes", "number"] = "classes"  #: ``age`` is a distribution over 117 years
+    classes: tuple[str, ...] = ()  #: their names, position = code; of the kind ``classes`` only
+    #: smallest and largest value; of the kind ``number`` only. The head learns the place between them
     limits: tuple[float, float] | None = None
-    column: str = ""
+    column: str = ""  #: of a table of one's own; the name where it is empty
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -60,15 +53,10 @@ _RESERVED = {"image_id", "path", "group", "split", "source", "run_id", "age_min"
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """The tasks that a data set has labels for.
+    """The tasks that a data set has labels for."""
 
-    Attributes:
-        name: of the data set.
-        tasks: in the order in which they are shown.
-    """
-
-    name: str
-    tasks: tuple[Task, ...]
+    name: str  #: of the data set
+    tasks: tuple[Task, ...]  #: in the order in which they are shown
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))

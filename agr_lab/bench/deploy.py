@@ -143,12 +143,8 @@ def bench_deploy(
 ) -> pd.DataFrame:
     """Time every way of every run and the shipped model, at every batch size and number of threads, in turns.
 
-    Args:
-        runs: run folders, of any architecture and size.
-        rivals: commands of other packages, see ``tools/rivals``; they answer one face at a time.
-        source: folder of the runs' faces; ``AGR_DATA_DIR`` where it is None.
-        seconds: of taking turns, for each batch size.
-        num_faces: of the test split that accuracy is measured on; all where it is None.
+    ``rivals`` are commands of other packages (``tools/rivals``), which answer one face at a time. ``seconds`` of taking
+    turns for each batch size; accuracy is measured on ``num_faces`` of the test split, all where it is None.
 
     Returns:
         One row a network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the

@@ -161,11 +161,7 @@ def _peak_mib() -> float:
 def run_fresh(measure: str, **arguments) -> dict:
     """Call a function of this module, by its name, in a new Python process, with arguments that JSON can carry.
 
-    Returns:
-        What it returned, and ``import_seconds``, that this module's imports took.
-
-    Raises:
-        InputError: if the process fails.
+    What it returned, and ``import_seconds``, that this module's imports took; an InputError if the process fails.
     """
     command = [sys.executable, "-m", "agr_lab.bench.fresh", measure, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True)

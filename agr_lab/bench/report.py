@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_lab.bench.inside import bench_inside
 from agr_lab.bench.pipelines import bench_pipelines, open_faces
 from agr_lab.bench.processes import bench_budget, bench_memory, bench_processes, bench_startup
-from agr_lab.bench.steps import BenchSettings, bench_latency, bench_training
+from agr_lab.bench.steps import BenchSettings, bench_inside, bench_latency, bench_training
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
 from agr_utils.machine import describe_hardware

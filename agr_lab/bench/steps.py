@@ -1,4 +1,4 @@
-"""How fast a machine computes training steps; whatever is compared takes turns, in one process."""
+"""How fast a machine trains, answers and looks inside; whatever is compared takes turns, in one process."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -9,7 +9,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from agr_lab.reports.face_maps import mean_maps
 from agr_utils.data.load import load_data
+from agr_utils.inside.map_tables import MAP_BATCH
+from agr_utils.inside.sweep import SWEEP_BATCH, sweep
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.training.batches import epoch_batches
@@ -48,13 +51,8 @@ def time_images(call: Callable[[], object], num_images: int) -> float:
 def take_turns(turns: dict[Hashable, Callable[[], float]], seconds: float, min_rounds: int) -> pd.DataFrame:
     """Measure several things in rounds, so that a machine that slows down slows all of them.
 
-    Args:
-        turns: functions that measure once and return images a second.
-        seconds: after which no further round begins.
-        min_rounds: however long they take.
-
-    Returns:
-        One row a round (after one that does not count), one column a function.
+    ``turns`` measure once and return images a second. After some ``seconds`` no further round begins, but there are at
+    least ``min_rounds``. One row a round (after one that does not count), one column a function.
     """
     for turn in turns.values():
         turn()  # the first time, memory is allocated, algorithms are chosen and files are read
@@ -139,4 +137,26 @@ def bench_latency(settings: BenchSettings) -> pd.DataFrame:
                 rows.append(row | {"rounds": len(rates)})
     finally:
         torch.set_num_threads(threads)
+    return pd.DataFrame(rows)
+
+
+def bench_inside(settings: BenchSettings) -> pd.DataFrame:
+    """Time mean maps (three tasks, two kinds) and a whole sweep (eleven corruptions, five severities), once each.
+
+    Returns:
+        One row a backbone and measure: ``backbone, image_size, batch_size, measure, num_images, seconds``.
+    """
+    size, count = settings.image_sizes[0], settings.num_inside
+    data = load_data("synthetic", size, num_images=max(count, 10))
+    rows = []
+    for backbone in settings.inside_backbones:
+        model = MultiTaskNet(backbone, "synthetic").eval()
+        for measure, call, batch_size in (
+            ("mean maps", mean_maps, MAP_BATCH),
+            ("sweep of corruptions", sweep, SWEEP_BATCH),
+        ):
+            started = time.perf_counter()
+            call(model, data, data.faces.index.to_numpy()[:count])
+            row = {"backbone": backbone, "image_size": size, "batch_size": batch_size, "measure": measure}
+            rows.append(row | {"num_images": count, "seconds": time.perf_counter() - started})
     return pd.DataFrame(rows)

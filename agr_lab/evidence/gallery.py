@@ -47,14 +47,9 @@ PADDING = 0.1  # inches around what is drawn
 def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, jobs: int | None = None) -> list[Path]:
     """Draw every figure, write its table and the gallery page, and fill in the tables of the README and the docs.
 
-    Args:
-        results_dir: published runs and benchmarks.
-        figures_dir: where ``<name>.png``, ``<name>.pdf``, ``<name>.csv`` and ``README.md`` go.
-        root: of the pages with table markers; None fills in none.
-        jobs: processes at a time; None is one a core, 1 is this process. They draw the same.
-
-    Returns:
-        The files written. An InputError if there is no result, before anything is written.
+    ``figures_dir`` gets ``<name>.png``, ``<name>.pdf``, ``<name>.csv`` and ``README.md``. ``root``: of the pages with
+    table markers; None fills in none. ``jobs``: processes at a time; None is one a core, 1 is this process. Returns the
+    files written; an InputError if there is no result, before anything is written.
     """
     check_results(results_dir)
     figures_dir.mkdir(parents=True, exist_ok=True)

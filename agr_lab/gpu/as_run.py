@@ -77,13 +77,9 @@ def record_answers(
 ) -> pd.DataFrame:
     """Write a run folder from a finished job and the answers that it brought back; its predictions table.
 
-    Args:
-        folder: of the job; its weights are not needed.
-        output_dir: the run folder; its name is the run id.
-        faces: faces table of the pack that it was trained on.
-        commit: of the code that trained it.
-        with_quantiles: also 20 quantiles of the age, ``age_q0.025`` to ``age_q0.975``, rounded to a tenth of a year,
-            from which intervals can be calibrated; they double the table.
+    Its weights are not needed. ``faces``: faces table of the pack; ``commit``: of the code that trained it. With
+    quantiles it has 20 of the age, too, ``age_q0.025`` to ``age_q0.975``, rounded to a tenth of a year, from which
+    intervals can be calibrated; they double the table.
     """
     write_record(folder, output_dir, int((faces["split"] == "train").sum()), commit)
     tables = []

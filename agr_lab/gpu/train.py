@@ -26,9 +26,8 @@ import torch
 
 from agr_lab.gpu import jobs, protocol
 from agr_lab.gpu.augment import Changes
-from agr_lab.gpu.initial_weights import save_half
 from agr_lab.gpu.jobs import Job
-from agr_lab.gpu.pack import unpack_faces
+from agr_lab.gpu.pack import save_half, unpack_faces
 from agr_lab.gpu.training import Faces, Training
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.deploy.calibrate import QUANTILES

@@ -96,9 +96,8 @@ def score_outside(
 ) -> pd.DataFrame:
     """What each of n faces adds to each score; NaN where its label is missing, or its race has no shared name.
 
-    ``answers``: ``age_mean`` (n,), ``gender`` (n, 2) and ``race`` (n, C), those that the model has, its C races named
-    by
-    ``races``; ``labelled`` names those of the faces table.
+    ``answers``: ``age_mean`` (n,), ``gender`` (n, 2) and ``race`` (n, C), those that the model has, its C races
+    named by ``races``; ``labelled`` names those of the faces table.
     """
     scores = pd.DataFrame(index=faces.index)
     low, high = (faces[name].astype("float64") for name in ("age_min", "age_max"))

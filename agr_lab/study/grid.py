@@ -174,10 +174,8 @@ def _read_tasks(value: object) -> tuple[str, ...]:
 def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainConfig]:
     """Give each config a run id: ``utkface-mobilenet_v3-64px-s0``, ``utkface-mobilenet_v3-age-64px-s0``.
 
-    Where several would have the same, what tells them apart is added: ``…-s0-learning_rate_0.001``; then the label.
-
-    Raises:
-        InputError: if two are the same run.
+    Where several would have the same, what tells them apart is added: ``…-s0-learning_rate_0.001``; then the label. Two
+    that are the same run are refused.
     """
     names = [_short_name(config) for config in configs]
     settings = [flatten(config.to_dict()) for config in configs]

@@ -27,19 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FaceData:
-    """Images with their labels.
+    """Images with their labels."""
 
-    Attributes:
-        faces: the faces table, N rows.
-        pixels: (N, S, S, 3) uint8, row i belongs to row i of ``faces``; mapped from disk for real data.
-        scheme: what the label codes mean.
-        skipped: what the folder or archive holds beside them, and why it was left out.
-    """
-
-    faces: pd.DataFrame
-    pixels: np.ndarray
-    scheme: LabelScheme
-    skipped: Skipped = field(default_factory=Skipped)
+    faces: pd.DataFrame  #: the faces table, N rows
+    pixels: np.ndarray  #: (N, S, S, 3) uint8, row i belongs to row i of ``faces``; mapped from disk for real data
+    scheme: LabelScheme  #: what the label codes mean
+    skipped: Skipped = field(default_factory=Skipped)  #: what else there is, and why it was left out
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split (``train``, ``validation``, ``test``, ``unlisted``), (n,) int64.

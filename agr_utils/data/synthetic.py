@@ -36,18 +36,12 @@ _CHUNK = 128  # images drawn at once: their planes fit the processor's cache
 
 @dataclass(frozen=True)
 class SyntheticFaces:
-    """Drawn faces.
+    """Drawn faces."""
 
-    Attributes:
-        faces: the faces table.
-        pixels: (N, S, S, 3) uint8.
-        nuisances: what varies without saying anything about a label, one column each.
-        masks: where the cue of each task is, and the ``collar``: name to (N, S, S) bool; empty unless asked for.
-    """
-
-    faces: pd.DataFrame
-    pixels: np.ndarray
-    nuisances: pd.DataFrame
+    faces: pd.DataFrame  #: the faces table
+    pixels: np.ndarray  #: (N, S, S, 3) uint8
+    nuisances: pd.DataFrame  #: what varies without saying anything about a label, one column each
+    #: where the cue of each task is, and the ``collar``: name to (N, S, S) bool; empty unless asked for
     masks: dict[str, np.ndarray] = field(default_factory=dict)
 
 

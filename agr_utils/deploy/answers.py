@@ -20,14 +20,12 @@ def to_answer(
         outputs: the OUTPUTS of the tasks that were asked, of this face.
         about: what the model says of itself: ``labels``, and ``abstain`` where that is wanted.
         quantiles: also give the 20 quantiles of the age.
-        abstain: give no value below the confidence at which validation faces were answered wrong half as often.
+        abstain: give no value below the confidence at which validation faces were answered wrong half as often; an
+            InputError if none was measured.
 
     Returns:
         ``age`` and ``age_interval`` (years), ``age_quantiles``, ``gender`` and ``gender_probability``, ``race`` and
         ``race_probabilities``: those that were asked for; ``abstained``: the tasks whose value is None.
-
-    Raises:
-        InputError: if it should abstain and no confidence was measured.
     """
     answer: dict[str, object] = {}
     confidence: dict[str, float] = {}

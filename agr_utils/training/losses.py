@@ -143,9 +143,6 @@ class UncertaintyWeights(nn.Module):
 
     The sum is exp(-s) * loss + s / 2 for each task; s is the logarithm of the task's noise variance. Left to itself a
     weight exp(-s) comes to 1 / (2 * loss): what is learned badly counts less.
-
-    Args:
-        tasks: those that the network has.
     """
 
     def __init__(self, tasks: Sequence[str]):

@@ -225,15 +225,7 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
 
 
 def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, FaceData, TrainConfig]:
-    """Model of a finished run, and the data that it was trained for.
-
-    Args:
-        run_dir: the run folder.
-        source: folder or archive of real data; ``AGR_DATA_DIR`` where it is None.
-
-    Raises:
-        InputError: if the folder holds no checkpoint, or its data cannot be had.
-    """
+    """Model of a finished run, and the data that it was trained for; real data lies at ``source`` or AGR_DATA_DIR."""
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     config = TrainConfig.from_dict(about["config"])
     return model, load_data(source=source, skip_unreadable=True, **config.data_settings()), config

@@ -23,8 +23,7 @@ def gradient_agreement(history: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows ``pair, measure, value, low, high``, ``measure`` being ``cosine`` or ``conflict`` (share of the steps at
-        which
-        two tasks pulled apart). Means over the steps; intervals by drawing epochs again, which takes epochs for
+        which two tasks pulled apart). Means over the steps; intervals by drawing epochs again, which takes epochs for
         independent and so is too narrow rather than too wide.
     """
     steps = history["step"].diff().fillna(history["step"]).to_numpy()

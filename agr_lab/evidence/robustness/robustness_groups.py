@@ -98,8 +98,7 @@ def answers_in_the_dark(evidence: RobustnessEvidence) -> pd.DataFrame:
     """What the published MobileNetV3 answers the less it sees; empty without it.
 
     A row a severity of low light: ``age`` (mean answer, years), ``age_spread`` (its standard deviation), ``male``
-    (share
-    so answered), and for each race the share of those labelled so who are answered rightly.
+    (share so answered), and for each race the share of those labelled so who are answered rightly.
     """
     swept = evidence.long.get("mobilenet_v3")
     if swept is None:
