@@ -62,7 +62,8 @@ def draw_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
         _, clusters = run.split("test")
         table, bootstrap = calibrated_by_quantiles(run.predictions), GroupBootstrap(clusters)
         everybody = pd.DataFrame({"all": np.ones(len(table), dtype=bool)})
-        bands = pd.get_dummies(age_band(table["age_pred"]), dtype=bool).rename(columns=str)  # what a user knows
+        bands = pd.get_dummies(age_band(table["age_pred"]), dtype=bool)  # what a user knows of a face
+        bands.columns = bands.columns.astype(str)
         tables[run.backbone, "all"] = coverage_of(table, everybody, bootstrap)
         for name in GROUPINGS[:-1]:
             tables[run.backbone, name] = coverage_table(table, scheme, name, bootstrap)
