@@ -33,7 +33,7 @@ def config_of(job: Job) -> TrainConfig:
     """The course's settings of a job; what they lack stands in the job itself, which is written beside them."""
     return TrainConfig(
         data="utkface", backbone=job.backbone, tasks=job.tasks, seed=job.seed, image_size=job.image_size,
-        task_weights={task: job.weight_of(task) for task in job.tasks}, num_epochs=job.epochs, precision="bf16",
+        task_weights=dict.fromkeys(job.tasks, 1.0) | job.task_weights, num_epochs=job.epochs, precision="bf16",
         batch_size=job.batch_size, learning_rate=job.learning_rate, weight_decay=job.weight_decay, ema_decay=job.ema,
         dropout=job.dropout,
     )  # fmt: skip

@@ -36,10 +36,6 @@ class Job:
     keep: bool = False  # whether the weights come back, in half precision
     seconds: float = 60  # estimate; a job is not begun when less is left
 
-    def weight_of(self, task: str) -> float:
-        """Factor of a task's loss."""
-        return self.task_weights.get(task, 1.0)
-
 
 def job_from(content: dict) -> Job:
     """A job from JSON; an unknown setting is an error."""

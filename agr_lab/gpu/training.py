@@ -210,7 +210,7 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stream is not None, cache_enabled=False):
             logits = self.model(images)
         losses = soft_losses(logits, targets)
-        sum(loss * job.weight_of(task) for task, loss in losses.items()).backward()
+        sum(loss * job.task_weights.get(task, 1.0) for task, loss in losses.items()).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
         difference = torch._foreach_sub(self.own_tensors, self.averaged_tensors)

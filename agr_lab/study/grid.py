@@ -77,7 +77,8 @@ def read_study(path: Path) -> Study:
         )
         if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
             raise InputError(f"threads is {options.threads}; it must be from 1 to {MAX_THREADS}")
-        runs = name_runs([read_config(settings) for settings in expand(content)], content.get("label", ""))
+        settings = [{key: _read_setting(key, value) for key, value in own.items()} for own in expand(content)]
+        runs = name_runs([TrainConfig.from_dict(own) for own in settings], content.get("label", ""))
         output_dir = Path(content.get("output_dir", "runs")).expanduser().resolve()
         for run_id, config in runs.items():
             config.refuse_unused()
@@ -144,11 +145,6 @@ def expand(content: dict) -> list[dict]:
         raise InputError(f"{number:,} runs are asked for; a study has at most {MAX_RUNS:,}. Split it up")
     chosen = [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
     return [settings | own for own in [*chosen, *runs] or [{}]]
-
-
-def read_config(settings: dict) -> TrainConfig:
-    """The config of a run, from settings as they stand in the file."""
-    return TrainConfig.from_dict({key: _read_setting(key, value) for key, value in settings.items()})
 
 
 def _read_setting(key: str, value: object) -> object:

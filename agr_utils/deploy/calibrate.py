@@ -82,6 +82,10 @@ def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 def risk_coverage(confidence: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of wrong answers if only the surest are given (El-Yaniv and Wiener 2010).
 
+    Args:
+        confidence: (n,) float, larger is surer.
+        wrong: (n,) bool.
+
     Returns:
         Coverage, risk and the confidence needed, each of one entry an answer, surest first; answers as sure as one
         another are given together.

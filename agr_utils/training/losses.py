@@ -99,14 +99,20 @@ AGE_LOSSES = {
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with label smoothing of (B, C) logits to (B,) codes, -1 if missing: mean of the labelled, or 0."""
+    """Cross-entropy with label smoothing of (B, C) float32 logits to (B,) int64 codes, -1 where the label is missing.
+
+    The mean over the labelled images, 0 where there is none.
+    """
     if not (labels >= 0).any():
         return logits.sum() * 0.0
     return F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
 
 
 def number_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Smooth L1 between a number's place between its limits, (B, 1), and the labelled one, (B,), NaN where missing."""
+    """Smooth L1 between a number's place between its limits, (B, 1) float32, and the labelled one, (B,) float32.
+
+    The mean over the labelled images, whose label is not NaN; 0 where there is none.
+    """
     labelled = ~labels.isnan()
     if not labelled.any():
         return outputs.sum() * 0.0
@@ -116,7 +122,10 @@ def number_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 def multitask_loss(
     logits: dict[str, Tensor], labels: dict[str, Tensor], weights: dict[str, float]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of the losses of the tasks that the model has, and each one's unweighted loss, detached."""
+    """Weighted sum of the losses of the tasks that the model has, and each one's unweighted loss, detached.
+
+    Arguments are as of ``MultiTaskNet.forward`` and ``Labels.batch``; ``weights`` are those of each task.
+    """
     losses = task_losses(logits, labels)
     return weighted_sum(losses, weights), {task: loss.detach() for task, loss in losses.items()}
 

@@ -49,7 +49,7 @@ def predictions_table(
     Returns:
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
         ``race, race_p0…``; of other tasks the label and ``…_p0…`` or, of a number, ``…_pred``. Columns of a task that
-        the model lacks are absent, but for the labels. ``widening``: see ``conformal_widening``.
+        the model lacks are absent, but for the labels. ``widening``: years, see ``conformal_widening``.
     """
     labels = dict.fromkeys((*LABELS, *probabilities))
     table = faces[["image_id", "split", *labels]].reset_index(drop=True)

@@ -1,7 +1,5 @@
 """Figure ``noise_floor``: what the labels allow, and what others report."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -16,15 +14,10 @@ from agr_utils.measure.results import Run, read_published, read_runs
 FIGURES = Register()
 
 
-def read_published_and_runs(results_dir: Path) -> tuple[list[Run], pd.DataFrame]:
-    """The published runs, and what others published."""
-    return read_runs(results_dir), read_published(results_dir)
-
-
 @FIGURES.add(
     "noise_floor",
     "What the labels allow: age errors of each protocol by itself, and the floor that near-duplicates set",
-    read_published_and_runs,
+    lambda results_dir: (read_runs(results_dir), read_published(results_dir)),
 )
 def draw_noise_floor(given: tuple[list[Run], pd.DataFrame]) -> tuple[plt.Figure, pd.DataFrame]:
     """Our runs and published numbers, a panel a protocol, against the noise of the labels."""
