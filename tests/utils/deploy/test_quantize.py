@@ -55,7 +55,7 @@ def test_integers_compute_in_the_backbone_and_floats_in_squeeze_and_excite_and_i
 
 def test_corrected_biases_keep_the_mean_of_each_channel(data: FaceData):
     torch.manual_seed(0)
-    model = MultiTaskNet("custom_cnn", "synthetic", ("age",)).eval()
+    model = MultiTaskNet("test_efficientnet", "synthetic", ("age",)).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.bias.data.normal_()  # as if it had learned something: biases of 0 are left out of the file
