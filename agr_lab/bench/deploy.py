@@ -25,6 +25,7 @@ from agr_utils.data.load import FaceData, load_data
 from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, finish_onnx
 from agr_utils.deploy.export import calibrate_network
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
+from agr_utils.deploy.onnx_file import make_session
 from agr_utils.deploy.quantize import NUM_FACES, quantize
 from agr_utils.deploy.verify import answer_batches, score
 from agr_utils.errors import InputError
@@ -95,9 +96,7 @@ class Way:
             compiled = openvino.compile_model(self.path, "CPU", {"INFERENCE_NUM_THREADS": threads})
             names = [output.get_any_name() for output in compiled.outputs]
             return lambda pixels: dict(zip(names, compiled(pixels).to_tuple(), strict=True))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-        session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        session = make_session(self.path, threads)
         return lambda pixels: answer_batches(session, pixels, len(pixels))
 
     def about(self) -> dict:

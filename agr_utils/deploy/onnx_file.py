@@ -39,17 +39,21 @@ def read_sealed(path: Path) -> tuple[bytes, str]:
     return content, digest
 
 
+def make_session(model: bytes | Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Session on the CPU for a serialised ONNX model or its file, with so many threads, which only tells errors."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def open_session(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str], str]:
     """Session of a sealed ONNX file, its metadata and its hash; an InputError if it cannot be read or run.
 
     One thread computes one call, so an answer does not depend on the number of threads; calls may come from several.
     """
     content, digest = read_sealed(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = make_session(content)
     except Exception as error:  # onnxruntime's own kinds, of which it exports no common base
         reason = str(error).splitlines()[0]
         raise InputError(

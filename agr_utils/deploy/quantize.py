@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agr_utils.deploy.onnx_file import make_session
 from agr_utils.errors import InputError
 
 MIN_FACES = 50  # fewer do not show how large activations get
@@ -175,20 +176,15 @@ def corrected_tensors(graph) -> list[tuple]:
 
 def channel_means(model, names: list[str], faces: np.ndarray) -> list[np.ndarray]:
     """Mean over faces and pixels of each channel of some tensors; what they do not depend on is not computed."""
-    import onnxruntime
     from onnx import ModelProto, TensorProto, helper
 
-    probe = ModelProto()
-    probe.CopyFrom(model)
+    probe = ModelProto.FromString(model.SerializeToString())  # a copy
     del probe.graph.output[:]
     for number, name in enumerate(names):
         probe.graph.node.append(helper.make_node("ReduceMean", [name, "probe.axes"], [f"probe.{number}"], keepdims=0))
         probe.graph.output.append(helper.make_tensor_value_info(f"probe.{number}", TensorProto.FLOAT, None))
     probe.graph.initializer.append(helper.make_tensor("probe.axes", TensorProto.INT64, [3], [0, 2, 3]))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": faces})
+    return make_session(probe.SerializeToString()).run(None, {"image": faces})
 
 
 def to_eight_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
