@@ -93,7 +93,7 @@ def build_onnx(network: AnswerNet, size: int, opset: int = OPSETS[0]):
             f"ONNX lacks {lacking}, which {network.model.backbone_name} uses. Export another one"
         ) from error
     proto = program.model_proto
-    del proto.graph.value_info[:]
+    del proto.graph.value_info[:], proto.graph.metadata_props[:]  # the latter: torch's own names of every weight
     for node in proto.graph.node:
         del node.metadata_props[:]  # source lines of torch, absolute paths included
         node.doc_string = ""
