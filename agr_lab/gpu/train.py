@@ -14,7 +14,7 @@ import sys
 import tarfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -71,13 +71,14 @@ class Shift:
 
     def __init__(self, plan: Plan, work: Path, deadline: float, before: dict[str, dict]):
         self.plan, self.work, self.deadline = plan, work, deadline
-        self.lock, self.running, self.paces = Lock(), set(), {}
+        self.lock, self.running, self.paces = Lock(), set(), known_paces(before.values())
         here = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{jobs.SUMMARY_FILE}")}
         self.finished = before | here
         self.trained: list[Job] = []
 
     def seconds(self, job: Job) -> float:
-        """What a job will take, by the pace of the last of its architecture and size, or by its own estimate."""
+        """What a job will take: by the pace of others of its architecture and size, the last one here or those of
+        earlier calls, or else by its own estimate."""
         pace = self.paces.get((job.backbone, job.image_size))
         return job.seconds if pace is None else pace * job.epochs * 1.1 + 3
 
@@ -104,7 +105,10 @@ class Shift:
         while job := self.next_job():
             start = time.time()
             try:
-                about = finish(job, faces, self.work, device)
+                about = finish(job, faces, self.work, device, self.deadline)
+            except TimeoutError:
+                print(f"{job.name}: out of time, left for the next chance", flush=True)
+                return
             except Exception:  # noqa: BLE001 - what others reach in these minutes must not be lost with one; it stays claimed
                 traceback.print_exc()
                 continue
@@ -115,10 +119,21 @@ class Shift:
                 self.trained.append(job)
 
 
-def finish(job: Job, faces: Faces, work: Path, device: torch.device) -> dict:
-    """Train a job and write its folder; the summary comes last and says that the rest is whole."""
+def known_paces(finished: Iterable[Mapping]) -> dict[tuple[str, int], float]:
+    """Seconds per epoch of each architecture and image size, from rows of ``agr_lab.gpu.trials``."""
+    table = pd.DataFrame(finished, columns=["backbone", "image_size", "epochs", "seconds"])
+    sums = table.groupby(["backbone", "image_size"])[["seconds", "epochs"]].sum()
+    return (sums["seconds"] / sums["epochs"]).to_dict()
+
+
+def finish(job: Job, faces: Faces, work: Path, device: torch.device, deadline: float) -> dict:
+    """Train a job and write its folder; the summary comes last and says that the rest is whole.
+
+    Raises:
+        TimeoutError: where the training does not end before ``deadline``, in seconds since 1970.
+    """
     training = Training(job, faces, work, device)
-    history = pd.DataFrame(training.run())
+    history = pd.DataFrame(training.run(deadline))
     folder = work / job.name
     folder.mkdir(exist_ok=True)
     history.to_csv(folder / jobs.HISTORY_FILE, index=False, float_format="%.6g")

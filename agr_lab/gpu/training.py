@@ -147,8 +147,8 @@ class Training:
         self.clock = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.sums = torch.zeros(len(self.model.tasks), device=self.device)
 
-    def run(self) -> list[dict]:
-        """Train to the end; rows of the averaged weights' errors on the validation split."""
+    def run(self, deadline: float = math.inf) -> list[dict]:
+        """Train to the end, or to a TimeoutError; rows of the averaged weights' errors on the validation split."""
         history, start, evaluated, graph = [], time.perf_counter(), 0.0, None
         count = max(1, self.total_steps // self.job.evaluations)
         with self.on_stream():
@@ -161,6 +161,8 @@ class Training:
                     graph.replay()
                 if self.stream and step % NUM_AHEAD == 0:
                     self.stream.synchronize()
+                if time.time() > deadline:
+                    raise TimeoutError(f"{self.job.name}: step {step} of {self.total_steps}")
                 if (step + 1) % count == 0 or step + 1 == self.total_steps:
                     since = step + 1 - (history[-1]["step"] if history else 0)
                     losses = zip((f"train_{task}" for task in self.model.tasks), self.sums.tolist(), strict=True)

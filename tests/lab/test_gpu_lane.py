@@ -1,6 +1,7 @@
 """The accelerator lane runs on a CPU as well: packing, changes on the device, jobs that finish or wait."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import asdict
 
@@ -13,7 +14,7 @@ from agr_lab.gpu import as_run, protocol, trials
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
-from agr_lab.gpu.train import bundle, main, make_harsh, short_answers
+from agr_lab.gpu.train import Shift, bundle, main, make_harsh, prepare, short_answers
 from agr_lab.gpu.training import Faces, score, soft_losses
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
@@ -129,6 +130,19 @@ def test_jobs_finish_once_wait_for_their_teachers_and_travel(pack, tmp_path, mon
     assert run.about["job"]["teachers"] == ["teacher"] and run.config.image_size == 32
     assert list(run.history["epoch"]) == sorted(run.history["epoch"]) and run.history["epoch"].iloc[-1] == 0.5
     assert len(table) == len(data.rows("validation")) and set(table["split"]) == {"validation"}
+
+
+def test_what_the_time_does_not_allow_is_left_for_the_next_chance(pack, tmp_path, capsys):
+    prepare(pack[0], tmp_path, harsh=False)
+    faces, cpu = Faces(tmp_path, torch.device("cpu")), torch.device("cpu")
+    job = Job("slow", "custom_cnn", image_size=32, epochs=10, batch_size=10, changes=0, seconds=0.01)
+    row = {"backbone": "custom_cnn", "image_size": 32, "epochs": 2.0, "seconds": 100.0}
+    shift = Shift(lambda _: [job], tmp_path, time.time() + 60, {"before": row})
+    assert shift.seconds(job) > 500 and shift.next_job() is None  # 50 seconds per epoch: it is not begun
+    hopeful = Shift(lambda _: [job], tmp_path, time.time() + 0.2, {})
+    hopeful.work_off(faces, cpu)  # begun, for its own estimate is short; ended when the time is over
+    assert "slow: out of time" in capsys.readouterr().out
+    assert not hopeful.trained and not (tmp_path / "slow").exists()
 
 
 def test_an_unknown_setting_of_a_job_is_refused():

@@ -65,14 +65,14 @@ def is_complete(pairs: Pairs, names: Sequence[str] = tuple(BACKBONES)) -> bool:
 
 
 def multitask_improvements(pairs: Pairs, clusters: pd.Series) -> pd.DataFrame:
-    """C1: what multi-task learning changes, by architecture and metric, and on average (``mean``, not called).
+    """C1: what multi-task learning changes, by architecture and metric; with all seeds also on average (``mean``).
 
     Args:
         pairs: of ``score_rows``.
         clusters: near-duplicate cluster of each face.
 
     Returns:
-        Rows ``name, metric, value, low, high, p, p_holm, matters, call, …``: above 0 multi-task is better.
+        Rows ``name, metric, value, low, high, p, p_holm, matters, call, seeds, …``: above 0 multi-task is better.
     """
     metrics = list(MATTERS)
     signs = pd.Series(improvement_signs(metrics), index=metrics)
@@ -80,7 +80,10 @@ def multitask_improvements(pairs: Pairs, clusters: pd.Series) -> pd.DataFrame:
         name: [(ours[metrics] - theirs[metrics]) * signs for ours, theirs in frames] for name, frames in pairs.items()
     }
     table = difference_of_trainings(changes, clusters)
-    table = add_calls(table.assign(matters=table["metric"].map(MATTERS), seeds=[()] * len(table)))  # seeds are counted
+    called = add_calls(table.assign(matters=table["metric"].map(MATTERS), seeds=[()] * len(table)))  # seeds are counted
+    table = called.assign(seeds=table["seeds"])
+    if not is_complete(pairs, tuple(pairs)):
+        return table
     mean = {"mean": [sum(tables) / len(tables) for tables in zip(*changes.values(), strict=False)]}
     return pd.concat([table, difference_of_trainings(mean, clusters).assign(call="")], ignore_index=True)
 
@@ -186,8 +189,9 @@ def improvements_table(tables: Mapping[str, pd.DataFrame]) -> str:
                 f"{error_cell(found.loc[metric], METRICS[metric].in_years, '+')} {found.loc[metric, 'call']}".strip()
                 for metric in MATTERS
             ]
-            rows.append([where, get_backbone(name).title if name in BACKBONES else name, *cells])
-    return markdown_table(["Compared at", "Architecture", *(METRICS[m].change_title for m in MATTERS)], rows)
+            title = get_backbone(name).title if name in BACKBONES else name
+            rows.append([where, title, len(found["seeds"].iloc[0]), *cells])
+    return markdown_table(["Compared at", "Architecture", "Pairs", *(METRICS[m].change_title for m in MATTERS)], rows)
 
 
 def gap_calls_table(table: pd.DataFrame) -> str:
@@ -202,15 +206,17 @@ def gap_calls_table(table: pd.DataFrame) -> str:
 
 
 def trained_multitask_table(evidence: Evidence) -> str:
-    """C1 under both comparisons; while trainings are missing, how many pairs there are."""
+    """C1 under both comparisons; while trainings are missing, how many pairs there are and what they say."""
     tables, missing = {}, []
     for comparison, (title, _) in COMPARISONS.items():
         pairs = paired_frames(evidence, comparison, score_rows)
-        if is_complete(pairs):
-            tables[f"({comparison}) {title}"] = multitask_improvements(pairs, groups_of(evidence.faces["image_id"]))
-        else:
+        where = f"({comparison}) {title}"
+        if any(len(found) > 1 for found in pairs.values()):
+            tables[where] = multitask_improvements(pairs, groups_of(evidence.faces["image_id"]))
+        if not is_complete(pairs):
+            tables |= {where: tables[where].assign(call="")} if where in tables else {}
             done = sum(map(len, pairs.values()))
-            missing.append(f"({comparison}) {title}: {done} of {len(BACKBONES) * len(SEEDS)} pairs are trained.")
+            missing.append(f"{where}: {done} of {len(BACKBONES) * len(SEEDS)} pairs are trained; nothing is called.")
     if len(table := initialisation_improvements(evidence)):
         tables[f"(a) equal epochs, {INITIAL}"] = table
     return "\n\n".join([*([improvements_table(tables)] if tables else []), *missing])
