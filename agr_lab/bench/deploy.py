@@ -76,7 +76,7 @@ class Way:
     network: AnswerNet | None = None  # with which ``eager`` answers
 
     def turn(self, threads: int, batch_size: int) -> Callable[[], float]:
-        """A function that times one call, in images a second."""
+        """A function that times one call, in images per second."""
         answer, shape = self.answerer(threads), (batch_size, self.size, self.size, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         return lambda: time_images(lambda: answer(pixels), batch_size)
@@ -146,7 +146,7 @@ def bench_deploy(
     turns for each batch size; accuracy is measured on ``num_faces`` of the test split, all where it is None.
 
     Returns:
-        One row a network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the
+        One row per network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the
         quartiles ``fast`` and ``slow``), ``images_per_second``, ``megabytes``, ``peak_mib``, accuracies, hardware.
     """
     rows = []
@@ -235,7 +235,7 @@ class RivalCrops:
 
 
 def summarize(rates: pd.Series, batch_size: int) -> dict[str, float]:
-    """Median, p95 and quartiles of the seconds of a batch, and images a second."""
+    """Median, p95 and quartiles of the seconds of a batch, and images per second."""
     seconds = batch_size / rates
     levels = {"seconds": 0.5, "p95": 0.95, "fast": 0.25, "slow": 0.75}
     row = {name: float(seconds.quantile(level)) for name, level in levels.items()}

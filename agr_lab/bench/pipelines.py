@@ -123,7 +123,7 @@ def bench_pipelines(settings: BenchSettings, faces: FaceFolder) -> pd.DataFrame:
     All files lie in the operating system's cache, and the DataLoader's workers live on between turns.
 
     Returns:
-        One row an image size and measure (``training``: from data to updated weights; ``loading``: to float tensors;
+        One row per image size and measure (``training``: from data to updated weights; ``loading``: to float tensors;
         ``loading and augmenting``): ``images_per_second, slowest, fastest``, the same of the usual pipeline with
         ``peer_``, ``ratio`` (the quotient of the medians) and the ``goal`` set for it.
     """

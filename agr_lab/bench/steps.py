@@ -51,8 +51,8 @@ def time_images(call: Callable[[], object], num_images: int) -> float:
 def take_turns(turns: dict[Hashable, Callable[[], float]], seconds: float, min_rounds: int) -> pd.DataFrame:
     """Measure several things in rounds, so that a machine that slows down slows all of them.
 
-    ``turns`` measure once and return images a second. After some ``seconds`` no further round begins, but there are at
-    least ``min_rounds``. One row a round (after one that does not count), one column a function.
+    ``turns`` measure once and return images per second. After some ``seconds`` no further round begins, but there are
+    at least ``min_rounds``. One row per round (after one that does not count), one column per function.
     """
     for turn in turns.values():
         turn()  # the first time, memory is allocated, algorithms are chosen and files are read
@@ -82,7 +82,7 @@ def bench_training(settings: BenchSettings) -> pd.DataFrame:
     a resident batch: what no data pipeline could exceed.
 
     Returns:
-        One row an architecture and image size: ``images_per_second, slowest, fastest``, the same with ``limit_``, and
+        One row per architecture and image size: ``images_per_second, slowest, fastest``, the same with ``limit_``, and
         ``share_of_compute_limit``, the quotient of the medians.
     """
     rows = []
@@ -119,7 +119,7 @@ def bench_latency(settings: BenchSettings) -> pd.DataFrame:
     """Time forward passes on one thread, in float32: one image, as an application asks, and a whole batch.
 
     Returns:
-        One row an architecture and batch size: ``seconds`` of the whole batch (median), ``slowest, fastest, threads``.
+        One row per architecture and batch size: ``seconds`` of the whole batch (median), ``slowest, fastest, threads``.
     """
     image_size, rows = settings.image_sizes[0], []
     models = {name: MultiTaskNet(name).eval().to(memory_format=torch.channels_last) for name in settings.backbones}

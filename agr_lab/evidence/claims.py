@@ -90,7 +90,7 @@ def claims_table(evidence: Evidence) -> str:
 
 
 def claims_summary(evidence: Evidence) -> str:
-    """A row a claim: its verdict and what was found, under each condition where there are several."""
+    """A row per claim: its verdict and what was found, under each condition where there are several."""
     rows = []
     for claim, found in claims_rows(evidence).groupby("claim", sort=False):
         several = len(found) > 1

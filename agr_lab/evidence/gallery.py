@@ -48,8 +48,8 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
     """Draw every figure, write its table and the gallery page, and fill in the tables of the README and the docs.
 
     ``figures_dir`` gets ``<name>.png``, ``<name>.pdf``, ``<name>.csv`` and ``README.md``. ``root``: of the pages with
-    table markers; None fills in none. ``jobs``: processes at a time; None is one a core, 1 is this process. Returns the
-    files written; an InputError if there is no result, before anything is written.
+    table markers; None fills in none. ``jobs``: processes at a time; None is one per core, 1 is this process. Returns
+    the files written; an InputError if there is no result, before anything is written.
     """
     check_results(results_dir)
     figures_dir.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ def draw_nothing(ax: plt.Axes, what: str = "no finished runs yet") -> plt.Axes:
 def draw_panels(
     axes: Iterable[plt.Axes], names: Iterable[str], draw: Callable[[str, plt.Axes], object], anything: object = True
 ) -> None:
-    """One panel a name; where there is not anything to draw they say so."""
+    """One panel per name; where there is not anything to draw they say so."""
     for ax, name in zip(axes, names, strict=True):
         if anything:
             draw(name, ax)

@@ -19,7 +19,7 @@ from agr_utils.measure.results import Run, read_bench, read_folder, read_runs
 from agr_utils.tasks import TASKS
 
 T = TypeVar("T")
-Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row an image
+Measure = Callable[[pd.DataFrame], pd.DataFrame]  # predictions table to scores or errors, a row per image
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that what is computed from it can be kept
@@ -46,7 +46,7 @@ class Evidence:
         return GroupBootstrap(groups_of(self.faces["image_id"]))
 
     def select(self, length: str, backbone: str, tasks: Sequence[str] = TASKS) -> list[Run]:
-        """Runs of one kind (``short``, ``long`` or ``equal``), one a seed; an InputError if two have one seed."""
+        """Runs of one kind (``short``, ``long`` or ``equal``), one per seed; an InputError if two have one seed."""
         kind = (length, backbone, tuple(tasks))
         chosen: dict[int, Run] = {}
         for run in self.runs:

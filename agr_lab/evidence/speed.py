@@ -74,7 +74,7 @@ def plot_pipelines(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xscale("log")
     ax.set_xlim(right=3 * table[["fastest", "peer_fastest"]].max(axis=None))  # room for the last ratio
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.set_xlabel("images a second (logarithmic), more is better")
+    ax.set_xlabel("images per second (logarithmic), more is better")
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[:2], labels[:2], frameon=False, fontsize=11, ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1))
     return ax
@@ -96,7 +96,7 @@ def speed_rows(bench: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def t4_table(evidence: Evidence) -> str:
-    """Calculated, not measured: minutes that a training of the full profile takes on a T4, a row a network."""
+    """Calculated, not measured: minutes that a training of the full profile takes on a T4, a row per network."""
     rows, full = [], PROFILES["full"]
     for name in BACKBONES:
         for run in list(evidence.select_trained(name).values())[:1]:

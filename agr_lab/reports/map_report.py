@@ -30,9 +30,9 @@ class MapReport:
 
     Attributes:
         about: layer, split and numbers of faces.
-        tables: by name. ``scores``: a row a face, task and kind of map (or rival), a column a score. ``regions``: a row
-            a face, task and kind, the share of energy in each region. ``mean_maps``: a row a task, kind and group,
-            with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row a part that
+        tables: by name. ``scores``: a row per face, task and kind of map (or rival), a column per score. ``regions``:
+            a row per face, task and kind, the share of energy in each region. ``mean_maps``: a row per task, kind and
+            group, with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row per part that
             was made random, task and kind. ``layers``: see ``compare_layers``. Those that apply.
         mean_face: (S, S, 3) uint8, the mean of the faces that the mean maps are of.
     """
@@ -126,7 +126,7 @@ def explain_run_folder(
 
 
 def summarize_report(report: MapReport) -> pd.DataFrame:
-    """Mean scores: a row a task and kind of map, a column a score."""
+    """Mean scores: a row per task and kind of map, a column per score."""
     scores = report.tables["scores"].drop(columns="image_id")
     return scores.groupby(["task", "kind"], sort=False, observed=True).mean().round(3)
 

@@ -30,7 +30,7 @@ def sweep_run_folder(
 
 
 def summarize_sweep(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean errors: a row a corruption, averaged over the severities, a column an error in its unit; first clean."""
+    """Mean errors: a row per corruption, averaged over the severities, a column per error in its unit; first clean."""
     swept = Sweep(table)
     clean = np.nanmean(swept.values[:, 0], axis=0)
     means = clean + np.nanmean(swept.increases(), axis=0)  # (corruptions, errors)

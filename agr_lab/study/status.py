@@ -15,7 +15,7 @@ from agr_utils.training.guards import is_locked
 
 
 def status_table(study: Study) -> pd.DataFrame:
-    """A row a run, from its folder: ``run, status, epochs, of, seconds`` (spent), ``seconds_left``, validation metrics.
+    """A row per run, from its folder: ``run, status, epochs, of, seconds`` spent, ``seconds_left``, validation metrics.
 
     ``seconds_left`` is NaN until a run like it has finished an epoch.
     """

@@ -54,7 +54,7 @@ def corrupt(
         images: (B, 3, H, W) float32 in [0, 1]; left as they are.
         name: a key of CORRUPTIONS.
         severity: 1 (mild) to 5 (severe).
-        seeds: one an image, of what is random about it; the image's place in the batch where it is None.
+        seeds: one per image, of what is random about it; the image's place in the batch where it is None.
         data: name of the data set, for where its faces have eyes and mouth.
 
     Returns:

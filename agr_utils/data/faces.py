@@ -1,4 +1,4 @@
-"""The faces table: one row an image. Every reader makes it, everything else reads it."""
+"""The faces table: one row per image. Every reader makes it, everything else reads it."""
 
 import io
 from collections.abc import Sequence

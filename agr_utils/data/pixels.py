@@ -81,7 +81,7 @@ def write_about(folder: Path, paths: list[str], decoded: list[bool], errors: lis
 
 
 def _checksum(folder: Path, about: dict) -> int:
-    """CRC-32 of the names and all pixels: 2 GB a second, read without keeping them in memory."""
+    """CRC-32 of the names and all pixels: 2 GB per second, read without keeping them in memory."""
     checksum = zlib.crc32(json.dumps(about).encode())
     with (folder / PIXELS_FILE).open("rb") as file:
         while block := file.read(2**24):

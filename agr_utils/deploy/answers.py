@@ -61,7 +61,7 @@ def json_line(answer: Mapping) -> str:
 
 
 def text_lines(answer: Mapping) -> Iterator[str]:
-    """Readable lines: one for a crop or a photograph without a face, else one a face."""
+    """Readable lines: one for a crop or a photograph without a face, else one per face."""
     path = answer["path"]
     if "error" in answer:
         yield printable(f"{path}: error: {answer['error']}")
@@ -105,7 +105,7 @@ def csv_columns(
 
 
 def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[str, object]]:
-    """A row a face; one row without a face for a photograph that has none, or cannot be read."""
+    """A row per face; one row without a face for a photograph that has none, or cannot be read."""
     shared = {"path": printable(answer["path"]), "error": printable(answer.get("error", ""))}
     shared |= {name: answer.get(name, "") for name in ("model", "model_sha256")}
     faces = answer.get("faces", [answer])

@@ -21,8 +21,8 @@ def predict(
     task: Annotated[
         list[TaskChoice] | None, typer.Option(help="age, gender, race or all; repeat it. Default: age and gender.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture; counts on stderr.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One CSV row a face.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per picture; counts on stderr.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One CSV row per face.")] = False,
     faces: Annotated[FacesChoice, typer.Option(help="all faces of a picture, or one: the largest.")] = FacesChoice.all,
     no_detect: Annotated[
         bool, typer.Option("--no-detect", help="The images are face crops: take their centre.")

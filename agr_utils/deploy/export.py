@@ -133,7 +133,7 @@ def class_names(model: MultiTaskNet) -> dict[str, list[str]]:
 
 
 def predict_pixels(pixels: np.ndarray, network: AnswerNet) -> list[dict]:
-    """Answers (``to_answer``) of a network that is not exported, one a face of (B, S, S, 3) uint8 pixels."""
+    """Answers (``to_answer``) of a network that is not exported, one per face of (B, S, S, 3) uint8 pixels."""
     outputs = answer_pixels(network, pixels)
     about = {"labels": class_names(network.model)}
     return [to_answer({name: values[row] for name, values in outputs.items()}, about) for row in range(len(pixels))]

@@ -111,7 +111,7 @@ def _measure_ranges(model: Path, folder: Path, faces: np.ndarray):
 
 
 def store_eight_bits(graph) -> None:
-    """Store large float32 weights of an ONNX graph in eight bits, a scale a channel; they are unpacked on loading."""
+    """Store large float32 weights of an ONNX graph in eight bits, a scale per channel; they are unpacked on loading."""
     from onnx import TensorProto, helper, numpy_helper
 
     for item in list(graph.initializer):

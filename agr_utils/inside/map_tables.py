@@ -115,7 +115,7 @@ def compare_layers(model: MultiTaskNet, drawn: SyntheticFaces, rows: np.ndarray)
 
 
 def scores_with_intervals(scores: pd.DataFrame, score: str) -> pd.DataFrame:
-    """One score of a MapReport in percent with 95 % intervals over faces, as text: a row a kind, a column a task."""
+    """One score of a MapReport in percent with 95 % intervals over faces, text: a row per kind, a column per task."""
     cells = {}
     for (task, kind), rows in scores.groupby(["task", "kind"], sort=False, observed=True):
         samples = GroupBootstrap(np.arange(len(rows)), 2_000).means(rows[[score]].to_numpy())

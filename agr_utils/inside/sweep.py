@@ -30,8 +30,8 @@ def sweep(
     """Errors of a model on the faces as they are and under every corruption and severity.
 
     Returns:
-        A row a face and condition, faces in the same order in each: ``image_id, corruption, severity`` (``clean`` and 0
-        for the faces as they are), ``age_signed`` (predicted minus labelled age, years), ``gender_error, race_error``
+        A row per face and condition, faces in the same order in each: ``image_id, corruption, severity`` (``clean`` and
+        0 for the faces as they are), ``age_signed`` (predicted minus labelled age, years), ``gender_error, race_error``
         (wrong or not), NaN without a label; those of the tasks that the model has. Answers are averaged over each face
         and its mirror image, as everywhere.
     """
@@ -145,7 +145,7 @@ def with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:
-    """One error (of ERRORS) against the severity of one corruption, a line a model, 95 % intervals as bands.
+    """One error (of ERRORS) against the severity of one corruption, a line per model, 95 % intervals as bands.
 
     ``curves``: title of the model to what ``curve_table`` gave.
     """

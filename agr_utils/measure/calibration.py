@@ -78,7 +78,7 @@ def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boot
     """Share of ages inside the interval, and the interval's width, by group (``grouping`` as of ``group_table``).
 
     Returns:
-        One row a group of enough images: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years),
+        One row per group of enough images: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years),
         ``count``.
     """
     check_predictions(table)
@@ -86,7 +86,7 @@ def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boot
 
 
 def coverage_of(table: pd.DataFrame, members: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """``coverage_table`` of any groups: (n, g) bool, a column a group."""
+    """``coverage_table`` of any groups: (n, g) bool, a column per group."""
     inside = covered(table).to_numpy()
     samples = bootstrap.group_means(inside[:, None], members.to_numpy(dtype=bool))[:, 0]
     width = (table["age_hi"] - table["age_lo"]).astype("Float64").astype(float)

@@ -63,7 +63,7 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
         grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by an x between spaces.
 
     Returns:
-        One row a group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
+        One row per group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
         Images without a label of the grouping are in no group.
     """
     errors = error_rows(table)

@@ -98,7 +98,7 @@ def numbers_of(cell: object) -> np.ndarray:
 
 
 def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> Axes:
-    """One error (of ERRORS) of several runs by group with intervals, a row a group.
+    """One error (of ERRORS) of several runs by group with intervals, a row per group.
 
     ``tables``: title of the run to what ``group_intervals`` gave, all of one grouping.
     """
@@ -122,7 +122,7 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
 
 
 def plot_coverage(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Share of ages inside the interval by group (``coverage_table``), a row a group, against what was asked for."""
+    """Share of ages inside the interval by group (``coverage_table``), a row per group, against what was asked for."""
     for number, (_, row) in enumerate(table.iterrows()):
         draw_interval(ax, row, number, PALETTE[0][0], "o", True, 100)
         ax.annotate(f"±{row['width'] / 2:.0f} years", (1.02, number), xycoords=("axes fraction", "data"), va="center",

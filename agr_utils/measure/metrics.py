@@ -151,7 +151,7 @@ def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_0
     """95 % intervals of the means of ``scores`` (see ``score_rows``) when whole groups are drawn with replacement.
 
     Returns:
-        One row a metric: ``value, low, high, count`` (images that count).
+        One row per metric: ``value, low, high, count`` (images that count).
     """
     samples = GroupBootstrap(groups, num_resamples).means(scores.to_numpy(dtype=float))
     result = interval(samples)[["value", "low", "high"]].set_index(scores.columns)
@@ -159,7 +159,7 @@ def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_0
 
 
 def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:
-    """Metrics of one run and split with 95 % intervals: one row a metric, ``value, low, high, count``.
+    """Metrics of one run and split with 95 % intervals: one row per metric, ``value, low, high, count``.
 
     ``groups``: near-duplicate cluster of each row; every image its own where it is None.
     """

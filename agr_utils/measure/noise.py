@@ -15,7 +15,7 @@ def twin_differences(faces: pd.DataFrame | None = None) -> pd.DataFrame:
         faces: with ``age, gender, race, group``; None takes the 21,288 UTKFace files of the committed split.
 
     Returns:
-        One row a group of several images, each the mean over its pairs: ``age`` (absolute difference, years),
+        One row per group of several images, each the mean over its pairs: ``age`` (absolute difference, years),
         ``gender`` and ``race`` (share that disagrees, NaN where a label is missing), and ``size``.
     """
     faces = read_labels_from_split() if faces is None else faces

@@ -66,7 +66,7 @@ def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> 
 
 
 def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) -> Axes:
-    """A metric of several runs with its intervals, one row a run: title to what ``summarize`` gave."""
+    """A metric of several runs with its intervals, one row per run: title to what ``summarize`` gave."""
     record = get_metric(metric)
     scale = record.scale
     for position, (name, summary) in enumerate(summaries.items()):

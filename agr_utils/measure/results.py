@@ -26,8 +26,8 @@ class Run:
 
     run_id: str  #: name of its folder
     about: dict  #: ``config.json``: config, command, commit, hardware, parameters, MACs
-    history: pd.DataFrame  #: one row an epoch
-    predictions: pd.DataFrame  #: one row an image
+    history: pd.DataFrame  #: one row per epoch
+    predictions: pd.DataFrame  #: one row per image
 
     @property
     def config(self) -> TrainConfig:
@@ -91,7 +91,7 @@ def read_short_runs(results_dir: Path) -> list[Run]:
 
 
 def read_runs(results_dir: Path | None = None) -> list[Run]:
-    """The published multi-task runs on UTKFace, one an architecture, in the order of the course's architectures."""
+    """The published multi-task runs on UTKFace, one per architecture, in the order of the course's architectures."""
     chosen: dict[str, Run] = {}
     for run in read_folder(results_dir or repository_root() / "results"):
         if (run.config.data, run.config.protocol, run.tasks) != ("utkface", "grouped", TASKS):

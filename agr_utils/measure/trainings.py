@@ -34,7 +34,7 @@ def difference_of_trainings(
     p-values are those of Student's t with Satterthwaite's degrees of freedom.
 
     Args:
-        differences: under each name, as of an architecture, a table for each pair of trainings: (n, c), a row a face,
+        differences: under each name, as of an architecture, a table for each pair of trainings: (n, c), a row per face,
             the same columns everywhere, NaN where a face does not count.
         clusters: near-duplicate cluster of each of the n faces.
         coverage: of the intervals, in (0, 1).

@@ -13,7 +13,7 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.25  # of pixels scaled to [0, 1]; one pair for ev
 
 
 class MultiTaskNet(nn.Module):
-    """Shared features and one linear head a task.
+    """Shared features and one linear head per task.
 
     Args:
         backbone: name of an architecture (``agr_utils.models.backbones``).

@@ -34,7 +34,7 @@ class TrainConfig:
         early_size: side in pixels while training starts (progressive resizing); None for ``image_size`` throughout.
         early_share: share of the training that ``early_size`` lasts.
         num_epochs: passes over the training split; a fraction ends in the middle of one.
-        batch_size: images a step, over all processes.
+        batch_size: images per step, over all processes.
         learning_rate: peak of AdamW's learning rate.
         weight_decay: of AdamW; biases and normalisation are left out.
         warmup_epochs: linear warm-up before the cosine decay to 0.

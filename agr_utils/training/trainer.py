@@ -99,7 +99,7 @@ class Trainer:
         self.cosines: list[dict[str, float]] = []  # between the tasks' gradients, where they are measured
 
     def run(self) -> pd.DataFrame:
-        """Train from wherever the run stands to its end; the history, one row an epoch.
+        """Train from wherever the run stands to its end; the history, one row per epoch.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
@@ -244,7 +244,7 @@ class Trainer:
         return validate(self.ema.module, self.data, own, 4 * self.config.batch_size)
 
     def history_table(self) -> pd.DataFrame:
-        """One row an epoch: losses in nats, MAE in years, accuracies in 0 to 1, seconds."""
+        """One row per epoch: losses in nats, MAE in years, accuracies in 0 to 1, seconds."""
         return pd.DataFrame(self.history)
 
     def save(self) -> None:

@@ -36,13 +36,13 @@ def metric_cells(run: Run, split: str) -> list[str]:
 
 
 def runs_table(runs: dict[str, Run], title: str, split: str) -> str:
-    """A row a run, a column a metric."""
+    """A row per run, a column per metric."""
     return markdown_table([title, *metric_titles()], ([name, *metric_cells(run, split)] for name, run in runs.items()))
 
 
 def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
     """Test-split results of each architecture, 95 % intervals in brackets; ``speeds``: images of 64 px per second."""
-    titles = ["Architecture", "Epochs", *metric_titles(), "Parameters (M)", "MACs (M)", "Seconds an epoch"]
+    titles = ["Architecture", "Epochs", *metric_titles(), "Parameters (M)", "MACs (M)", "Seconds per epoch"]
     rows = []
     for run in runs:
         speed = speeds.get(run.backbone)

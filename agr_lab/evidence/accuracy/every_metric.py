@@ -53,7 +53,7 @@ def _mean_over(bootstrap: GroupBootstrap, scores: pd.Series, classes: pd.Series)
 
 
 def every_metric_table(runs: list[Run]) -> str:
-    """A row a metric, a column a run."""
+    """A row per metric, a column per run."""
     splits = [run.split("test") for run in runs]
     results = [evaluate_table(table, GroupBootstrap(groups)) for table, groups in splits]
     rows = [

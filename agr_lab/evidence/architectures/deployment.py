@@ -51,7 +51,7 @@ def judge_device(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame
         differences: see ``trained_differences``; which network answers better.
 
     Returns:
-        A row a network (index: its name): ``megabytes`` of the int8 file, what int8 costs (``age_mae``…), ``way`` and
+        A row per network (index: its name): ``megabytes`` of the int8 file, what int8 costs (``age_mae``…), ``way`` and
         ``seconds`` of its fastest way, ``speedup`` of onnxruntime, ``fits``, ``fast``, ``beaten_by`` (names), and
         ``chosen``, whether nothing beats it.
     """
@@ -165,7 +165,7 @@ def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def deployment_table(evidence: Evidence) -> str:
-    """A row a network and way: time of one face, throughput, size, memory, answers; a table a device."""
+    """A row per network and way: time of one face, throughput, size, memory, answers; a table per device."""
     parts = []
     for cpu, table in devices_of(evidence).items():
         rows = []
@@ -193,7 +193,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def judgement_table(evidence: Evidence) -> str:
-    """C4's three lines: a row a device and network."""
+    """C4's three lines: a row per device and network."""
     rows = []
     for cpu, judged in judge_devices(evidence).items():
         for name in (name for name in BACKBONES if name in judged.index):

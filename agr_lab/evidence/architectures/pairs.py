@@ -21,7 +21,7 @@ NEWER, OLDER = ("mobilenet_v3", "efficientnet_b3"), ("custom_cnn", "mobilenet_v2
 
 
 def runs_of(evidence: Evidence, length: str) -> dict[str, list[Run]]:
-    """Multi-task runs of each architecture that has any, one a seed."""
+    """Multi-task runs of each architecture that has any, one per seed."""
     runs = {name: evidence.select(length, name) for name in BACKBONES}
     return {name: chosen for name, chosen in runs.items() if chosen}
 

@@ -20,7 +20,7 @@ COSTS = {
     "parameters": ("Parameters", "millions", 1e6),
     "macs": ("MACs", "millions", 1e6),
     "latency": ("Latency of one image, one thread", "ms", 1e-3),
-    "epoch_seconds": ("Training time", "seconds an epoch", 1.0),
+    "epoch_seconds": ("Training time", "seconds per epoch", 1.0),
 }
 
 
@@ -28,7 +28,7 @@ def cost_table(evidence: Evidence, length: str = "long") -> pd.DataFrame:
     """What each architecture costs, and its test results.
 
     Returns:
-        One row an architecture (index: its name): the columns of COSTS in seconds and counts, NaN for what
+        One row per architecture (index: its name): the columns of COSTS in seconds and counts, NaN for what
         ``agr bench`` has not measured, and the metrics.
     """
     rows, bench = {}, evidence.bench
@@ -61,7 +61,7 @@ def on_front(costs: pd.Series, values: pd.Series, more_is_better: bool) -> pd.Se
 
 
 def front_table(costs: pd.DataFrame) -> pd.DataFrame:
-    """Which architectures are on which front: rows (cost, metric), a bool column an architecture."""
+    """Which architectures are on which front: rows (cost, metric), a bool column per architecture."""
     rows = {}
     for cost in COSTS:
         for metric in MATTERS:

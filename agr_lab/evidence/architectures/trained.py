@@ -105,7 +105,7 @@ def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def trained_table(evidence: Evidence) -> str:
-    """A row an architecture: mean of its trainings in each task, and how the newer ones differ."""
+    """A row per architecture: mean of its trainings in each task, and how the newer ones differ."""
     trainings = multitask_trainings(evidence)
     scores, _ = trained_scores(trainings)
     table, rows = trained_differences(evidence), []
@@ -135,8 +135,8 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
         num_resamples: of the faces and of the trainings.
 
     Returns:
-        A row a cost and metric, a column a network: the share of resamples in which no other costs as little or less
-        and errs less. No rows where a latency is missing.
+        A row per cost and metric, a column per network: the share of resamples in which no other costs as little or
+        less and errs less. No rows where a latency is missing.
     """
     trainings = multitask_trainings(evidence)
     latency = {name: one_face_seconds(evidence, name) for name in trainings}
@@ -171,7 +171,7 @@ def one_face_seconds(evidence: Evidence, backbone: str) -> float | None:
 
 
 def fronts_table(evidence: Evidence) -> str:
-    """A row a cost and task: how likely each network is on the front, in per cent."""
+    """A row per cost and task: how likely each network is on the front, in per cent."""
     table = front_probabilities(evidence)
     rows = [
         [cost, METRICS[metric].label, *(f"{100 * value:.0f}" for value in row)]

@@ -42,7 +42,7 @@ def draw_map_layers(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def _plot_layers(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
-    """Share of the maps' energy inside the cues against the resolution of the layer, a line an architecture."""
+    """Share of the maps' energy inside the cues against the resolution of the layer, a line per architecture."""
     for title, rows in table[table["kind"] == kind].groupby("architecture", sort=False):
         ax.plot(rows["side"], 100 * rows["energy"], marker=MARKERS[title], color=COLOURS[title], label=title)
     rival = table.loc[table["kind"] == "centred", "energy"].mean()
@@ -55,7 +55,7 @@ def _plot_layers(table: pd.DataFrame, kind: str, ax: plt.Axes) -> None:
 
 
 def layers_table(evidence: MapEvidence) -> str:
-    """Energy inside the cues by resolution of the layer: a row an architecture and layer, the used one in bold."""
+    """Energy inside the cues by resolution of the layer: a row per architecture and layer, the used one in bold."""
     used = {get_backbone(name).title: report.about["layer"] for name, report in evidence.cues.items()}
     rows, table = [], layer_rows(evidence)
     for title, own in table.groupby("architecture", sort=False) if used else ():

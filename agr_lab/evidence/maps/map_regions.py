@@ -22,7 +22,7 @@ AREA = "share of the area"
 
 
 def region_shares_of(report: MapReport, kind: str) -> pd.DataFrame:
-    """Mean share of the energy in each region: a row a task, a column a region."""
+    """Mean share of the energy in each region: a row per task, a column per region."""
     regions = report.tables["regions"].astype({"task": str, "kind": str})
     means = regions[regions["kind"] == kind].groupby("task")[list(REGIONS)].mean()
     return means.loc[[task for task in TASKS if task in means.index]]
@@ -61,7 +61,7 @@ def _plot_region_shares(shares: pd.DataFrame, areas: list[float], ax: plt.Axes) 
 
 
 def regions_table(evidence: MapEvidence) -> str:
-    """Share of HiResCAM's energy in each region of the face: a row an architecture and task."""
+    """Share of HiResCAM's energy in each region of the face: a row per architecture and task."""
     if not evidence.faces:
         return NO_REPORTS
     rows = [[f"*{AREA}*", "", *(f"{100 * area:.0f}" for area in region_areas(64, 64).tolist())]]
@@ -97,7 +97,7 @@ def region_differences(evidence: MapEvidence, backbone: str) -> pd.DataFrame:
 
 
 def _region_rows(report: MapReport, task: str) -> pd.DataFrame:
-    """Shares of one task: a row a face, columns (kind, region)."""
+    """Shares of one task: a row per face, columns (kind, region)."""
     regions = report.tables["regions"].astype({"task": str, "kind": str})
     own = regions[regions["task"] == task]
     return (
@@ -113,7 +113,7 @@ def _region_rows(report: MapReport, task: str) -> pd.DataFrame:
     "map_multitask", "Do multi-task and single-task models look elsewhere? MobileNetV3, short runs", read_map_evidence
 )
 def draw_map_multitask(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Energy of the multi-task model's maps minus that of the single-task model's, a row a region of the face."""
+    """Energy of the multi-task model's maps minus that of the single-task model's, a row per region of the face."""
     table = region_differences(evidence, "mobilenet_v3")
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), sharey=True)
 

@@ -25,7 +25,7 @@ def mean_map(report: MapReport, task: str, kind: str, group: str = "all") -> np.
 
 
 def _draw_mean_maps(columns: dict[str, tuple[MapReport, str]], kind: str) -> tuple[plt.Figure, pd.DataFrame]:
-    """Mean maps over mean faces, a row a task.
+    """Mean maps over mean faces, a row per task.
 
     Args:
         columns: title to report and group.

@@ -89,7 +89,7 @@ def all_verdicts(evidence: MapEvidence) -> pd.DataFrame:
 
 
 def trust_table(evidence: MapEvidence) -> str:
-    """Which maps can be trusted for which task, and by how much: a row a task, a column a kind of map."""
+    """Which maps can be trusted for which task, and by how much: a row per task, a column per kind of map."""
     found, rows = all_verdicts(evidence), []
     for task in TASKS if len(found) else ():
         cells = [
@@ -120,7 +120,7 @@ def _trust_cell(rows: pd.DataFrame) -> str:
 
 
 def trust_tests_table(evidence: MapEvidence, kind: str) -> str:
-    """The four tests of one kind of map: a row an architecture and task."""
+    """The four tests of one kind of map: a row per architecture and task."""
     families, others = measured_tests(evidence, kind)
     rows = []
     for row in verdicts(evidence, kind).itertuples():

@@ -57,7 +57,7 @@ def gap_changes(evidence: Evidence, comparison: str, groupings: Sequence[str]) -
         groupings: see ``fairness.group_table``.
 
     Returns:
-        A row an error and grouping: ``error, grouping, value, low, high, p, matters``: above 0 multi-task has the
+        A row per error and grouping: ``error, grouping, value, low, high, p, matters``: above 0 multi-task has the
         smaller gap. ``multi`` and ``single``: the mean gaps. ``basic, basic_low, basic_high``: see ``basic_interval``.
         ``worst…`` and ``overall…``: by how much the error of the worst group, and of all faces, lies nearer to 0.
         ``backbones``: the difference of each architecture.
@@ -132,7 +132,7 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def gap_table(evidence: Evidence, comparison: str) -> str:
-    """C2: a row an error and grouping: how the gap between its groups changes, and what else the protocol asks for.
+    """C2: a row per error and grouping: how the gap between its groups changes, and what else the protocol asks for.
 
     Args:
         evidence: the runs.

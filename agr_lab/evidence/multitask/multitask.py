@@ -157,7 +157,7 @@ def draw_multitask(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def multitask_table(evidence: Evidence) -> str:
-    """C1: a row an architecture and comparison, by how much each metric is better with three heads, and the call."""
+    """C1: a row per architecture and comparison, by how much each metric is better with three heads, and the call."""
     cells = []
     for comparison, (title, *_) in COMPARISONS.items():
         for backbone, rows in multitask_differences(evidence, comparison).groupby("backbone", sort=False):

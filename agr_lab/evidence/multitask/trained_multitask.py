@@ -28,7 +28,7 @@ BOOTSTRAP_SEEDS, RESAMPLES = 20, 10_000  # 200,000 in all; by seed, they tell ho
 UNDECIDED = 3  # Monte Carlo standard errors of p within which a call is none
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]  # of the multi-task model, of the three single-task models; columns alike
-Pairs = dict[str, list[Frames]]  # by architecture, one a seed
+Pairs = dict[str, list[Frames]]  # by architecture, one per seed
 
 
 def paired_frames(
@@ -43,7 +43,7 @@ def paired_frames(
     Args:
         evidence: with the runs of the second protocol.
         comparison: a key of COMPARISONS.
-        measure: predictions table to scores, a row a face.
+        measure: predictions table to scores, a row per face.
         names: of the architectures.
         initial: those that began with ImageNet's weights.
     """
@@ -180,7 +180,7 @@ def initialisation_improvements(evidence: Evidence) -> pd.DataFrame:
 
 
 def improvements_table(tables: Mapping[str, pd.DataFrame]) -> str:
-    """A row a comparison and architecture: what multi-task learning changes in each task, and the call."""
+    """A row per comparison and architecture: what multi-task learning changes in each task, and the call."""
     rows = []
     for where, table in tables.items():
         for name, found in table.groupby("name", sort=False):
@@ -195,7 +195,7 @@ def improvements_table(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def gap_calls_table(table: pd.DataFrame) -> str:
-    """A row an error and grouping: how much smaller the relative gap is, in per cent, with its p-value and call."""
+    """A row per error and grouping: how much smaller the relative gap is, in per cent, with its p-value and call."""
     rows = []
     for row in table.itertuples():
         change = [f"{100 * np.expm1(value):+.0f}" for value in (row.value, row.low, row.high)]

@@ -78,7 +78,7 @@ def draw_expression(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFr
 
 
 def _plot_nuisance(tables: dict[str, pd.DataFrame], nuisance: str, error: str, ax: plt.Axes) -> None:
-    """One error on drawn faces against something that varies in them, a line an architecture."""
+    """One error on drawn faces against something that varies in them, a line per architecture."""
     scale = ERRORS[error].scale
     shifts = np.linspace(-0.05, 0.05, len(tables)) if len(tables) > 1 else [0.0]
     for (title, table), shift in zip(tables.items(), shifts, strict=True):

@@ -35,7 +35,7 @@ def draw_robustness_augmentation(evidence: RobustnessEvidence) -> tuple[plt.Figu
 
 
 def augmentation_table(evidence: RobustnessEvidence) -> str:
-    """How much more a model is hurt that was trained without some augmentation: a row a corruption and error."""
+    """How much more a model is hurt that was trained without some augmentation: a row per corruption and error."""
     tables = {
         name: table.set_index(["corruption", "error"]) for name, table in augmentation_increases(evidence).items()
     }

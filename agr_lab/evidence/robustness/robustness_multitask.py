@@ -41,7 +41,7 @@ def draw_robustness_multitask(evidence: RobustnessEvidence) -> tuple[plt.Figure,
 
 
 def draw_differences(tables: dict[str, pd.DataFrame], sides: str) -> tuple[plt.Figure, pd.DataFrame]:
-    """How much less one model is hurt than another, a row a corruption and a panel an error.
+    """How much less one model is hurt than another, a row per corruption and a panel per error.
 
     ``tables``: title to what ``increase_differences`` gave; ``sides``: who is hurt less to the left and right of 0.
     """

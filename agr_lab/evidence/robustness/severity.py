@@ -64,7 +64,7 @@ def mean_errors(swept: Sweep) -> pd.DataFrame:
 
 
 def mean_errors_table(evidence: RobustnessEvidence, error: str) -> str:
-    """One error of each architecture, averaged over the severities: a row a corruption."""
+    """One error of each architecture, averaged over the severities: a row per corruption."""
     columns = {get_backbone(name).title: swept for name, swept in evidence.architectures.items()}
     columns |= {f"{get_backbone(name).title}, long": swept for name, swept in evidence.long.items()}
     tables = {

@@ -42,7 +42,7 @@ def split(grouped_faces: pd.DataFrame) -> pd.Series:
 
 
 def shares(column: pd.Series, split: pd.Series) -> pd.DataFrame:
-    """Share of each class within each split, one column a split."""
+    """Share of each class within each split, one column per split."""
     return pd.crosstab(column.to_numpy(dtype=object), split.to_numpy(dtype=object), normalize="columns")
 
 
