@@ -32,8 +32,8 @@ class MapReport:
         about: layer, split and numbers of faces.
         tables: by name. ``scores``: a row per face, task and kind of map (or rival), a column per score. ``regions``:
             a row per face, task and kind, the share of energy in each region. ``mean_maps``: a row per task, kind and
-            group, with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row per part that
-            was made random, task and kind. ``layers``: see ``compare_layers``. Those that apply.
+            group, with ``count`` and ``map``, MEAN_SIDE² float32 row by row that add up to 1. ``cascade``: a row per
+            part that was made random, task and kind. ``layers``: see ``compare_layers``. Those that apply.
         mean_face: (S, S, 3) uint8, the mean of the faces that the mean maps are of.
     """
 
