@@ -4,7 +4,6 @@ import json
 import platform
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from agr_lab.bench.fresh import run_fresh
 from agr_lab.bench.steps import take_turns, time_images
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, finish_onnx
@@ -36,32 +36,6 @@ from agr_utils.training.run import load_run
 BATCH_SIZES, THREADS = (1, 32), (1, 2)
 RIVAL_SIZE = 200  # side of the crops that other packages are given, pixels: UTKFace's own
 _INT8_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-_PEAK = """
-import json, pathlib, sys
-import numpy as np
-way, path, size = json.loads(sys.argv[1])
-face = np.zeros((1, size, size, 3), np.uint8)
-if way == "eager":
-    import torch
-    from agr_utils.deploy.answer_net import AnswerNet
-    from agr_utils.training.run import load_model
-    with torch.inference_mode():
-        AnswerNet(load_model(path)[0], mirror=False)(torch.from_numpy(face))
-elif way == "openvino":
-    import openvino
-    openvino.compile_model(path, "CPU")(face)
-else:
-    import onnxruntime
-    onnxruntime.InferenceSession(path).run(None, {"image": face})
-# Linux hands ru_maxrss on to the program that a process starts: it would be the benchmark's own peak.
-status = pathlib.Path("/proc/self/status")
-if status.exists():
-    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-else:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak / 1024)
-"""
 
 
 @dataclass(frozen=True)
@@ -101,12 +75,8 @@ class Way:
 
     def about(self) -> dict:
         """What does not depend on how it is called: size on the disk, peak memory of a process that answers once."""
-        done = subprocess.run(
-            [sys.executable, "-c", _PEAK, json.dumps([self.way, str(self.path), self.size])],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        peak = float(done.stdout) / (1024 if sys.platform == "darwin" else 1)  # bytes there, KiB elsewhere
-        return {"megabytes": self.path.stat().st_size / 1e6, "peak_mib": peak}
+        measured = run_fresh("agr_lab.bench.fresh.measure_answer", way=self.way, path=str(self.path), size=self.size)
+        return {"megabytes": self.path.stat().st_size / 1e6, "peak_mib": measured["peak_mib"]}
 
 
 class Rival:

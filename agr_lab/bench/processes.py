@@ -1,6 +1,5 @@
 """What only a process of its own can tell: start, memory, time budgets, and what a second process brings."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from agr_lab.bench.fresh import peak_mib, read_status, run_fresh
 from agr_lab.bench.pipelines import BACKBONE, FaceFolder
 from agr_lab.bench.steps import BenchSettings
 from agr_utils.data.load import FaceData, load_data
@@ -44,7 +44,7 @@ def bench_startup(settings: BenchSettings, faces: FaceFolder) -> pd.DataFrame:
     arguments = {"name": faces.name, "folder": str(faces.folder), "image_size": image_size, "batch_size": batch_size}
     arguments["cache_dir"] = str(faces.cache_dir) if faces.cache_dir else None
     progress = tqdm(range(settings.num_starts), desc="startup", unit="process")
-    starts = pd.DataFrame([run_fresh("measure_start", **arguments) for _ in progress])
+    starts = pd.DataFrame([run_fresh(f"{__name__}.measure_start", **arguments) for _ in progress])
     row = {"backbone": BACKBONE, "image_size": image_size, "batch_size": batch_size, "num_images": num_images}
     row |= starts.median().to_dict() | {"slowest": starts["seconds"].max(), "fastest": starts["seconds"].min()}
     return pd.DataFrame([row | {"goal": GOAL_SECONDS, "starts": len(starts)}])
@@ -90,7 +90,9 @@ def bench_memory(settings: BenchSettings) -> pd.DataFrame:
     for num_images in tqdm(settings.cached_images, desc="memory", unit="process"):
         with tempfile.TemporaryDirectory() as folder:
             write_random_cache(Path(folder), num_images, image_size)
-            measured = run_fresh("measure_memory", folder=folder, image_size=image_size, batch_size=batch_size)
+            measured = run_fresh(
+                f"{__name__}.measure_memory", folder=folder, image_size=image_size, batch_size=batch_size
+            )
         row = {"backbone": BACKBONE, "image_size": image_size, "batch_size": batch_size, "num_images": num_images}
         row |= {"pixels_mib": num_images * 3 * image_size**2 / 2**20}
         rows.append(row | {name: measured[name] for name in ("peak_mib", "anonymous_mib")})
@@ -123,8 +125,8 @@ def measure_memory(folder: str, image_size: int, batch_size: int) -> dict[str, f
             trainer.train_step(rows)
         else:
             load_pixels(data, rows)
-        anonymous.append(_read_status("RssAnon"))
-    return {"peak_mib": _peak_mib(), "anonymous_mib": max(anonymous) if None not in anonymous else None}
+        anonymous.append(read_status("RssAnon"))
+    return {"peak_mib": peak_mib(), "anonymous_mib": max(anonymous) if None not in anonymous else None}
 
 
 def measure_budget(backbone: str, image_size: int, batch_size: int, minutes: float) -> dict[str, float]:
@@ -136,39 +138,6 @@ def measure_budget(backbone: str, image_size: int, batch_size: int, minutes: flo
         train_run(config, data, Path(folder) / "run", minutes=minutes)
         taken = (time.perf_counter() - started) / 60
         return {"taken": taken, "epochs": planned_epochs(Path(folder) / "run", minutes)}
-
-
-def _read_status(name: str) -> float | None:
-    """A line of Linux's account of this process, in MiB; None elsewhere."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    values = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(values[name].split()[0]) / 1024
-
-
-def _peak_mib() -> float:
-    """Peak resident memory of this process, in MiB."""
-    import resource  # not on Windows
-
-    # Linux hands ru_maxrss on to the program that a process starts: here it would be the benchmark's own peak.
-    peak = _read_status("VmHWM")
-    if peak is not None:
-        return peak
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def run_fresh(measure: str, **arguments) -> dict:
-    """Call a function of this module, by its name, in a new Python process, with arguments that JSON can carry.
-
-    What it returned, and ``import_seconds``, that this module's imports took; an InputError if the process fails.
-    """
-    command = [sys.executable, "-m", "agr_lab.bench.fresh", measure, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise InputError(f"{measure} failed in a process of its own ({reason}). Is there memory and disk space enough?")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def bench_processes(settings: BenchSettings) -> pd.DataFrame:
@@ -215,7 +184,7 @@ def bench_budget(settings: BenchSettings) -> pd.DataFrame:
     for backbone in tqdm(settings.process_backbones, desc="budget", unit="run"):
         arguments = {"backbone": backbone, "image_size": settings.image_sizes[0], "batch_size": settings.batch_size}
         arguments["minutes"] = settings.budget_minutes
-        measured = run_fresh("measure_budget", **arguments)
+        measured = run_fresh(f"{__name__}.measure_budget", **arguments)
         row = arguments | {name: measured[name] for name in ("taken", "epochs")}
         rows.append(row | {"off": measured["taken"] / settings.budget_minutes - 1})
     return pd.DataFrame(rows)
