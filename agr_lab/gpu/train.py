@@ -77,8 +77,7 @@ class Shift:
         self.trained: list[Job] = []
 
     def seconds(self, job: Job) -> float:
-        """What a job will take: by the pace of others of its architecture and size, the last one here or those of
-        earlier calls, or else by its own estimate."""
+        """What a job will take: by the pace of others of its architecture and size, or else by its own estimate."""
         pace = self.paces.get((job.backbone, job.image_size))
         return job.seconds if pace is None else pace * job.epochs * 1.1 + 3
 

@@ -162,8 +162,7 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
 
 def one_face_seconds(evidence: Evidence, backbone: str) -> float | None:
     """Median time of one face of 96 px on one thread in onnxruntime, as ``agr bench deploy`` measured it."""
-    table = evidence.bench.get("deploy")
-    if table is None:
+    if (table := evidence.bench.get("deploy")) is None:
         return None
     alike = (table["backbone"] == backbone) & (table["way"] == "onnx") & (table["image_size"] == 96)
     rows = table[alike & (table["batch_size"] == 1) & (table["threads"] == 1) & (table["network"] != "shipped")]

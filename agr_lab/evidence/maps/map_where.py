@@ -9,7 +9,7 @@ from agr_lab.evidence.panels import draw_nothing
 from agr_lab.evidence.register import Register
 from agr_lab.reports.face_maps import MEAN_SIDE
 from agr_lab.reports.map_report import MapReport
-from agr_utils.inside.explain import plot_map
+from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS, get_scheme
 
@@ -59,27 +59,16 @@ def _draw_mean_maps(columns: dict[str, tuple[MapReport, str]], kind: str) -> tup
 
 
 def _draw_architectures(evidence: MapEvidence, kind: str) -> tuple[plt.Figure, pd.DataFrame]:
+    """Mean maps of the published runs."""
     return _draw_mean_maps({get_backbone(name).title: (report, "all") for name, report in evidence.faces.items()}, kind)
 
 
-@FIGURES.add(
-    "map_where_gradcam",
-    "Where Grad-CAM says that each architecture looks: mean maps of 2,000 faces",
-    read_map_evidence,
-)
-def draw_gradcam(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Mean Grad-CAM of the published runs."""
-    return _draw_architectures(evidence, "gradcam")
-
-
-@FIGURES.add(
-    "map_where_hirescam",
-    "Where HiResCAM says that each architecture looks: mean maps of 2,000 faces",
-    read_map_evidence,
-)
-def draw_hirescam(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Mean HiResCAM of the published runs."""
-    return _draw_architectures(evidence, "hirescam")
+for _kind in ("gradcam", "hirescam"):
+    FIGURES.add(
+        f"map_where_{_kind}",
+        f"Where {METHODS[_kind][0]} says that each architecture looks: mean maps of 2,000 faces",
+        read_map_evidence,
+    )(lambda evidence, kind=_kind: _draw_architectures(evidence, kind))
 
 
 @FIGURES.add(

@@ -19,25 +19,8 @@ FIGURES = Register()
 CAPTION = "{} error against severity: short runs, 2,000 test faces, 95 % intervals"
 
 
-@FIGURES.add("robustness_age", CAPTION.format("Age"), read_robustness)
-def draw_age(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """MAE of the age by corruption."""
-    return _draw_severities(evidence, "age_mae")
-
-
-@FIGURES.add("robustness_gender", CAPTION.format("Gender"), read_robustness)
-def draw_gender(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Gender error by corruption."""
-    return _draw_severities(evidence, "gender_error")
-
-
-@FIGURES.add("robustness_race", CAPTION.format("Race"), read_robustness)
-def draw_race(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Race error by corruption."""
-    return _draw_severities(evidence, "race_error")
-
-
 def _draw_severities(evidence: RobustnessEvidence, error: str) -> tuple[plt.Figure, pd.DataFrame]:
+    """One error by corruption."""
     figure, axes = plt.subplots(3, 4, figsize=(12, 8.4), sharex=True, sharey=True)
     curves = {get_backbone(name).title: curve_table(swept) for name, swept in evidence.architectures.items()}
     draw_panels(axes.flat[:-1], CORRUPTIONS, lambda name, ax: plot_severity(curves, error, name, ax), curves)
@@ -51,6 +34,12 @@ def _draw_severities(evidence: RobustnessEvidence, error: str) -> tuple[plt.Figu
     axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center", frameon=False)
     table = pd.concat(curves, names=["architecture"]).reset_index("architecture")
     return figure, table[table["error"] == error]
+
+
+for _title, _error in {"Age": "age_mae", "Gender": "gender_error", "Race": "race_error"}.items():
+    FIGURES.add(f"robustness_{_title.lower()}", CAPTION.format(_title), read_robustness)(
+        lambda evidence, error=_error: _draw_severities(evidence, error)
+    )
 
 
 @cache_copies(maxsize=16)
