@@ -130,6 +130,19 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
         explained = before.cell_type == "markdown" or "check" in cell.metadata.get("tags", [])
         if cell.cell_type == "code" and not explained and path.parent == FOLDERS[0]:
             problems.append(f"no text before the cell that begins '{cell.source[:40]}'")
+    return problems + _lint_exercises(notebook, path)
+
+
+def _lint_exercises(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
+    """An exercise, or its solution, stands right below a heading of its own; without one nobody knows what is asked."""
+    problems, heading = [], ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^(?:#+ |\*\*(?=Exercise)).*", cell.source, re.MULTILINE) or [heading])[-1]
+        elif {"exercise", "solution"} & set(cell.metadata.get("tags", [])):
+            if not re.search(rf"Exercise {path.name[:2]}\.\d", heading):
+                problems.append(f"no text names the exercise that begins '{cell.source[:40]}'")
+            heading = ""  # of this one alone
     return problems
 
 

@@ -192,6 +192,19 @@ FLAWS = {
     "no parameters": (lambda cells: cells[5].metadata.update(tags=[]), "in this order"),
     "imports at the end": (lambda cells: cells.append(cells.pop(3)), "in this order"),
     "no text": (lambda cells: cells.pop(6), "no text before"),
+    "an exercise without its text": (lambda cells: cells[7].metadata.tags.append("exercise"), "names the exercise"),
+    "an exercise of another lesson": (
+        lambda cells: (cells[6].update(source="### Exercise 07.1"), cells[7].metadata.tags.append("exercise")),
+        "names the exercise",
+    ),
+    "two exercises under one heading": (
+        lambda cells: (
+            cells[6].update(source="**Exercise 00.1**"),
+            cells[7].metadata.tags.append("exercise"),
+            cells[-1].metadata.update(tags=["exercise"]),
+        ),
+        "names the exercise that begins 'assert",
+    ),
     "a dead link": (lambda cells: cells[6].update(source="See [that](../nowhere.py)."), "does not exist"),
 }
 
@@ -202,6 +215,14 @@ def test_lint_catches(flaw: str, lint: Callable[..., list[str]]):
     problems = lint(change)
     assert any(expected in problem for problem in problems), problems
     assert all(problem.startswith("00_small.ipynb") for problem in problems)
+
+
+def test_lint_knows_an_exercise_by_its_heading(lint: Callable[..., list[str]]):
+    def change(cells: list[NotebookNode]) -> None:
+        cells[6].update(source="## Exercises\n\n### Exercise 00.1 · A circle\n\nHow large is it?")
+        cells[7].metadata.tags.append("exercise")
+
+    assert lint(change) == []
 
 
 def test_lint_wants_an_alternative_text(lint: Callable[..., list[str]]):
