@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.architectures.deployment import SMALL, describe_judgement, judge_devices, verdict_of_devices
+from agr_lab.evidence.architectures import deployment
 from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences, runs_of
 from agr_lab.evidence.architectures.pareto import cost_table, front_table
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
@@ -242,18 +242,18 @@ def find_efficiency(evidence: Evidence) -> Finding:
 
 def find_deployment(evidence: Evidence) -> Finding:
     """C4: the small newer architecture on every device that was measured."""
-    test, judged = "one face at a time, one thread, 96 px", judge_devices(evidence)
+    test, judged = "one face at a time, one thread, 96 px", deployment.judge_devices(evidence)
     if not judged:
         return Finding(C4, test, "not measured yet", "–", "deployment")
-    rows = {cpu: table.loc[SMALL] for cpu, table in judged.items()}
-    found = "; ".join(f"{cpu}: {describe_judgement(row)}" for cpu, row in rows.items())
+    rows = {cpu: table.loc[deployment.SMALL] for cpu, table in judged.items()}
+    found = "; ".join(f"{cpu}: {deployment.describe_judgement(row)}" for cpu, row in rows.items())
     brief = "; ".join(
         f"MobileNetV3 takes {1000 * row['seconds']:.1f} ms per face on {cpu}, "
         f"{'no other is better suited' if row['chosen'] else 'another is better suited'}, and in eight bits it "
-        f"{'fits' if row['fits'] else 'is too large or answers worse'}"
+        f"{'fits' if row['fits'] else 'errs more' if row['megabytes'] <= deployment.MAX_MEGABYTES else 'is too large'}"
         for cpu, row in rows.items()
     )
-    return Finding(C4, test, verdict_of_devices(judged), found, "deployment", brief)
+    return Finding(C4, test, deployment.verdict_of_devices(judged), found, "deployment", brief)
 
 
 def _architectures_missing(evidence: Evidence) -> str:
