@@ -199,27 +199,37 @@ def coarser(split: str):
 
 
 def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
-    """The training is made up: by so many years it is better for each camera."""
+    """The trainings are made up: the second is better for each camera by so many years, on 20 strangers."""
     split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 80
     data = SimpleNamespace(
         faces=pd.DataFrame({"split": split}), pixels=np.zeros((130, 4, 4, 3), np.uint8), scheme="scheme"
     )
     camera = np.arange(80) % 4 == 0
-    three = pd.DataFrame({"age_mae": np.linspace(4, 8, 80), "camera": camera.astype(int)})
+    faces = pd.DataFrame({"camera": camera.astype(int), "group": np.arange(80) // 4})
+    errors = pd.DataFrame({"age_mae": np.linspace(4, 8, 80)})
+    better = errors.sub(np.where(camera, webcam, phone), axis=0)
     names = {
         "serve_webcam": serve_webcam,
         "data": data,
-        "three": three,
-        "people": pd.Series(np.arange(80) // 4),
-        "train": lambda name, data, tasks: three.assign(age_mae=three["age_mae"] - np.where(camera, webcam, phone)),
-        "FaceData": lambda faces, pixels, scheme: None,
+        "HEADS": ("age", "badge", "collar"),
+        "TASKS": [],
+        "NUM_PEOPLE": 20,
+        "IMAGE_SIZE": 4,
+        "SEED": 0,
+        "train": lambda name, data, tasks: None,
+        "photograph_people": lambda num_people, folder, seed: None,
+        "load_data": lambda *arguments, **settings: SimpleNamespace(faces=faces, pixels=None, scheme=None),
+        "FaceData": lambda faces, pixels, scheme: SimpleNamespace(faces=faces, pixels=pixels, scheme=scheme),
+        "load_model": lambda folder: (folder.name, None),
+        "predict_split": lambda model, data, split, run_id: errors if model == "own" else better,
         "score_rows": lambda table: table,
         "bootstrap": bootstrap,
         "runs": Path(__file__).parent,
+        "tempfile": SimpleNamespace(mkdtemp=lambda: "nowhere"),
+        "Path": Path,
         "profile": SimpleNamespace(name="quick"),
         "np": np,
         "pd": pd,
-        "SEED": 0,
     }
     exec(check_of("13_your_own_faces.ipynb", "serve_webcam("), names)
 
