@@ -42,6 +42,27 @@ def run_rescue(answer: dict, low: float = 0.1) -> None:
     exec(check_of("02_custom_cnn.ipynb", "rescue()"), names)
 
 
+def surgery(gradients: list[torch.Tensor], *, only_opposed: bool = True, from_copies: bool = False) -> torch.Tensor:
+    """Gradient surgery by the book, or with one of two mistakes."""
+    kept = [gradient.clone() for gradient in gradients]
+    for number, mine in enumerate(kept):
+        for place, other in enumerate(kept if from_copies else gradients):
+            if place != number and (not only_opposed or mine @ other < 0):
+                mine -= mine @ other / (other @ other) * other
+    return sum(kept)
+
+
+def surgery_in_place(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Wrong: the right sum, but the caller's gradients are changed."""
+    total = surgery(gradients)
+    gradients[0].zero_()
+    return total
+
+
+def run_surgery(pcgrad) -> None:
+    exec(check_of("02_custom_cnn.ipynb", "pcgrad(opposed)"), {"pcgrad": pcgrad, "torch": torch, "Tensor": torch.Tensor})
+
+
 def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = (), step: int = 9) -> None:
     network = SimpleNamespace(modules=lambda: modules)
     trainer = SimpleNamespace(model=network, ema=SimpleNamespace(module=network), step=step, total_steps=9)
@@ -240,6 +261,10 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
         (run_rescue, {"dropout": 0.0, "ema_decay": 0.9}, {}),
         (run_rescue, {"num_epochs": 20}, {}),
         (run_rescue, {"learning_rate": 1e-3}, {"low": -0.02}),
+        (run_surgery, sum, {}),  # the plain sum
+        (run_surgery, lambda gradients: surgery(gradients, only_opposed=False), {}),
+        (run_surgery, lambda gradients: surgery(gradients, from_copies=True), {}),
+        (run_surgery, surgery_in_place, {}),
         (run_ablation, "with", {}),
         (run_ablation, "without", {"accuracy": 0.5}),
         (run_ablation, "without", {"modules": (SimpleNamespace(conv_reduce="there"),)}),
@@ -281,6 +306,8 @@ def test_a_wrong_answer_is_told(run, answer, settings):
     [
         (run_rescue, {}, "not done yet"),
         (run_rescue, {"learning_rate": 1e-3}, "right"),
+        (run_surgery, lambda gradients: None, "not done yet"),
+        (run_surgery, surgery, "right"),
         (run_ablation, None, "not done yet"),
         (run_ablation, "without", "right"),
         (run_copies, lambda original, copies: None, "not done yet"),
