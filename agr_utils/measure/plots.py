@@ -109,7 +109,7 @@ def plot_age_error(table: pd.DataFrame, ax: Axes, label: str | None = None, **st
     """Mean absolute error of the age in each age band, with a 95 % interval of the mean."""
     bands = age_error_by_band(table)
     mean, half_width = bands["value"], bands["high"] - bands["value"]
-    ax.errorbar(mean.index.astype(str), mean, yerr=half_width, marker="o", capsize=3, label=label, **style)
+    ax.errorbar(mean.index.astype(str), mean, yerr=half_width, capsize=3, label=label, **{"marker": "o"} | style)
     ax.set_xlabel("labelled age (years)")
     ax.set_ylabel("MAE (years)")
     ax.set_ylim(0, max(ax.get_ylim()[1], 1.05 * bands["high"].max()))

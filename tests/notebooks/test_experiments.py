@@ -183,6 +183,23 @@ def run_budget(settings: dict, race: float = 0.0, age: float = -0.5) -> None:
     exec(check_of("06_efficientnet_b3.ipynb", "06.4: right"), names)
 
 
+def share_found(differences, num_faces, num_sets=200, deviations=1.96):
+    """Right as it is."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(num_sets):
+        drawn = rng.choice(differences, num_faces)
+        found += abs(drawn.mean()) > deviations * drawn.std() / np.sqrt(num_faces)
+    return found / num_sets
+
+
+def run_found(answer) -> None:
+    worse = np.random.default_rng(0).normal(0.5, 4, 600)
+    tables = {"Custom CNN": (np.zeros(600),), "MobileNetV2": (worse,)}
+    names = {"share_found": answer, "published": tables, "np": np}
+    names["score_rows"] = lambda errors: pd.DataFrame({"age_mae": errors})
+    exec(check_of("07_comparison.ipynb", "07.3: right"), names)
+
+
 def brightened(images):
     """Right: pictures in the dark get the light of the others, and those in good light are left alone."""
     brightness = images.mean(dim=(1, 2, 3), keepdim=True)
@@ -283,6 +300,9 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
         (run_budget, {"image_size": 32, "num_epochs": 2, "learning_rate": 1e-2}, {}),  # something else was changed
         (run_budget, {"image_size": 32, "num_epochs": 2}, {"race": -0.1}),  # a task pays for it
         (run_budget, {"image_size": 32, "num_epochs": 2}, {"age": 0.1}),  # within chance
+        (run_found, lambda faces, count: 0.95, {}),  # what an interval is said to hold
+        (run_found, lambda faces, count: share_found(faces, count, deviations=1.0), {}),  # too narrow
+        (run_found, lambda faces, count: share_found(faces[:count], count, num_sets=1), {}),  # one set
         (run_mend, lambda images: images, {}),  # no gain
         (run_mend, lambda images: (images * 2.2).clamp(0, 1), {}),  # pictures in good light pay for it
         (run_mend, lambda images: images * 0 + 0.5, {}),  # grey
@@ -319,6 +339,8 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_budget, {}, "not done yet"),
         (run_budget, {"image_size": 32, "num_epochs": 2}, "right"),
         (run_budget, {"image_size": 48, "num_epochs": 1}, "right"),
+        (run_found, lambda faces, count: None, "not done yet"),
+        (run_found, share_found, "right"),
         (run_mend, lambda images: None, "not done yet"),
         (run_mend, brightened, "right"),
         (run_winners, lambda curves, name: None, "not done yet"),
