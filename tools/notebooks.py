@@ -130,6 +130,10 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
         explained = before.cell_type == "markdown" or "check" in cell.metadata.get("tags", [])
         if cell.cell_type == "code" and not explained and path.parent == FOLDERS[0]:
             problems.append(f"no text before the cell that begins '{cell.source[:40]}'")
+    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = [int(number) for number in re.findall(r"^## (?:Part )?(\d+)", texts, re.MULTILINE)]
+    if numbers != list(range(1, len(numbers) + 1)):
+        problems.append(f"sections are numbered {numbers}: one is missing, or out of order")
     return problems + _lint_exercises(notebook, path)
 
 

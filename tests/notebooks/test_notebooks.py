@@ -205,6 +205,7 @@ FLAWS = {
         ),
         "names the exercise that begins 'assert",
     ),
+    "a section that is missing": (lambda cells: cells[6].update(source="## 2 · The second"), "numbered [2]"),
     "a dead link": (lambda cells: cells[6].update(source="See [that](../nowhere.py)."), "does not exist"),
 }
 
