@@ -16,7 +16,7 @@ from skimage import data
 from agr_utils.data.reading.images import resize_square
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.deploy.answers import json_line
-from agr_utils.deploy.detect import Face, cut_out, place_crop
+from agr_utils.deploy.detect import ZOOM, Face, cut_out, place_crop
 from agr_utils.deploy.predict import Request, predict_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,7 +272,7 @@ def test_its_pixels_are_those_of_pillow(tmp_path):
         import * as pixels from "{(ROOT / "demo/src/pixels.js").as_uri()}";
         import * as detect from "{(ROOT / "demo/src/detect.js").as_uri()}";
         const image = {{ width: 501, height: 507, data: new Uint8Array(readFileSync("image")) }};
-        const place = detect.placeCrop({{ landmarks: {landmarks.tolist()} }}, 0.97);
+        const place = detect.placeCrop({{ landmarks: {landmarks.tolist()} }}, {ZOOM});
         const results = {{
             smaller: pixels.resize(image, 128, 131), larger: pixels.resize(image, 700, 610),
             fast: pixels.resizeFast(image, 97, 101), reduced: pixels.reduce(image, 3),
