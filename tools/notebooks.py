@@ -187,7 +187,8 @@ def execute(paths: list[Path]) -> bool:
         clock = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
         place = {"metadata": {"path": path.parent}}
-        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place)
+        quiet = ["--log-level=40"]  # of the kernel: that it listens on this machine need not be said for each notebook
+        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place, extra_arguments=quiet)
         try:
             client.execute()
         except CellExecutionError as error:
