@@ -1,4 +1,4 @@
-# make course   set up, run the notebooks (quick profile) and draw the figures into build/course/
+# make course   set up, run the lessons (quick profile) and draw the figures into build/course/; solutions come as they are
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
 # make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
 # make book     the lessons, the docs and the reference as a site (build/book/index.html)
@@ -27,8 +27,7 @@ course: $(VENV)/.installed
 	mkdir -p $(COURSE)
 	cp -R notebooks $(COURSE)/notebooks
 	ln -s $(addprefix ../../,agr_utils agr_lab docs results README.md) $(COURSE)
-	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute $(COURSE)/notebooks/*.ipynb \
-		$(COURSE)/notebooks/solutions/*.ipynb
+	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute $(COURSE)/notebooks/*.ipynb
 	$(BIN)/agr figures --output-dir $(COURSE)/figures
 	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab $(COURSE)/notebooks"
 
