@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from detectors import background
 
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.deploy.detect import ZOOM, cut_out, find_faces, place_crop
+from agr_utils.deploy.detect import cut_out, find_faces, place_crop
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.machine import repository_root
 from agr_utils.profiles import get_data_dir
 
 NUM_FACES, MAX_ANGLE, SIDE = 250, 30, 200  # pixels: UTKFace's own crops
-ZOOMS = (0.80, 0.85, 0.88, 0.91, 0.94, ZOOM, 1.00, 1.03, 1.06, 1.15, 1.30)
+ZOOMS = (0.80, 0.85, 0.88, 0.91, 0.94, 0.97, 1.00, 1.03, 1.06, 1.15, 1.30)
 
 
 def scenes(data: FaceData, rows: np.ndarray) -> Iterator[Image.Image]:

@@ -210,11 +210,11 @@ def trained_multitask_table(evidence: Evidence) -> str:
     tables, missing = {}, []
     for comparison, (title, _) in COMPARISONS.items():
         pairs = paired_frames(evidence, comparison, score_rows)
-        where = f"({comparison}) {title}"
+        where, complete = f"({comparison}) {title}", is_complete(pairs)
         if any(len(found) > 1 for found in pairs.values()):
-            tables[where] = multitask_improvements(pairs, groups_of(evidence.faces["image_id"]))
-        if not is_complete(pairs):
-            tables |= {where: tables[where].assign(call="")} if where in tables else {}
+            table = multitask_improvements(pairs, groups_of(evidence.faces["image_id"]))
+            tables[where] = table if complete else table.assign(call="")
+        if not complete:
             done = sum(map(len, pairs.values()))
             missing.append(f"{where}: {done} of {len(BACKBONES) * len(SEEDS)} pairs are trained; nothing is called.")
     if len(table := initialisation_improvements(evidence)):

@@ -84,13 +84,11 @@ def test_a_seed_counts_when_all_four_models_are_there():
     fewer = Evidence(
         evidence.runs, {}, tuple(run for run in evidence.trained if (run.seed, run.tasks) != (2, ("race",)))
     )
-    assert len(second.paired_frames(fewer, "a", second.score_rows)["custom_cnn"]) == 2
+    pairs = second.paired_frames(fewer, "a", second.score_rows)
+    assert len(pairs["custom_cnn"]) == 2
     assert second.paired_frames(fewer, "b", second.score_rows) == {}
-    assert list(
-        second.multitask_improvements(second.paired_frames(fewer, "a", second.score_rows), pd.Series(range(NUM_FACES)))[
-            "name"
-        ].unique()
-    ) == ["custom_cnn"]  # no mean while a seed is missing
+    table = second.multitask_improvements(pairs, pd.Series(range(NUM_FACES)))
+    assert list(table["name"].unique()) == ["custom_cnn"]  # no mean while a seed is missing
     text = second.trained_multitask_table(fewer)
     assert "(a) equal epochs: 2 of 15 pairs" in text and "| (a) equal epochs | Custom CNN | 2 |" in text
     assert not any(call in text for call in ("better", "worse", "cannot tell"))
