@@ -26,7 +26,7 @@ from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_
 from agr_utils.deploy.export import calibrate_network
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.onnx_file import make_session
-from agr_utils.deploy.quantize import NUM_FACES, quantize
+from agr_utils.deploy.quantize import NUM_FACES, quantize, shrink
 from agr_utils.deploy.verify import answer_batches, score
 from agr_utils.errors import InputError
 from agr_utils.machine import describe_hardware
@@ -161,7 +161,8 @@ def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], 
     for way in ("onnx", "int8"):
         path, proto = folder / f"{common['name']}.{way}.onnx", build_onnx(network, config.image_size, OPSETS[0])
         if way == "int8":
-            proto, _ = quantize(proto, data.pixels[data.sample("train", NUM_FACES)])
+            proto, in_float = quantize(proto, data.pixels[data.sample("train", NUM_FACES)])
+            shrink(proto.graph, in_float)
         path.write_bytes(finish_onnx(proto, {}))
         ways.append(Way(way=way, path=path, **common))
     if find_spec("openvino"):

@@ -94,6 +94,13 @@ def read_evidence(results_dir: Path) -> Evidence:
     return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained, calls)
 
 
+def one_face(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``agr bench deploy`` of one face on one thread: networks of 96 px, the shipped one, other packages."""
+    size = table["image_size"]  # other packages have none
+    own = (size == IMAGE_SIZE) | size.isna() | (table["network"] == "shipped")
+    return table[own & (table["batch_size"] == 1) & (table["threads"] == 1)].reset_index(drop=True)
+
+
 def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:
     """What lies under a name beside the predictions of some runs, for those that have it, in their order."""
     found = [(run, folder / run.run_id / name) for run in runs]

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -116,13 +117,16 @@ def finish_onnx(proto, about: dict) -> bytes:
     return seal(proto.SerializeToString())
 
 
-def store_half(graph) -> None:
-    """Store large float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading."""
+def store_half(graph, least: int = _MIN_WEIGHTS, but: Collection[str] = ()) -> None:
+    """Store float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading.
+
+    Those of so many numbers at ``least``, ``but`` for some names.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     for item in graph.initializer:
         array = numpy_helper.to_array(item)
-        if array.dtype != np.float32 or array.size < _MIN_WEIGHTS:
+        if array.dtype != np.float32 or array.size < least or item.name in but:
             continue
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)

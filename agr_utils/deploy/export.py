@@ -83,6 +83,7 @@ def export_run(
         # Drawn at random: files are sorted by name, and so by age.
         proto, in_float = quantize.quantize(proto, data.pixels[data.sample("train", quantize.NUM_FACES)])
         report["convolutions_in_float"] = in_float
+        quantize.shrink(proto.graph, in_float)
     content = finish_onnx(proto, describe(run, network, data, config) | {"int8": int8})
     rows = data.sample("test", NUM_FACES)
     report |= {"bytes": len(content)} | compare_with_torch(content, network, data.pixels[rows], data.faces.iloc[rows])

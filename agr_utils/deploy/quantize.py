@@ -5,11 +5,13 @@ activations from the smallest and largest value over training faces.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from agr_utils.deploy.answer_net import store_half
 from agr_utils.deploy.onnx_file import make_session
 from agr_utils.errors import InputError
 
@@ -20,6 +22,8 @@ _BATCH = 32
 _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
 _CORRECTED_ON = 64  # faces
 _MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
+_UNPACK = "DequantizeLinear"
+_MIN_SCALES = 100  # of a tensor that is worth storing in half precision
 
 
 def quantize(proto, faces: np.ndarray):
@@ -61,11 +65,47 @@ def quantize(proto, faces: np.ndarray):
         extra_options={},
     )  # fmt: skip
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     result = quantizer.model.model
     store_eight_bits(result.graph)
     drop_zeros(result.graph)
+    # Scales of biases, which have no zero points, are too near 0 for half precision, and `shrink` leaves them out.
+    biases = {node.input[1] for node in result.graph.node if node.op_type == _UNPACK and len(node.input) == 2}
+    store_half(result.graph, _MIN_SCALES, but=biases)
     correct_biases(result, proto, faces[:_CORRECTED_ON])
     return result, in_float
+
+
+def shrink(graph, kept: Collection[str]) -> None:
+    """Leave out of a quantised ONNX graph what a reader computes or does not need, a twentieth of a small file.
+
+    The scale of a bias is the product of those of its convolution's input and weights, and becomes one, folded on
+    loading. Tensors are numbered; nodes lose their names, but for those that are ``kept``.
+    """
+    from onnx import helper
+
+    producers = {output: node for node in graph.node for output in node.output}
+    scales = {}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            inputs, weights, bias = (producers.get(name) for name in node.input)
+            if bias is not None and bias.op_type == _UNPACK:
+                scales[bias.input[1]] = helper.make_node("Mul", [inputs.input[1], weights.input[1]], [bias.input[1]])
+    constants = [item for item in graph.initializer if item.name not in scales]
+    nodes = []
+    for node in graph.node:  # a product stands just before the bias that it scales
+        nodes += [scales[node.input[1]]] if node.op_type == _UNPACK and node.input[1] in scales else []
+        nodes.append(node)
+    del graph.initializer[:], graph.node[:]
+    outside = ["", *(item.name for item in (*graph.input, *graph.output))]
+    numbers: defaultdict[str, str] = defaultdict(lambda: f"{len(numbers):x}", {name: name for name in outside})
+    for node in nodes:
+        node.name = node.name if node.name in kept else ""
+        node.input[:], node.output[:] = ([numbers[name] for name in names] for names in (node.input, node.output))
+    for item in constants:
+        item.name = numbers[item.name]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
 
 
 def choose_nodes(graph) -> tuple[list[str], list[str]]:
@@ -134,7 +174,7 @@ def drop_zeros(graph) -> None:
         item.name for item in graph.initializer if item.data_type == TensorProto.INT32 and "zero_point" in item.name
     }
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in zeros:
+        if node.op_type == _UNPACK and len(node.input) == 3 and node.input[2] in zeros:
             del node.input[2]
     kept = [item for item in graph.initializer if item.name not in zeros]
     del graph.initializer[:], graph.value_info[:]

@@ -11,7 +11,7 @@ from agr_lab.evidence.architectures.trained import multitask_trainings, trained_
 from agr_lab.evidence.architectures.trained import title_of as network_title
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_nothing, legend_below
-from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.reading import Evidence, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, count_calls
 from agr_utils.measure.metrics import METRICS
@@ -19,7 +19,7 @@ from agr_utils.measure.plots import NEUTRAL
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
 FIGURES = Register()
-SMALL, IMAGE_SIZE = "mobilenet_v3", 96
+SMALL = "mobilenet_v3"
 # docs/protocol_2.md: what int8 may cost, the file, the time of one face, and onnxruntime against PyTorch.
 MAX_LOSS = {"age_mae": 0.1, "gender_accuracy": 0.005, "race_accuracy": 0.005}
 MAX_MEGABYTES, MAX_SECONDS, MIN_SPEEDUP, FASTER = 4.5, 0.033, 3.0, 0.9
@@ -34,13 +34,6 @@ def devices_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """What ``agr bench deploy`` measured, by the CPU: every ``results/bench/deploy*.csv``."""
     tables = [table for name, table in evidence.bench.items() if name.startswith("deploy")]
     return {table["cpu"].iloc[0]: table for table in tables}
-
-
-def one_face(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one face on one thread: networks of 96 px, the shipped one, other packages."""
-    alike = (table["batch_size"] == 1) & (table["threads"] == 1)
-    own = (table["image_size"] == IMAGE_SIZE) | (table["network"] == "shipped") | table["network"].isin(RIVALS)
-    return table[alike & own].reset_index(drop=True)
 
 
 def judge_device(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from agr_lab.evidence.architectures.pairs import NEWER
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_panels, legend_below
-from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.reading import Evidence, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_of_columns
@@ -138,12 +138,14 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
         A row per cost and metric, a column per network: the share of resamples in which no other costs as little or
         less and errs less. No rows where a latency is missing.
     """
-    trainings = multitask_trainings(evidence)
-    latency = {name: one_face_seconds(evidence, name) for name in trainings}
-    if not trainings or None in latency.values():
+    trainings, latency = multitask_trainings(evidence), pd.Series()
+    if "deploy" in evidence.bench:
+        latency = one_face(evidence.bench["deploy"]).query("way == 'onnx'").set_index("backbone")["seconds"]
+    if not trainings or not set(trainings) <= set(latency.index):
         return pd.DataFrame()
-    costs = {"parameters": {name: runs[0].about["parameters"] for name, runs in trainings.items()}}
-    costs |= {"MACs": {name: runs[0].about["macs"] for name, runs in trainings.items()}, "latency": latency}
+    sizes = {"parameters": "parameters", "MACs": "macs"}
+    costs = {cost: {name: runs[0].about[key] for name, runs in trainings.items()} for cost, key in sizes.items()}
+    costs["latency"] = latency
     scores, clusters = trained_scores(trainings)
     bootstrap, rng, means = GroupBootstrap(clusters, num_resamples), np.random.default_rng(0), []
     for frames in scores.values():
@@ -152,21 +154,12 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
         means.append(np.einsum("rs,rsm->rm", drawn, values)[1:] * -np.array(improvement_signs(MATTERS)))
     errors, rows = np.stack(means, axis=1), {}  # (R, networks, metrics), less is better
     for cost, by_name in costs.items():
-        price = np.array(list(by_name.values()))
+        price = np.array([by_name[name] for name in trainings])
         for number, metric in enumerate(MATTERS):
             error = errors[:, :, number]
             beaten = (price[None, :, None] >= price[None, None]) & (error[:, :, None] > error[:, None])
             rows[cost, metric] = 1 - beaten.any(axis=2).mean(axis=0)
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(trainings))
-
-
-def one_face_seconds(evidence: Evidence, backbone: str) -> float | None:
-    """Median time of one face of 96 px on one thread in onnxruntime, as ``agr bench deploy`` measured it."""
-    if (table := evidence.bench.get("deploy")) is None:
-        return None
-    alike = (table["backbone"] == backbone) & (table["way"] == "onnx") & (table["image_size"] == 96)
-    rows = table[alike & (table["batch_size"] == 1) & (table["threads"] == 1) & (table["network"] != "shipped")]
-    return float(rows["seconds"].iloc[0]) if len(rows) else None
 
 
 def fronts_table(evidence: Evidence) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from agr_utils.data.load import FaceData
 from agr_utils.deploy import answer_net, export, quantize, verify
 from agr_utils.deploy.model import FaceModel
-from agr_utils.deploy.onnx_file import seal
+from agr_utils.deploy.onnx_file import make_session, seal
 from agr_utils.models.network import MultiTaskNet
 
 
@@ -45,12 +45,28 @@ def test_integers_compute_in_the_backbone_and_floats_in_squeeze_and_excite_and_i
     graph = onnx.load(in_eight_bits).graph
     report = json.loads(in_eight_bits.with_suffix(".json").read_text())
     producers = {output: node.op_type for node in graph.node for output in node.output}
-    convolutions = {node.name: producers.get(node.input[0]) for node in graph.node if node.op_type == "Conv"}
-    in_float = {name for name, producer in convolutions.items() if producer != "DequantizeLinear"}
+    convolutions = [(node.name, producers.get(node.input[0])) for node in graph.node if node.op_type == "Conv"]
+    in_float = {name for name, producer in convolutions if producer != "DequantizeLinear"}
     assert in_float == set(report["convolutions_in_float"]) and 0 < len(in_float) < len(convolutions) / 2
     assert all(producers[node.input[0]] != "DequantizeLinear" for node in graph.node if node.op_type == "Softmax")
     large = [item for item in graph.initializer if np.prod(item.dims) > 5000]
     assert large and {item.data_type for item in large} == {onnx.TensorProto.INT8}
+
+
+def test_what_a_file_leaves_out_changes_no_answer(data: FaceData):
+    torch.manual_seed(0)
+    network = answer_net.AnswerNet(MultiTaskNet("test_efficientnet", "synthetic", ("age",)).eval())
+    full, in_float = quantize.quantize(answer_net.build_onnx(network, 32), data.pixels[:64])
+    small = onnx.ModelProto.FromString(full.SerializeToString())
+    quantize.shrink(small.graph, in_float)
+    assert small.ByteSize() < 0.9 * full.ByteSize()
+    assert {node.name for node in small.graph.node} == {"", *in_float}
+    answers = [
+        make_session(model.SerializeToString()).run(None, {"image": data.pixels[64:128]}) for model in (full, small)
+    ]
+    for before, after in zip(*answers, strict=True):
+        np.testing.assert_array_equal(before, after)
+    onnx.checker.check_model(small, full_check=True)
 
 
 def test_corrected_biases_keep_the_mean_of_each_channel(data: FaceData):
