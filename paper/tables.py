@@ -6,6 +6,7 @@ The one place where the paper meets the results: ``make figures`` fills in the p
 import csv
 import json
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -62,31 +63,41 @@ def read_facts() -> dict:
 
 
 def write_latex(name: str, rows: list[list[str]], target: Path) -> None:
-    """A booktabs table with caption and label."""
-    header, *body = [" & ".join(cell.translate(SPECIAL) for cell in row) + r" \\" for row in rows]
+    """A booktabs table with caption and label, no wider than the text: long titles are broken, intervals are small."""
+    titles = [r"\\".join(textwrap.wrap(cell, 14)) for cell in rows[0]]
+    titles = [rf"\shortstack{{{title.translate(SPECIAL)}}}" for title in titles]
+    body = [[_write_cell(cell) for cell in row] for row in rows[1:]]
+    header, *body = [" & ".join(row) + r" \\" for row in (titles, *body)]
     lines = [
+        r"% \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         rf"\caption{{{LATEX[name]}.}}\label{{tab:{name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\tabcolsep=3pt%",
         rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         r"\toprule",
         header,
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     _write(target / f"{name}.tex", "\n".join(lines) + "\n")
 
 
+def _write_cell(cell: str) -> str:
+    minus = re.sub(r"(?<!\d)-(?=\d)", "$-$", cell.translate(SPECIAL))
+    return re.sub(r" (\[[^]]*\])", r" {\\scriptsize \1}", minus)
+
+
 def write_latex_figures(target: Path) -> None:
     """Every figure of the gallery, ready to paste, and an entry to cite them by."""
     gallery = (ROOT / "figures" / "README.md").read_text(encoding="utf-8")
-    lines = []
+    lines = [r"% \usepackage{graphicx,url}", ""]
     for caption, name in re.findall(r"!\[([^\]]*)\]\((\w+)\.png\)", gallery):
         lines += [
             r"\begin{figure}",
-            rf"\includegraphics[width=\linewidth]{{figures/{name}.pdf}}",
+            rf"\includegraphics[width=\linewidth,height=0.85\textheight,keepaspectratio]{{figures/{name}.pdf}}",
             rf"\caption{{{caption.translate(SPECIAL)} \cite{{agr}}.}}\label{{fig:{name}}}",
             r"\end{figure}",
             "",
