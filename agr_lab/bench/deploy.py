@@ -30,6 +30,7 @@ from agr_utils.deploy.quantize import NUM_FACES, quantize, shrink
 from agr_utils.deploy.verify import answer_batches, score
 from agr_utils.errors import InputError
 from agr_utils.machine import describe_hardware
+from agr_utils.run_files import PREDICTIONS_FILE
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import load_run
 
@@ -126,7 +127,8 @@ def bench_deploy(
             found, data, config = find_ways(Path(run), Path(folder), source)
             real |= config.data == "utkface"
             ways += found
-            about |= {way: measure_answers(way, data, num_faces) for way in found}
+            finished = (Path(run) / PREDICTIONS_FILE).exists()  # what was never trained is only timed
+            about |= {way: measure_answers(way, data, num_faces) if finished else way.about() for way in found}
         crops = RivalCrops(Path(folder) / "crops", source, num_faces) if real else None
         if crops is not None:
             shipped = FaceModel(SHIPPED_MODEL)

@@ -22,11 +22,7 @@ MIN_FACES = 100  # of a group that gets a mean map: nobody's portrait
 
 
 def score_faces(
-    model: MultiTaskNet,
-    data: FaceData,
-    rows: np.ndarray,
-    layer: str | None = None,
-    other: MultiTaskNet | None = None,
+    model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | None = None, other: MultiTaskNet | None = None
 ) -> pd.DataFrame:
     """Does what maps mark matter, does it depend on what was learned, is it the same in the mirror?
 

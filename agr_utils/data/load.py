@@ -18,10 +18,7 @@ from agr_utils.errors import InputError
 from agr_utils.profiles import get_cache_dir, get_data_dir
 from agr_utils.tasks import OWN_TABLE, LabelScheme, Task, get_scheme
 
-REAL_DATA = {
-    "utkface": lambda paths, source, skipped: utkface.read_names(paths),
-    "fairface": fairface.read_labels,
-}
+REAL_DATA = {"utkface": lambda paths, source, skipped: utkface.read_names(paths), "fairface": fairface.read_labels}
 logger = logging.getLogger(__name__)
 
 

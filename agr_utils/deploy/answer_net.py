@@ -3,7 +3,6 @@
 import json
 import re
 import warnings
-from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -117,16 +116,13 @@ def finish_onnx(proto, about: dict) -> bytes:
     return seal(proto.SerializeToString())
 
 
-def store_half(graph, least: int = _MIN_WEIGHTS, but: Collection[str] = ()) -> None:
-    """Store float32 weights of an ONNX graph in half precision, each with a Cast that is folded on loading.
-
-    Those of so many numbers at ``least``, ``but`` for some names.
-    """
+def store_half(graph, least: int = _MIN_WEIGHTS) -> None:
+    """Store float32 tensors of so many numbers in half precision, each with a Cast that is folded on loading."""
     from onnx import TensorProto, helper, numpy_helper
 
     for item in graph.initializer:
         array = numpy_helper.to_array(item)
-        if array.dtype != np.float32 or array.size < least or item.name in but:
+        if array.dtype != np.float32 or array.size < least:
             continue
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)

@@ -22,7 +22,6 @@ _BATCH = 32
 _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
 _CORRECTED_ON = 64  # faces
 _MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
-_UNPACK = "DequantizeLinear"
 _MIN_SCALES = 100  # of a tensor that is worth storing in half precision
 
 
@@ -68,10 +67,6 @@ def quantize(proto, faces: np.ndarray):
     quantizer.model.topological_sort()
     result = quantizer.model.model
     store_eight_bits(result.graph)
-    drop_zeros(result.graph)
-    # Scales of biases, which have no zero points, are too near 0 for half precision, and `shrink` leaves them out.
-    biases = {node.input[1] for node in result.graph.node if node.op_type == _UNPACK and len(node.input) == 2}
-    store_half(result.graph, _MIN_SCALES, but=biases)
     correct_biases(result, proto, faces[:_CORRECTED_ON])
     return result, in_float
 
@@ -79,33 +74,31 @@ def quantize(proto, faces: np.ndarray):
 def shrink(graph, kept: Collection[str]) -> None:
     """Leave out of a quantised ONNX graph what a reader computes or does not need, a twentieth of a small file.
 
-    The scale of a bias is the product of those of its convolution's input and weights, and becomes one, folded on
-    loading. Tensors are numbered; nodes lose their names, but for those that are ``kept``.
+    The scale of a bias becomes the product that it is, of those of its convolution's input and weights, folded on
+    loading; its zero point is 0, the default. Tensors are numbered; nodes lose their names, but for those ``kept``.
     """
     from onnx import helper
 
+    constants = {item.name: item for item in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
-    scales = {}
-    for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) == 3:
-            inputs, weights, bias = (producers.get(name) for name in node.input)
-            if bias is not None and bias.op_type == _UNPACK:
-                scales[bias.input[1]] = helper.make_node("Mul", [inputs.input[1], weights.input[1]], [bias.input[1]])
-    constants = [item for item in graph.initializer if item.name not in scales]
-    nodes = []
-    for node in graph.node:  # a product stands just before the bias that it scales
-        nodes += [scales[node.input[1]]] if node.op_type == _UNPACK and node.input[1] in scales else []
-        nodes.append(node)
-    del graph.initializer[:], graph.node[:]
+    for node in [node for node in graph.node if node.op_type == "Conv" and len(node.input) == 3]:
+        inputs, weights, bias = (producers.get(name) for name in node.input)
+        if bias is not None:  # in eight bits
+            scale, zero = bias.input[1:]
+            place = list(graph.node).index(bias)
+            graph.node.insert(place, helper.make_node("Mul", [inputs.input[1], weights.input[1]], [scale]))
+            for name in (scale, zero):
+                graph.initializer.remove(constants[name])
+            del bias.input[2]
+    del graph.value_info[:]
+    store_half(graph, _MIN_SCALES)
     outside = ["", *(item.name for item in (*graph.input, *graph.output))]
     numbers: defaultdict[str, str] = defaultdict(lambda: f"{len(numbers):x}", {name: name for name in outside})
-    for node in nodes:
+    for item in graph.initializer:
+        item.name = numbers[item.name]
+    for node in graph.node:
         node.name = node.name if node.name in kept else ""
         node.input[:], node.output[:] = ([numbers[name] for name in names] for names in (node.input, node.output))
-    for item in constants:
-        item.name = numbers[item.name]
-    graph.node.extend(nodes)
-    graph.initializer.extend(constants)
 
 
 def choose_nodes(graph) -> tuple[list[str], list[str]]:
@@ -164,21 +157,6 @@ def store_eight_bits(graph) -> None:
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         graph.node.insert(0, helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
         graph.node.insert(0, helper.make_node("Cast", [f"{name}.eight"], [f"{name}.float"], to=TensorProto.FLOAT))
-
-
-def drop_zeros(graph) -> None:
-    """Leave out the zero points of biases, which are all 0 and the default, and the shapes of what lies between."""
-    from onnx import TensorProto
-
-    zeros = {
-        item.name for item in graph.initializer if item.data_type == TensorProto.INT32 and "zero_point" in item.name
-    }
-    for node in graph.node:
-        if node.op_type == _UNPACK and len(node.input) == 3 and node.input[2] in zeros:
-            del node.input[2]
-    kept = [item for item in graph.initializer if item.name not in zeros]
-    del graph.initializer[:], graph.value_info[:]
-    graph.initializer.extend(kept)
 
 
 def correct_biases(model, original, faces: np.ndarray) -> None:

@@ -31,11 +31,7 @@ METHODS = {  # name -> (title, class in pytorch_grad_cam, source)
 
 
 def explain(
-    model: MultiTaskNet,
-    images: Tensor | Sequence[Tensor],
-    task: str,
-    method: str = "gradcam",
-    layer: str | None = None,
+    model: MultiTaskNet, images: Tensor | Sequence[Tensor], task: str, method: str = "gradcam", layer: str | None = None
 ) -> Tensor:
     """Map of what spoke for a network's answer to one task.
 

@@ -144,18 +144,6 @@ def plot_predictions(table: pd.DataFrame, scheme: LabelScheme, axes: Sequence[Ax
     return axes
 
 
-def plot_age_belief(belief: np.ndarray, ages: Sequence[float], ax: Axes) -> Axes:
-    """Age distributions of a few faces, (n, 117), each with its label as a dotted line."""
-    for number, (row, age) in enumerate(zip(belief, ages, strict=True)):
-        colour = f"C{number}"
-        ax.plot(np.arange(len(row)), row, color=colour, label=f"face {number}, labelled {age:.0f}")
-        ax.axvline(age, color=colour, ls=":")
-    ax.set_xlabel("age (years)")
-    ax.set_ylabel("probability")
-    ax.legend(frameon=False, fontsize=9)
-    return ax
-
-
 def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes) -> Axes:
     """How often answers of a given confidence are right; on the line a model is as right as it says.
 

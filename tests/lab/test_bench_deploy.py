@@ -1,5 +1,6 @@
 """What deployment costs is measured in turns, each number beside its way; how fast anything is, no test asks."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from agr_lab.bench import deploy
 from agr_utils.data.load import FaceData
 from agr_utils.deploy.answer_net import AnswerNet, build_onnx, finish_onnx
 from agr_utils.models.network import MultiTaskNet
+from agr_utils.run_files import PREDICTIONS_FILE
 from agr_utils.training.config import TrainConfig
 
 RIVAL = """
@@ -51,12 +53,18 @@ class Crops:
         return {"age_mae": 4.0}
 
 
-def test_every_way_has_a_row_for_each_batch_and_thread(ways, rival, data: FaceData, monkeypatch: pytest.MonkeyPatch):
+def test_every_way_has_a_row_for_each_batch_and_thread(
+    ways, rival, data: FaceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    untrained = [dataclasses.replace(way, name="untrained") for way in ways]
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / PREDICTIONS_FILE).touch()
     threads = torch.get_num_threads()
-    monkeypatch.setattr(deploy, "find_ways", lambda *arguments: (ways, data, TrainConfig()))
+    found = {"tiny": ways, "untrained": untrained}
+    monkeypatch.setattr(deploy, "find_ways", lambda run, *more: (found[run.name], data, TrainConfig()))
     monkeypatch.setattr(deploy, "RivalCrops", Crops)
     monkeypatch.setattr(deploy.Way, "about", lambda way: {"megabytes": 1.0, "peak_mib": 2.0})
-    table = deploy.bench_deploy([Path("tiny")], [rival], seconds=0, num_faces=8)
+    table = deploy.bench_deploy([tmp_path / name for name in found], [rival], seconds=0, num_faces=8)
     rows = table.groupby(["network", "way"]).size().to_dict()
     assert rows["tiny", "eager"] == rows["tiny", "onnx"] == rows["shipped", "onnx"] == 4
     assert rows["package", "other package"] == 1
@@ -66,6 +74,7 @@ def test_every_way_has_a_row_for_each_batch_and_thread(ways, rival, data: FaceDa
     assert np.allclose(table["images_per_second"], table["batch_size"] / table["seconds"])
     tiny = table[table["network"] == "tiny"].set_index(["way", "batch_size", "threads"])["age_mae"]
     assert tiny["eager"].to_numpy() == pytest.approx(tiny["onnx"].to_numpy(), abs=0.1)
+    assert table.loc[table["network"] == "untrained", "age_mae"].isna().all()  # only timed
     assert {"cpu", "int8_flags", "machine", "onnxruntime"} <= set(table)
     torch.set_num_threads(threads)
 
