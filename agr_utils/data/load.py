@@ -98,6 +98,8 @@ def load_data(
             f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
         )
     table, source = (source, source.parent) if name == OWN_TABLE else (None, source)
+    if table is not None:
+        own_table.read_rows(table, labels)  # what is wrong with it is said before its folder is searched
     cache_dir, skipped = cache_dir or get_cache_dir(), Skipped()
     folder = cache_folder(source, image_size, cache_dir)
     paths = list_images(source, skipped)

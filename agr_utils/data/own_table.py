@@ -31,7 +31,7 @@ def read_table_faces(
     Raises:
         InputError: naming the line, column or class that is wrong, or the files that are not there.
     """
-    table = _read_rows(file, tasks)
+    table = read_rows(file, tasks)
     known = dict(zip(paths, range(len(paths)), strict=True))
     missing = table[~table["path"].isin(known)]
     if len(missing):
@@ -52,7 +52,7 @@ def read_table_faces(
     return faces
 
 
-def _read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
+def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     """The rows of the file: ``line, path, split, person`` and the labels as codes and numbers."""
     columns = ["path", *(task.column or task.name for task in tasks)]
     try:

@@ -6,7 +6,7 @@ activations from the smallest and largest value over training faces.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ _BATCH = 32
 _INTEGER = ("Conv", "Add", "Clip", "Relu", "HardSwish", "Mul")
 _CORRECTED_ON = 64  # faces
 _MIN_WEIGHTS = 1000  # of a tensor that is worth storing in eight bits
-_MIN_SCALES = 100  # of a tensor that is worth storing in half precision
 
 
 def quantize(proto, faces: np.ndarray):
@@ -91,7 +90,7 @@ def shrink(graph, kept: Collection[str]) -> None:
                 graph.initializer.remove(constants[name])
             del bias.input[2]
     del graph.value_info[:]
-    store_half(graph, _MIN_SCALES)
+    store_half(graph, 100)  # scales, and what computes in float
     outside = ["", *(item.name for item in (*graph.input, *graph.output))]
     numbers: defaultdict[str, str] = defaultdict(lambda: f"{len(numbers):x}", {name: name for name in outside})
     for item in graph.initializer:
@@ -129,12 +128,11 @@ def _measure_ranges(model: Path, folder: Path, faces: np.ndarray):
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
-    class Reader(CalibrationDataReader):
-        batches: Iterator[np.ndarray] = iter(np.array_split(faces, -(-len(faces) // _BATCH)))
+    batches = ({"image": batch} for batch in np.array_split(faces, -(-len(faces) // _BATCH)))
 
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"image": batch}
+            return next(batches, None)
 
     calibrator = create_calibrator(
         model, list(_INTEGER), str(folder / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax

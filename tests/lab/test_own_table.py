@@ -96,6 +96,9 @@ def test_what_is_wrong_with_a_table_is_said_in_a_line(folder, tmp_path, cells, m
 def test_no_such_table_and_no_table_at_all(folder, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load(folder, tmp_path, name="nothing.csv")
+    (tmp_path / "no_images").mkdir()
+    with pytest.raises(InputError, match="no such file"):  # not that its folder has no image
+        load(tmp_path / "no_images", tmp_path, name="nothing.csv")
     (folder / "empty.csv").write_text("")
     with pytest.raises(InputError, match="not a CSV file"):
         load(folder, tmp_path, name="empty.csv")

@@ -76,8 +76,8 @@ def is_image(name: str) -> bool:
 
 
 def is_image_header(header: bytes) -> bool:
-    """Whether a file of no suffix that begins like this is an image."""
-    return any(accept and accept(header) for accept in (Image.OPEN[name][1] for name in FORMATS))
+    """Whether a file of no suffix that begins like this is an image; on less than 16 bytes some formats fail."""
+    return len(header) >= 16 and any((accept := Image.OPEN[name][1]) and accept(header) for name in FORMATS)
 
 
 def missing_support(suffix: str = "", header: bytes = b"") -> str:

@@ -88,6 +88,15 @@ def test_whatever_pillow_reads_is_an_image(tmp_path, suffix, file_format):
     assert np.abs(np.subtract(decode_image(content).getpixel((10, 10)), (255, 0, 0))).max() < 8
 
 
+def test_files_without_a_suffix_that_are_cut_short_are_no_images(tmp_path):
+    (tmp_path / "whole.png").write_bytes(encode("PNG"))
+    for file_format in images.FORMATS:
+        if file_format in ("JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP", "DIB", "ICO", "PCX", "DDS"):
+            for size in range(16):
+                (tmp_path / f"{file_format}-{size}").write_bytes(encode(file_format)[:size])
+    assert list_images(tmp_path, Skipped()) == ["whole.png"]
+
+
 def test_files_without_a_suffix_are_found_in_archives_too(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("part/face", encode())
