@@ -90,6 +90,7 @@ def train(
     On several GPUs or processes: accelerate launch -m agr_lab.cli train … (docs/scaling.md).
 
     Example: agr train --data synthetic --backbone custom_cnn --num-epochs 2 --seed 0 --output-dir runs/first
+
     Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
     from agr_utils.data.load import load_data

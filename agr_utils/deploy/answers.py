@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from agr_utils.errors import InputError, printable
+from agr_utils.tasks import AGE_COVERAGE
 
 OUTPUTS = {"age": ("age", "age_quantiles", "age_mean", "age_interval"), "gender": ("gender",), "race": ("race",)}
 CANNOT_TELL = "can't tell"
@@ -73,7 +74,7 @@ def text_lines(answer: Mapping) -> Iterator[str]:
         yield printable(f"{path}: no face found")
     for number, face in enumerate(faces or (), 1):
         left, top, width, height = face["box"]
-        where = f"face {number} of {len(faces)} at {left},{top} ({width}x{height})"
+        where = f"face {number} of {len(faces)}, {width}x{height} pixels at {left},{top}"
         yield printable(f"{path}: {where}: {_describe(face)}")
 
 
@@ -81,7 +82,7 @@ def _describe(face: Mapping) -> str:
     parts = []
     if "age" in face:
         age = CANNOT_TELL if face["age"] is None else format(face["age"], ".0f")
-        parts.append("age {} ({:.0f} to {:.0f})".format(age, *face["age_interval"]))
+        parts.append("age {} ({:.0%}: {:.0f} to {:.0f})".format(age, AGE_COVERAGE, *face["age_interval"]))
     for task in ("gender", "race"):
         if task in face:
             sure = face["gender_probability"] if task == "gender" else max(face["race_probabilities"].values())

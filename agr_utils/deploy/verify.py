@@ -39,10 +39,8 @@ def compare_with_torch(content: bytes, network: AnswerNet, pixels: np.ndarray, f
         apart = {name: float(np.abs(found[name] - expected[name]).mean()) for name in expected}
         row = score(found, faces) | {"apart": apart}
         if "age_mean" in expected:
-            row |= {
-                "age_moved": apart["age_mean"],
-                "age_shift": float((found["age_mean"] - expected["age_mean"]).mean()),
-            }
+            row["age_moved"] = apart["age_mean"]
+            row["age_shift"] = float((found["age_mean"] - expected["age_mean"]).mean())
         report[f"batch_{batch_size}"] = row
     return report
 
