@@ -24,7 +24,7 @@ SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 COURSE := build/course
 course: $(VENV)/.installed
 	rm -rf $(COURSE)
-	mkdir -p $(COURSE)
+	mkdir -p $(COURSE)/figures
 	cp -R notebooks $(COURSE)/notebooks
 	ln -s $(addprefix ../../,agr_utils agr_lab docs results README.md) $(COURSE)
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute $(COURSE)/notebooks/*.ipynb
@@ -36,6 +36,7 @@ test: lint $(NPM) unit test-notebooks book
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
+	@echo "Setting up $(VENV): several minutes, about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"
 	@touch $@

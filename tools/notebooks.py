@@ -184,6 +184,7 @@ def execute(paths: list[Path]) -> bool:
     os.environ["TQDM_DISABLE"] = "1"  # progress bars do not belong into committed outputs
     succeeded = True
     for path in paths:
+        print(f"{path.relative_to(ROOT)} …", end="", flush=True)
         clock = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
         place = {"metadata": {"path": path.parent}}
@@ -192,12 +193,12 @@ def execute(paths: list[Path]) -> bool:
         try:
             client.execute()
         except CellExecutionError as error:
-            print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
+            print(f"\n{path.relative_to(ROOT)}: {error}", file=sys.stderr)
             succeeded = False
             continue
         _clean(notebook)
         write_notebook(notebook, path)
-        print(f"{path.relative_to(ROOT)}  {time.perf_counter() - clock:.0f} s", flush=True)
+        print(f" {time.perf_counter() - clock:.0f} s", flush=True)
     return succeeded
 
 

@@ -23,7 +23,7 @@ def export(
 
     A report is written beside it: how far its answers to 500 test faces are from PyTorch's, at batch 1 and 64.
 
-    Example: agr export runs/first --output first.onnx
+    Example: agr export runs/first --output runs/first.onnx
     """
     from agr_utils.deploy.export import export_run
 

@@ -42,12 +42,12 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
 
     if (num_groups := faces["group"].nunique()) < 10:
         raise InputError(f"{num_groups} groups of images cannot be split 70/10/20; at least 10 are needed. Add images")
-    stratum = age_band(faces["age"]).astype("string").fillna("?")
-    stratum = (
-        stratum + "/" + faces["gender"].astype("string").fillna("?") + "/" + faces["race"].astype("string").fillna("?")
-    )
+    labels = (age_band(faces["age"]), faces["gender"], faces["race"])
+    first, *others = (label.astype("string").fillna("?") for label in labels)
+    stratum = first.str.cat(others, sep="/")
     rare = stratum.map(stratum.value_counts()) < 10  # too few to give every tenth one
-    codes = pd.factorize(stratum.where(~rare, "rare"))[0]
+    together = "rare" if rare.sum() >= 10 else stratum.mode()[0]
+    codes = pd.factorize(stratum.where(~rare, together))[0]
     tenth = np.zeros(len(faces), dtype=int)
     # Groups are shuffled by renumbering them: scikit-learn's own shuffling spoils the strata in 1.6.
     groups = np.random.default_rng(seed).permutation(num_groups)[pd.factorize(faces["group"])[0]]
