@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
 	@echo "Setting up $(VENV): several minutes, about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"
 	@touch $@
 
 figures: $(VENV)/.installed

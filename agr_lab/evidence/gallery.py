@@ -102,9 +102,8 @@ def _draw(name: str, results_dir: Path, figures_dir: Path) -> list[Path]:
     use_style()
     figure = FIGURES[name]
     drawn, table = figure.draw(*([_read(figure.read, results_dir)] if figure.read else []))
-    # Once: bbox_inches="tight" and a layout engine draw twice for each format. Widths of text depend on the resolution.
+    # Once: bbox_inches="tight" lays out again for each format. Widths of text depend on the resolution.
     drawn.set_dpi(plt.rcParams["savefig.dpi"])
-    drawn.set_layout_engine(None)
     box = drawn.get_tightbbox().padded(PADDING)
     written = [write_csv(table, figures_dir / f"{name}.csv")]
     for kind, metadata in FORMATS.items():
