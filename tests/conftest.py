@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ settings.load_profile("suite")
 # Read before any test runs, because the tests themselves run without it.
 _REAL_DATA_DIR = os.environ.get("AGR_DATA_DIR")
 _REAL_DATA_NAME = os.environ.get("AGR_DATA", "utkface")
+
+
+_FORKING = threading.Lock()  # filelock refuses a fork while another thread forks
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +97,8 @@ def die_within() -> Callable[[Callable[[], object], int], int]:
     """
 
     def run(action: Callable[[], object], death: int) -> int:
-        process = os.fork()
+        with _FORKING:
+            process = os.fork()
         if process:
             return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         try:
