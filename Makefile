@@ -9,8 +9,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, a module of tests (or a notebook) each at a time.
-PARALLEL := -n 2 --dist loadscope
+# Two processes, a module of tests (or a notebook) each at a time, in the order in which they are collected.
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 # One numeric thread a process: results then do not depend on how many cores there are.
 ONE := OMP_NUM_THREADS=1
 # The page that answers in the browser needs npm to be built; without it, its test says so and is skipped.

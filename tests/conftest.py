@@ -29,6 +29,12 @@ _REAL_DATA_NAME = os.environ.get("AGR_DATA", "utkface")
 
 
 _FORKING = threading.Lock()  # filelock refuses a fork while another thread forks
+_LONG = {"test_study", "test_resume", "test_bench", "test_processes", "test_results", "test_bench_deploy"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take a minute and more come first, so that processes side by side end together."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)
 
 
 @pytest.fixture(autouse=True)

@@ -91,6 +91,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "balancing": ablation_table(ablations, "balancing", "Weights"),
         "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
+        "initialisation": ablation_table(ablations, "initialisation", "Weights at the start"),
         "trained": trained_table(evidence),
         "trained-multitask": trained_multitask_table(evidence),
         "trained-gaps": trained_gaps_table(evidence),

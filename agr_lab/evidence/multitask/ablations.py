@@ -22,8 +22,13 @@ NOTE = (
     "One training each. Filled: the 95 % interval leaves out 0, uncorrected for the number of comparisons. "
     "Grey: too small to matter."
 )
-USUAL = {"balancing": "equal weights", "age_heads": "distribution"}  # ablation -> setting of all other runs
-VARIED = {"balancing": ("balancing", "task_weights", "conflict_steps"), "age_heads": ("age_head",)}
+# Ablation -> setting of all other runs, and what its runs may differ in.
+USUAL = {"balancing": "equal weights", "age_heads": "distribution", "initialisation": "from scratch"}
+VARIED = {
+    "balancing": ("balancing", "task_weights", "conflict_steps"),
+    "age_heads": ("age_head",),
+    "initialisation": ("pretrained",),
+}
 SPLIT = "validation"
 
 
@@ -32,6 +37,8 @@ def setting_title(run: Run, ablation: str) -> str:
     config = run.config
     if ablation == "age_heads":
         return config.age_head
+    if ablation == "initialisation":
+        return "ImageNet weights" if config.pretrained else USUAL[ablation]
     if config.balancing != "fixed":
         return config.balancing
     weights = [f"{task} × {weight:g}" for task, weight in config.task_weights.items() if weight != 1]
