@@ -65,7 +65,7 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
 
 def check_results(results_dir: Path) -> None:
     """Refuse a folder without any published run or benchmark where they are read: its figures would show nothing."""
-    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "equal_epochs/", "ablations/*/"))
+    places = (f"{folder}*/{CONFIG_FILE}" for folder in ("", "claims/", "cues/", "ablations/*/"))
     if not any(list_visible(results_dir, place) for place in (*places, "bench/*.csv")):
         raise InputError(f"{results_dir}: no published run there. Check --results-dir, or make one with: agr publish")
 

@@ -7,7 +7,7 @@ import pandas as pd
 from agr_lab.evidence.accuracy.accuracy import early_size_table, home_table, real_faces_table
 from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
-from agr_lab.evidence.accuracy.seeds import equal_epochs_table, seeds_table
+from agr_lab.evidence.accuracy.seeds import seeds_table
 from agr_lab.evidence.architectures.deployment import deployment_table, judgement_table, telephone_table
 from agr_lab.evidence.architectures.trained import fronts_table, trained_table
 from agr_lab.evidence.claims import claims_summary, claims_table
@@ -87,7 +87,6 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "gaps-a": gap_table(evidence, "a"),
         "gaps-b": gap_table(evidence, "b"),
         "seeds": seeds_table(evidence),
-        "equal-epochs": equal_epochs_table(evidence),
         "balancing": ablation_table(ablations, "balancing", "Weights"),
         "conflict": conflict_table(ablations),
         "age-heads": ablation_table(ablations, "age_heads", "Age head"),
@@ -128,7 +127,6 @@ def robustness_tables(evidence: RobustnessEvidence) -> dict[str, str]:
 def hours_table(results_dir: Path) -> str:
     """Hours of one core that the trainings behind each folder of results took."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
-    folders["equal epochs"] = read_folder(results_dir / "equal_epochs")
     folders["maps of drawn faces"] = read_folder(results_dir / "cues")
     folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
     folders["all"] = [run for runs in folders.values() for run in runs]

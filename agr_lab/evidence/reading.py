@@ -87,11 +87,10 @@ def _scores(evidence: Evidence, run: Run, measure: Measure) -> pd.DataFrame:
 
 def read_evidence(results_dir: Path) -> Evidence:
     """Every run that the claims are tested on; those that are not there yet are missing."""
-    folders = ("claims", "equal_epochs")
-    further = [run for name in folders for run in read_folder(results_dir / name)]
     trained = tuple(read_folder(results_dir / "protocol_2"))
     calls = {path.stem[-1]: pd.read_csv(path) for path in list_visible(results_dir / "protocol_2", "gaps_?.csv")}
-    return Evidence((*read_runs(results_dir), *further), read_bench(results_dir), trained, calls)
+    runs = (*read_runs(results_dir), *read_folder(results_dir / "claims"))
+    return Evidence(runs, read_bench(results_dir), trained, calls)
 
 
 def one_face(table: pd.DataFrame) -> pd.DataFrame:

@@ -56,9 +56,8 @@ class Run:
 
     @property
     def length(self) -> str:
-        """``short`` or ``equal`` where the label of the run's study says so (docs/protocol.md), else ``long``."""
-        label = self.run_id.rsplit("-", 1)[-1]
-        return label if label in ("short", "equal") else "long"
+        """``short`` where the label of the run's study says so (docs/protocol.md), else ``long``."""
+        return "short" if self.run_id.endswith("-short") else "long"
 
     def split(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
         """Predictions of a split, and the near-duplicate cluster of each row."""

@@ -26,7 +26,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
 def multitask_runs(evidence: Evidence) -> list[Run]:
     """Every run with three heads that the claims are tested on."""
-    return in_order(run for run in evidence.runs if len(run.tasks) > 1 and run.length != "equal")
+    return in_order(run for run in evidence.runs if len(run.tasks) > 1)
 
 
 @FIGURES.add("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
@@ -63,11 +63,3 @@ def seeds_table(evidence: Evidence) -> str:
     kinds = [(run.backbone, run.length) for run in runs]
     several = [run for run in runs if kinds.count((run.backbone, run.length)) > 1]
     return runs_table({f"{run.title}, {run.length}, seed {run.seed}": run for run in several}, "Run", "test")
-
-
-def equal_epochs_table(evidence: Evidence) -> str:
-    """The runs of as many epochs each, with the published run that had as many by itself."""
-    equal = [run for run in evidence.runs if run.length == "equal"]
-    lengths = {run.config.num_epochs for run in equal}
-    equal += [run for run in multitask_runs(evidence) if run.length == "long" and run.config.num_epochs in lengths]
-    return runs_table({run.title: run for run in in_order(equal)}, "Architecture", "test")

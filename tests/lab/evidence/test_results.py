@@ -232,7 +232,7 @@ def test_reading_results_does_not_wait_for_what_trains():
     assert done.stdout.strip() == "[]"
 
 
-FOLDERS = {"claims": "claims claims_seeds claims_long", "equal_epochs": "equal_epochs", "cues": "cues_clothing"}
+FOLDERS = {"claims": "claims claims_seeds claims_long", "cues": "cues_clothing"}
 FOLDERS |= {f"ablations/{name}": name for name in ("age_heads", "balancing", "augmentation")}
 
 
