@@ -1,9 +1,12 @@
 """What figures of several panels share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
+from agr_utils.measure.forest import plot_forest
+from agr_utils.measure.metrics import Metric
 from agr_utils.measure.plots import NEUTRAL
 
 
@@ -30,3 +33,40 @@ def legend_below(figure: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
+
+
+def draw_forests(
+    table: pd.DataFrame,
+    records: Mapping[str, Metric],
+    columns: tuple[str, str, str],
+    label: str,
+    height: float,
+    title: str = "{}",
+    **options: object,
+) -> plt.Figure:
+    """A panel per metric, each with differences as ``plot_forest`` draws them.
+
+    Args:
+        table: as ``plot_forest`` wants it, with ``matters``, the smallest difference that does.
+        records: metric of each panel, by its name in the table; three in a row, or two by two.
+        columns: names of the metric, of the row, and of the marks within a row (empty where there is one).
+        label: below each panel, where it says ``{unit}``.
+        height: of the figure, in inches.
+        title: of each panel, where it says ``{}``.
+        options: of ``plot_forest``.
+    """
+    column, row, series = columns
+    shape, width = ((1, 3), 12) if len(records) == 3 else ((2, 2), 10)
+    figure, axes = plt.subplots(*shape, figsize=(width, height), sharey=True)
+
+    def draw(name: str, ax: plt.Axes) -> None:
+        record, found = records[name], table[table[column] == name]
+        matters = found["matters"].iloc[0]
+        plot_forest(found, ax, row, series, **{"scale": record.scale, "matters": matters} | options)
+        ax.set_title(title.format(record.label))
+        ax.set_xlabel(label.format(unit=record.change_unit))
+
+    draw_panels(axes.flat, records, draw, len(table))
+    figure.tight_layout()
+    legend_below(figure, axes.flat[0])
+    return figure

@@ -5,11 +5,10 @@ from itertools import combinations, product
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.panels import draw_panels
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements
-from agr_utils.measure.forest import plot_forest
 from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import COLOURS
 from agr_utils.measure.results import Run
@@ -68,15 +67,7 @@ def draw_pairs(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
         table["better"] = table["first"].where(table["value"] > 0, table["second"])
         table = table[["first", "second", "pair", "metric", "value", "low", "high", "p", "p_holm", "matters", "call",
                        "better", "seeds"]]  # fmt: skip
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
-
-    def draw(metric: str, ax: plt.Axes) -> None:
-        record, rows = METRICS[metric], table[table["metric"] == metric]
-        styles = {title: (colour, "o", 0.0) for title, colour in COLOURS.items()}
-        plot_forest(rows, ax, "pair", "better", styles=styles, scale=record.scale, matters=MATTERS[metric])
-        ax.set_title(record.label)
-        ax.set_xlabel(f"difference ({record.change_unit})\n← second better      first better →")
-
-    draw_panels(axes, MATTERS, draw, len(table))
-    figure.tight_layout()
-    return figure, table
+    styles = {title: (colour, "o", 0.0) for title, colour in COLOURS.items()}
+    label = "difference ({unit})\n← second better      first better →"
+    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "pair", "better")
+    return draw_forests(table, records, columns, label, 4.8, styles=styles), table

@@ -8,12 +8,12 @@ import pandas as pd
 
 from agr_lab.evidence.architectures.pairs import NEWER
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_of_columns
-from agr_utils.measure.forest import plot_forest, spread_styles
+from agr_utils.measure.forest import spread_styles
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.results import Run
 from agr_utils.measure.trainings import difference_of_trainings
@@ -89,19 +89,10 @@ def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     shown = table.assign(
         newer=table["first"].map(title_of), against=("against " + table["second"].map(title_of)).astype("object")
     )
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True)
-
-    def draw(metric: str, ax: plt.Axes) -> None:
-        record, rows = METRICS[metric], shown[shown["metric"] == metric]
-        styles = spread_styles(map(title_of, NEWER), 0.15)
-        plot_forest(rows, ax, "against", "newer", styles=styles, scale=record.scale, matters=MATTERS[metric])
-        ax.set_title(record.label)
-        ax.set_xlabel(f"difference ({record.change_unit})\n← newer worse      newer better →")
-
-    draw_panels(axes, MATTERS, draw, len(shown))
-    figure.tight_layout()
-    legend_below(figure, axes[0])
-    return figure, table
+    styles = spread_styles(map(title_of, NEWER), 0.15)
+    label = "difference ({unit})\n← newer worse      newer better →"
+    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "against", "newer")
+    return draw_forests(shown, records, columns, label, 3.4, styles=styles), table
 
 
 def trained_table(evidence: Evidence) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.multitask.multitask import comparison_styles, comparison_title, finished, paired_scores
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import basic_interval, interval
@@ -24,7 +24,6 @@ from agr_utils.measure.fairness import (
     small_groups,
     worst,
 )
-from agr_utils.measure.forest import plot_forest
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import get_scheme
 
@@ -112,19 +111,10 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Change of the gaps between groups, on average over the architectures."""
     tables = {comparison_title(name): gap_differences(evidence, name) for name in ("a", "b")}
     table = pd.concat(tables, names=["comparison"]).reset_index(0).reset_index(drop=True)
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True)
-
-    def draw(error: str, ax: plt.Axes) -> None:
-        record, rows = ERRORS[error], table[table["error"] == error]
-        shown = rows.assign(grouping=rows["grouping"].str.replace(" x ", " × "))
-        plot_forest(shown, ax, "grouping", "comparison", styles=comparison_styles(), scale=record.scale,
-                    matters="matters", margin=0.6)  # fmt: skip
-        ax.set_title(f"gap in {record.label}")
-        ax.set_xlabel(f"narrower by ({record.change_unit})\n← larger gap      smaller gap →")
-
-    draw_panels(axes.flat, ERRORS, draw, len(table))
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0])
+    shown = table.replace({"grouping": {name: name.replace(" x ", " × ") for name in GROUPINGS}})
+    label, columns = "narrower by ({unit})\n← larger gap      smaller gap →", ("error", "grouping", "comparison")
+    figure = draw_forests(shown, ERRORS, columns, label, 7, "gap in {}", styles=comparison_styles(), margin=0.6,
+                          matters="matters")  # fmt: skip
     if len(table):
         changes = pd.DataFrame([dict(row) for row in table.pop("backbones")], index=table.index)
         table = table.join(changes.rename(columns=lambda name: get_backbone(name).title))

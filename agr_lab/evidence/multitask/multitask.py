@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import interval
@@ -18,7 +18,7 @@ from agr_utils.measure.comparisons import (
     mean_frame,
     mean_of_columns,
 )
-from agr_utils.measure.forest import Style, plot_forest
+from agr_utils.measure.forest import Style
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.plots import NEUTRAL
 from agr_utils.measure.results import Run
@@ -113,19 +113,8 @@ def multitask_rows(evidence: Evidence) -> pd.DataFrame:
             means.append(mean.assign(comparison=comparison_title(name), architecture=MEAN, call=""))
     if not tables:
         return pd.DataFrame()
-    columns = [
-        "comparison",
-        "architecture",
-        "metric",
-        "value",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "matters",
-        "call",
-        "seeds",
-    ]
+    columns = ["comparison", "architecture", "metric", "value", "low", "high", "p", "p_holm", "matters", "call",
+               "seeds"]  # fmt: skip
     return pd.concat([*tables, *means], ignore_index=True)[columns]
 
 
@@ -140,19 +129,11 @@ def multitask_rows(evidence: Evidence) -> pd.DataFrame:
 def draw_multitask(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Differences between multi-task and single-task models, by architecture."""
     table = multitask_rows(evidence)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True)
-
-    def draw(metric: str, ax: plt.Axes) -> None:
-        record, rows = METRICS[metric], table[table["metric"] == metric]
-        plot_forest(rows, ax, "architecture", "comparison", styles=comparison_styles(), scale=record.scale,
-                    matters=MATTERS[metric], margin=0.6, seeds=True)  # fmt: skip
-        ax.axhline(rows["architecture"].nunique() - 1.5, color=NEUTRAL, lw=0.5)
-        ax.set_title(record.label)
-        ax.set_xlabel(f"change ({record.change_unit})\n← worse      better →")
-
-    draw_panels(axes, MATTERS, draw, len(table))
-    figure.tight_layout()
-    legend_below(figure, axes[0])
+    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "architecture", "comparison")
+    label = "change ({unit})\n← worse      better →"
+    figure = draw_forests(table, records, columns, label, 4.6, styles=comparison_styles(), margin=0.6, seeds=True)
+    for ax in figure.axes if len(table) else ():
+        ax.axhline(table["architecture"].nunique() - 1.5, color=NEUTRAL, lw=0.5)
     return figure, table
 
 

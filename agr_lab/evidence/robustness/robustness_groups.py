@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.panels import draw_panels
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.register import Register
 from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
 from agr_utils.data.corruptions import SEVERITIES
@@ -13,7 +13,6 @@ from agr_utils.inside.sweep import SWEPT_ERRORS, Sweep, with_matters
 from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import add_calls
 from agr_utils.measure.fairness import ERRORS, group_members
-from agr_utils.measure.forest import plot_forest
 from agr_utils.measure.results import read_labels_from_split
 from agr_utils.tasks import LabelScheme, get_scheme
 
@@ -65,18 +64,9 @@ def group_increases(evidence: RobustnessEvidence) -> pd.DataFrame:
 def draw_robustness_groups(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Increase of the errors by labelled group."""
     table = group_increases(evidence)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True)
-
-    def draw(error: str, ax: plt.Axes) -> None:
-        record, rows = ERRORS[error], table[table["error"] == error]
-        shown = rows.assign(group=rows["group"] + rows["count"].map(" ({:,})".format))
-        plot_forest(shown, ax, "group", scale=record.scale, matters=rows["matters"].iloc[0])
-        ax.set_title(record.label)
-        ax.set_xlabel(f"against all others ({record.change_unit})\n← hurt more      hurt less →")
-
-    draw_panels(axes, SWEPT_ERRORS, draw, len(table))
-    figure.tight_layout()
-    return figure, table
+    shown = table.assign(group=table["group"] + table["count"].map(" ({:,})".format))
+    label = "against all others ({unit})\n← hurt more      hurt less →"
+    return draw_forests(shown, {name: ERRORS[name] for name in SWEPT_ERRORS}, ("error", "group", ""), label, 4), table
 
 
 def robustness_groups_table(evidence: RobustnessEvidence) -> str:

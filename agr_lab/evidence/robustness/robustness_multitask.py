@@ -4,14 +4,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_number, markdown_table
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.register import Register
 from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
 from agr_utils.data.corruptions import CORRUPTIONS
 from agr_utils.inside.sweep import SWEPT_ERRORS, increase_differences
 from agr_utils.measure.comparisons import add_calls, count_calls
 from agr_utils.measure.fairness import ERRORS
-from agr_utils.measure.forest import plot_forest
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
 
@@ -45,20 +44,10 @@ def draw_differences(tables: dict[str, pd.DataFrame], sides: str) -> tuple[plt.F
 
     ``tables``: title to what ``increase_differences`` gave; ``sides``: who is hurt less to the left and right of 0.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(12, 5.4), sharey=True)
     table = pd.concat(tables, names=["compared"]).reset_index("compared") if tables else pd.DataFrame()
-
-    def draw(error: str, ax: plt.Axes) -> None:
-        record, rows = ERRORS[error], table[table["error"] == error]
-        shown = rows.assign(corruption=rows["corruption"].map(lambda name: CORRUPTIONS[name].title))
-        plot_forest(shown, ax, "corruption", "compared", scale=record.scale, matters=rows["matters"].iloc[0])
-        ax.set_title(record.label)
-        ax.set_xlabel(f"difference of the increase ({record.change_unit})\n{sides}")
-
-    draw_panels(axes, SWEPT_ERRORS, draw, tables)
-    figure.tight_layout()
-    legend_below(figure, axes[0])
-    return figure, table
+    shown = table.replace({"corruption": {name: corruption.title for name, corruption in CORRUPTIONS.items()}})
+    records, columns = {name: ERRORS[name] for name in SWEPT_ERRORS}, ("error", "corruption", "compared")
+    return draw_forests(shown, records, columns, f"difference of the increase ({{unit}})\n{sides}", 5.4), table
 
 
 def robustness_multitask_table(evidence: RobustnessEvidence) -> str:
