@@ -59,10 +59,8 @@ def all_findings(evidence: Evidence) -> list[Finding]:
     """Every row of the claims table, from the committed results."""
     if not evidence.runs:
         return []
-    findings = [find_multitask(evidence, comparison) for comparison in ("a", "b")]
-    findings += [find_gaps(evidence, comparison) for comparison in ("a", "b")]
-    findings += [find_accuracy(evidence), find_efficiency(evidence)]
-    return [*findings, find_deployment(evidence)]
+    findings = [find(evidence, comparison) for find in (find_multitask, find_gaps) for comparison in ("a", "b")]
+    return [*findings, find_accuracy(evidence), find_efficiency(evidence), find_deployment(evidence)]
 
 
 def claims_rows(evidence: Evidence) -> pd.DataFrame:
@@ -201,43 +199,34 @@ def find_gaps(evidence: Evidence, comparison: str) -> Finding:
 
 def find_accuracy(evidence: Evidence) -> Finding:
     """C3 in accuracy: the newer architectures against the older ones, pair by pair."""
-    claim = C3_ACCURACY
-    if not_all := _architectures_missing(evidence):
-        return Finding(claim, C3_TEST, not_all, "–", "pairs")
-    pairs = pair_differences(evidence)
-    verdicts = {name: verdict_accuracy(pairs, name) for name in NEWER}
-    found = "; ".join(
-        f"{get_backbone(name).title} against "
-        + " and ".join(_describe_calls(against(pairs, name, other), other) for other in OLDER)
-        + f": {verdict}"
-        for name, verdict in verdicts.items()
-    )
-    calls = {name: count_calls(pd.concat(against(pairs, name, other) for other in OLDER)) for name in NEWER}
-    num = len(OLDER) * len(MATTERS)
-    brief = "; ".join(
-        f"{get_backbone(name).title} better in {count['better']} and worse in {count['worse']} of {num} comparisons"
-        for name, count in calls.items()
-    )
-    verdict = verdict_of_all(list(verdicts.values()))
-    return Finding(claim, C3_TEST, verdict, found, "pairs", brief, _lacking_long(evidence))
+    if missing := _architectures_missing(evidence):
+        return Finding(C3_ACCURACY, C3_TEST, missing, "–", "pairs")
+    pairs, parts, briefs = pair_differences(evidence), [], []
+    verdicts = [verdict_accuracy(pairs, name) for name in NEWER]
+    for name, verdict in zip(NEWER, verdicts, strict=True):
+        calls = {other: against(pairs, name, other) for other in OLDER}
+        listed = " and ".join(_describe_calls(found, other) for other, found in calls.items())
+        parts.append(f"{get_backbone(name).title} against {listed}: {verdict}")
+        count, num = count_calls(every := pd.concat(calls)), len(every)
+        briefs.append(f"{get_backbone(name).title} better in {count['better']} and worse in {count['worse']} of {num}")
+    brief = "; ".join(f"{text} comparisons" for text in briefs)
+    verdict = verdict_of_all(verdicts)
+    return Finding(C3_ACCURACY, C3_TEST, verdict, "; ".join(parts), "pairs", brief, _lacking_long(evidence))
 
 
 def find_efficiency(evidence: Evidence) -> Finding:
     """C3 in efficiency: the newer architectures on Pareto fronts."""
-    claim = C3_EFFICIENCY
-    if not_all := _architectures_missing(evidence):
-        return Finding(claim, C3_TEST, not_all, "–", "pareto")
+    if missing := _architectures_missing(evidence):
+        return Finding(C3_EFFICIENCY, C3_TEST, missing, "–", "pareto")
     fronts = front_table(cost_table(evidence))
     if len(fronts) < NUM_FRONTS:
-        return Finding(claim, C3_TEST, "not finished (costs are missing: agr bench)", "–", "pareto")
-    verdicts = {name: verdict_efficiency(fronts, name) for name in NEWER}
-    found = "; ".join(
-        f"{get_backbone(name).title} on {int(fronts[name].sum())} of {NUM_FRONTS} Pareto fronts: {verdict}"
-        for name, verdict in verdicts.items()
-    )
-    on = (f"{get_backbone(name).title} on {int(fronts[name].sum())}" for name in NEWER)
-    brief, verdict = f"{' and '.join(on)} of {NUM_FRONTS} Pareto fronts", verdict_of_all(list(verdicts.values()))
-    return Finding(claim, C3_TEST, verdict, found, "pareto", brief, _lacking_long(evidence))
+        return Finding(C3_EFFICIENCY, C3_TEST, "not finished (costs are missing: agr bench)", "–", "pareto")
+    verdicts = [verdict_efficiency(fronts, name) for name in NEWER]
+    on = [f"{get_backbone(name).title} on {int(fronts[name].sum())}" for name in NEWER]
+    where = f"of {NUM_FRONTS} Pareto fronts"
+    found = "; ".join(f"{text} {where}: {verdict}" for text, verdict in zip(on, verdicts, strict=True))
+    brief, verdict = f"{' and '.join(on)} {where}", verdict_of_all(verdicts)
+    return Finding(C3_EFFICIENCY, C3_TEST, verdict, found, "pareto", brief, _lacking_long(evidence))
 
 
 def find_deployment(evidence: Evidence) -> Finding:

@@ -10,6 +10,7 @@ from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.accuracy.seeds import seeds_table
 from agr_lab.evidence.architectures.deployment import deployment_table, judgement_table, telephone_table
 from agr_lab.evidence.architectures.trained import fronts_table, trained_table
+from agr_lab.evidence.architectures.tuning import read_tuning, tuning_table
 from agr_lab.evidence.claims import claims_summary, claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
 from agr_lab.evidence.groups.group_errors import shipped_groups_table
@@ -94,6 +95,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "trained": trained_table(evidence),
         "trained-multitask": trained_multitask_table(evidence),
         "trained-gaps": trained_gaps_table(evidence),
+        "tuning": tuning_table(read_tuning(results_dir)),
         "fronts": fronts_table(evidence),
         "noise": noise_table(),
         "published": published_tables(read_published(results_dir)),

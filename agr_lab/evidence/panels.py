@@ -28,9 +28,10 @@ def draw_panels(
             draw_nothing(ax)
 
 
-def legend_below(figure: plt.Figure, ax: plt.Axes, num_columns: int = 5) -> None:
-    """One legend for all axes of a figure, below them; none where nothing is drawn."""
-    handles, labels = ax.get_legend_handles_labels()
+def lay_out(figure: plt.Figure, num_columns: int = 5) -> None:
+    """Let nothing overlap, and put the first panel's legend below all of them; none where nothing is drawn."""
+    figure.tight_layout()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
 
@@ -67,6 +68,5 @@ def draw_forests(
         ax.set_xlabel(label.format(unit=record.change_unit))
 
     draw_panels(axes.flat, records, draw, len(table))
-    figure.tight_layout()
-    legend_below(figure, axes.flat[0])
+    lay_out(figure)
     return figure

@@ -10,7 +10,7 @@ from agr_lab.evidence.architectures.pairs import against
 from agr_lab.evidence.architectures.trained import multitask_trainings, trained_differences
 from agr_lab.evidence.architectures.trained import title_of as network_title
 from agr_lab.evidence.markdown import error_number, markdown_table
-from agr_lab.evidence.panels import draw_nothing, legend_below
+from agr_lab.evidence.panels import draw_nothing, lay_out
 from agr_lab.evidence.reading import Evidence, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, count_calls
@@ -152,8 +152,7 @@ def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     for ax, label in zip(axes, ("one face (ms)", "file (MB)", METRICS["age_mae"].title), strict=True):
         ax.set_xlabel(f"{label}, less is better")
     figure.supxlabel(f"{cpu}, one thread", fontsize=10, color=NEUTRAL)
-    figure.tight_layout()
-    legend_below(figure, axes[0])
+    lay_out(figure)
     return figure, table.drop(columns="cores", errors="ignore")
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from agr_lab.evidence.architectures.pairs import runs_of
-from agr_lab.evidence.panels import draw_nothing, legend_below
+from agr_lab.evidence.panels import draw_nothing, lay_out
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS
@@ -82,8 +82,7 @@ def draw_pareto(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
             table[f"{cost}_front"] = on_front(table[cost], table["age_mae"], more_is_better=False)
         else:
             draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0], 3)
+    lay_out(figure, 3)
     if "latency" in evidence.bench:
         figure.supxlabel(describe_machine(evidence.bench["latency"]), fontsize=10, color=NEUTRAL, y=-0.12)
     return figure, table.reset_index().astype({name: int for name in ("parameters", "macs") if len(costs)})

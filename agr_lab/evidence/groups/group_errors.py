@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_panels, lay_out
 from agr_lab.evidence.register import Register
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.calibration import coverage_table
@@ -32,8 +32,7 @@ def draw_group_errors(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
         errors = ("age_signed", "gender_error", "race_error")
         draw_panels(line, errors, lambda error, ax, tables=tables: plot_group_errors(tables, error, ax), tables)
         rows |= {(grouping, title): table for title, table in tables.items()}
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0])
+    lay_out(figure)
     names = ["grouping", "architecture"]
     return figure, pd.concat(rows, names=names).reset_index(names) if rows else pd.DataFrame()
 

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.panels import legend_below
+from agr_lab.evidence.panels import lay_out
 from agr_lab.evidence.register import Register
 from agr_utils.measure.calibration import reliability
 from agr_utils.measure.plots import plot_reliability
@@ -22,7 +22,6 @@ def draw_reliability(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
         plot_reliability(tables, ax)
         ax.set_title(task)
         rows |= {(task, title): table for title, table in tables.items()}
-    figure.tight_layout()
-    legend_below(figure, axes[0], 3)
+    lay_out(figure, 3)
     names = ["task", "architecture"]
     return figure, pd.concat(rows, names=names).reset_index(names) if rows else pd.DataFrame()

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import KIND_STYLE, MapEvidence, against_rivals, read_map_evidence
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_panels, lay_out
 from agr_lab.evidence.register import Register
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
@@ -40,8 +40,7 @@ def _draw_rivals(
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
     families = {kind: against_rivals(reports, score, kind) for kind in METHODS}
     draw_panels(axes, TASKS, lambda task, ax: _plot_against_rivals(families, units, task, ax), reports)
-    figure.tight_layout()
-    legend_below(figure, axes[0], 3)
+    lay_out(figure, 3)
     return figure, pd.concat(families, names=["kind"]).reset_index("kind")
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_panels, lay_out
 from agr_lab.evidence.register import Register
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.map_tables import KIND_TITLES, SHOWN
@@ -36,8 +36,7 @@ def draw_map_layers(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
     table = layer_rows(evidence)
     draw_panels(axes, SHOWN, lambda kind, ax: _plot_layers(table, kind, ax), len(table))
-    figure.tight_layout()
-    legend_below(figure, axes[0], 3)
+    lay_out(figure, 3)
     return figure, table
 
 

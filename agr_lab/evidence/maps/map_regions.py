@@ -6,7 +6,7 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import KIND_STYLE, NO_REPORTS, MapEvidence, bootstrap_of, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
-from agr_lab.evidence.panels import draw_nothing, draw_panels, legend_below
+from agr_lab.evidence.panels import draw_nothing, draw_panels, lay_out
 from agr_lab.evidence.register import Register
 from agr_lab.reports.face_regions import REGIONS, region_areas
 from agr_lab.reports.map_report import MapReport
@@ -44,8 +44,7 @@ def draw_map_regions(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     if not tables:
         draw_nothing(axes[0, 0])
     tables.append(pd.DataFrame([areas], columns=list(REGIONS)).assign(architecture=AREA))
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0])
+    lay_out(figure)
     return figure, pd.concat(tables, ignore_index=True)
 
 
@@ -126,6 +125,5 @@ def draw_map_multitask(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]
         ax.set_xlabel("share of the energy (points)\n← single-task more   multi-task more →")
 
     draw_panels(axes, TASKS, draw, len(table))
-    figure.tight_layout()
-    legend_below(figure, axes[0])
+    lay_out(figure)
     return figure, table

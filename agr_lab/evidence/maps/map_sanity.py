@@ -6,7 +6,7 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.maps.trust import RANDOM_LIMIT
-from agr_lab.evidence.panels import draw_panels, legend_below
+from agr_lab.evidence.panels import draw_panels, lay_out
 from agr_lab.evidence.register import Register
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.map_tables import SHOWN
@@ -28,8 +28,7 @@ def draw_map_sanity(evidence: MapEvidence) -> tuple[plt.Figure, pd.DataFrame]:
     tables = {get_backbone(name).title: report.tables["cascade"] for name, report in evidence.faces.items()}
     for row, kind in zip(axes, SHOWN, strict=True):
         draw_panels(row, TASKS, lambda task, ax, kind=kind: _plot_cascade(tables, kind, task, ax), tables)
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0])
+    lay_out(figure)
     return figure, pd.concat(tables, names=["architecture"]).reset_index(0) if tables else pd.DataFrame()
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.panels import draw_nothing, legend_below
+from agr_lab.evidence.panels import draw_nothing, lay_out
 from agr_lab.evidence.register import Register
 from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, read_robustness
 from agr_utils.inside.sweep import SWEPT_ERRORS
@@ -72,8 +72,7 @@ def draw_expression(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd.DataFr
                 draw_nothing(ax)
             if ax is not line[0]:
                 ax.set_ylabel("")
-    figure.tight_layout()
-    legend_below(figure, axes[0, 0])
+    lay_out(figure)
     return figure, pd.concat(tables, names=["architecture"]).reset_index(0) if tables else pd.DataFrame()
 
 
