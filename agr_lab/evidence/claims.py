@@ -32,7 +32,8 @@ RULES = {
     C2: "at least four of 16 gaps are smaller and none is larger",
     C3_ACCURACY: "each newer network is better in at least two tasks and worse in none, against each older one",
     C3_EFFICIENCY: "both newer networks lie on all twelve Pareto fronts",
-    C4: "MobileNetV3 fits, is fast and no other of the five is a better choice, on every device measured",
+    C4: "MobileNetV3 fits, is fast and no other of the five is a better choice, in either way to read that, on every "
+    "device measured",
 }
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 
@@ -236,12 +237,7 @@ def find_deployment(evidence: Evidence) -> Finding:
         return Finding(C4, test, "not measured yet", "–", "deployment")
     rows = {cpu: table.loc[deployment.SMALL] for cpu, table in judged.items()}
     found = "; ".join(f"{cpu}: {deployment.describe_judgement(row)}" for cpu, row in rows.items())
-    brief = "; ".join(
-        f"MobileNetV3 takes {1000 * row['seconds']:.1f} ms per face on {cpu}, "
-        f"{'no other is better suited' if row['chosen'] else 'another is better suited'}, and in eight bits it "
-        f"{'fits' if row['fits'] else 'errs more' if row['megabytes'] <= deployment.MAX_MEGABYTES else 'is too large'}"
-        for cpu, row in rows.items()
-    )
+    brief = "; ".join(f"MobileNetV3 on {cpu}: {deployment.describe_choice(row)}" for cpu, row in rows.items())
     return Finding(C4, test, deployment.verdict_of_devices(judged), found, "deployment", brief)
 
 

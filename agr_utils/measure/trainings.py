@@ -25,7 +25,7 @@ def cluster_variance(values: np.ndarray, clusters: Sequence | pd.Series) -> np.n
 
 
 def difference_of_trainings(
-    differences: Mapping[str, Sequence[pd.DataFrame]], clusters: Sequence | pd.Series, coverage: float = COVERAGE
+    differences: Mapping[str, Sequence[pd.DataFrame]], clusters: Sequence | pd.Series, shared: int = 0
 ) -> pd.DataFrame:
     """Mean differences with the uncertainty of both kinds.
 
@@ -37,7 +37,7 @@ def difference_of_trainings(
         differences: under each name, as of an architecture, a table for each pair of trainings: (n, c), a row per face,
             the same columns everywhere, NaN where a face does not count.
         clusters: near-duplicate cluster of each of the n faces.
-        coverage: of the intervals, in (0, 1).
+        shared: degrees of freedom that the names do not have of their own, because they have trainings in common.
 
     Returns:
         Rows ``name, metric, value, low, high, p, faces_error, trainings_error, degrees, seeds``: the two standard
@@ -53,6 +53,7 @@ def difference_of_trainings(
             "one training of each says nothing about another. Train at least two seeds of one architecture"
         )
     between = sum(((m - m.mean(axis=0)) ** 2).sum(axis=0) for m in means.values()) / freedom  # (c,)
+    freedom = max(1, freedom - shared)
     num_clusters, parts = len(set(clusters)), []
     for name, tables in differences.items():
         faces = cluster_variance(sum(table.to_numpy(dtype=float) for table in tables) / len(tables), clusters)
@@ -61,7 +62,7 @@ def difference_of_trainings(
         with np.errstate(invalid="ignore"):  # two models that answer alike: 0 / 0
             degrees = (faces + trainings) ** 2 / (faces**2 / (num_clusters - 1) + trainings**2 / freedom)
             p = np.where(error > 0, 2 * student.sf(np.abs(value) / error, degrees), 1.0)
-        half = np.where(error > 0, student.ppf((1 + coverage) / 2, degrees) * error, 0.0)
+        half = np.where(error > 0, student.ppf((1 + COVERAGE) / 2, degrees) * error, 0.0)
         table = {"value": value, "low": value - half, "high": value + half, "p": p, "faces_error": np.sqrt(faces)}
         table |= {"trainings_error": np.sqrt(trainings), "degrees": degrees}
         seeds = [tuple(column) for column in means[name].T]

@@ -11,6 +11,7 @@ from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, one_face, read_evidence
 from agr_lab.evidence.register import Register
+from agr_lab.gpu.protocol import CLAIM_EPOCHS, LENGTHS
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_of_columns
 from agr_utils.measure.forest import spread_styles
@@ -27,10 +28,10 @@ TITLES = {"resnet18": "ResNet-18"}
 Trainings = dict[str, list[Run]]
 
 
-def multitask_trainings(evidence: Evidence) -> Trainings:
-    """Multi-task runs of 20 epochs of each architecture, by seed."""
+def multitask_trainings(evidence: Evidence, epochs: float = CLAIM_EPOCHS) -> Trainings:
+    """Multi-task runs of each architecture of one length, by seed."""
     names = (OWN, "efficientnet_b1", "efficientnet_b3", "mobilenet_v2", "mobilenet_v3", "resnet18")
-    found = {name: [run for _, run in sorted(evidence.select_trained(name).items())] for name in names}
+    found = {name: [run for _, run in sorted(evidence.select_trained(name, epochs=epochs).items())] for name in names}
     return {name: runs for name, runs in found.items() if runs}
 
 
@@ -67,7 +68,10 @@ def trained_differences(evidence: Evidence) -> pd.DataFrame:
         }  # as many as both have
         if not any(len(tables) > 1 for tables in found.values()):
             continue
-        table = difference_of_trainings(found, clusters)
+        # A network stands in several pairs: of as many seeds each, only so many contrasts are independent.
+        free = [len(tables) - 1 for tables in found.values()]
+        shared = max(0, sum(free) - (len({name for pair in pairs for name in pair}) - 1) * max(free))
+        table = difference_of_trainings(found, clusters, shared)
         table[["first", "second"]] = table["name"].str.split(expand=True)
         table["trainings"] = table["name"].map({name: len(tables) for name, tables in found.items()})
         table = table.assign(matters=table["metric"].map(MATTERS), seeds=[()] * len(table))  # counted, not asked
@@ -97,15 +101,16 @@ def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 
 def trained_table(evidence: Evidence) -> str:
     """A row per architecture: mean of its trainings in each task, and how the newer ones differ."""
-    trainings = multitask_trainings(evidence)
-    scores, _ = trained_scores(trainings)
     table, rows = trained_differences(evidence), []
-    for name in sorted(scores, key=lambda name: (name in NEWER, title_of(name))):
-        means = sum(frame.mean() for frame in scores[name]) / len(scores[name])
-        cells = [error_number(means[metric], METRICS[metric].in_years) for metric in MATTERS]
-        about = trainings[name][0].about
-        rows.append([title_of(name), len(scores[name]), f"{about['macs'] / 1e6:.0f} M", *cells])
-    means = markdown_table(["Network", "Trainings", "MACs", *(METRICS[m].title for m in MATTERS)], rows)
+    for epochs in (CLAIM_EPOCHS, LENGTHS[-1]):
+        trainings = multitask_trainings(evidence, epochs)
+        scores, _ = trained_scores(trainings)
+        for name in sorted(scores, key=lambda name: (name in NEWER, title_of(name))):
+            means = sum(frame.mean() for frame in scores[name]) / len(scores[name])
+            cells = [error_number(means[metric], METRICS[metric].in_years) for metric in MATTERS]
+            macs = f"{trainings[name][0].about['macs'] / 1e6:.0f} M"
+            rows.append([title_of(name), epochs, len(scores[name]), macs, *cells])
+    means = markdown_table(["Network", "Epochs", "Trainings", "MACs", *(METRICS[m].title for m in MATTERS)], rows)
     rows = []
     for (first, second), found in table.groupby(["first", "second"], sort=False):
         by_metric = found.set_index("metric")
@@ -127,16 +132,17 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
 
     Returns:
         A row per cost and metric, a column per network: the share of resamples in which no other costs as little or
-        less and errs less. No rows where a latency is missing.
+        less and errs less. Times differ where the middle halves of their rounds do not meet. No rows where a latency
+        is missing.
     """
-    trainings, latency = multitask_trainings(evidence), pd.Series()
+    trainings, rounds = multitask_trainings(evidence), pd.DataFrame()
     if "deploy" in evidence.bench:
-        latency = one_face(evidence.bench["deploy"]).query("way == 'onnx'").set_index("backbone")["seconds"]
-    if not trainings or not set(trainings) <= set(latency.index):
+        rounds = one_face(evidence.bench["deploy"]).query("way == 'onnx'").set_index("backbone")[["fast", "slow"]]
+    if not trainings or not set(trainings) <= set(rounds.index):
         return pd.DataFrame()
     sizes = {"parameters": "parameters", "MACs": "macs"}
-    costs = {cost: {name: runs[0].about[key] for name, runs in trainings.items()} for cost, key in sizes.items()}
-    costs["latency"] = latency
+    costs = {cost: [[runs[0].about[key]] * 2 for runs in trainings.values()] for cost, key in sizes.items()}
+    costs["latency"] = rounds.loc[list(trainings)].to_numpy()
     scores, clusters = trained_scores(trainings)
     bootstrap, rng, means = GroupBootstrap(clusters, num_resamples), np.random.default_rng(0), []
     for frames in scores.values():
@@ -144,11 +150,11 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
         drawn = rng.multinomial(len(frames), np.full(len(frames), 1 / len(frames)), size=len(values)) / len(frames)
         means.append(np.einsum("rs,rsm->rm", drawn, values)[1:] * -np.array(improvement_signs(MATTERS)))
     errors, rows = np.stack(means, axis=1), {}  # (R, networks, metrics), less is better
-    for cost, by_name in costs.items():
-        price = np.array([by_name[name] for name in trainings])
+    for cost, ranges in costs.items():
+        least, most = np.transpose(ranges)
         for number, metric in enumerate(MATTERS):
             error = errors[:, :, number]
-            beaten = (price[None, :, None] >= price[None, None]) & (error[:, :, None] > error[:, None])
+            beaten = (most[None, :, None] >= least[None, None]) & (error[:, :, None] > error[:, None])
             rows[cost, metric] = 1 - beaten.any(axis=2).mean(axis=0)
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(trainings))
 

@@ -132,7 +132,7 @@ def test_a_network_that_costs_more_and_errs_more_is_on_no_front(monkeypatch: pyt
     monkeypatch.setattr("agr_utils.measure.results.groups_of", lambda names: pd.Series(range(len(names))))
     runs = [make_run(name, TASKS, seed, error, 1.0) for name, error in (("resnet18", 5.0), ("mobilenet_v2", 7.0))
             for seed in (1, 2)]  # fmt: skip
-    row = {"way": "onnx", "image_size": 96, "batch_size": 1, "threads": 1, "network": "x", "seconds": 0.01}
+    row = {"way": "onnx", "image_size": 96, "batch_size": 1, "threads": 1, "network": "x", "fast": 0.01, "slow": 0.01}
     bench = {"deploy": pd.DataFrame([row | {"backbone": name} for name in ("resnet18", "mobilenet_v2")])}
     table = front_probabilities(Evidence((), bench, tuple(runs)), 100)
     assert len(table) == 9 and (table["resnet18"] == 1).all()
