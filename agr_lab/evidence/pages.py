@@ -127,14 +127,19 @@ def robustness_tables(evidence: RobustnessEvidence) -> dict[str, str]:
 
 
 def hours_table(results_dir: Path) -> str:
-    """Hours of one core that the trainings behind each folder of results took."""
+    """Hours of one core that the trainings behind each folder of results took, and of an accelerator."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
     folders["maps of drawn faces"] = read_folder(results_dir / "cues")
     folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
     folders["all"] = [run for runs in folders.values() for run in runs]
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
-    rows = [[name, len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
-    return markdown_table(["Runs", "Number", "Hours"], rows)
+    rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
+    for title, path in (("second protocol", "protocol_2/trials.csv"), ("the shipped model's recipe", "recipe.csv")):
+        if (results_dir / path).exists():
+            trials = pd.read_csv(results_dir / path)
+            device = f"{' and '.join(trials['device'].unique())}, shared"
+            rows.append([title, device, len(trials), f"{trials['seconds'].sum() / 3600:.1f}"])
+    return markdown_table(["Runs", "Device", "Number", "Hours"], rows)
 
 
 def read_speeds(results_dir: Path) -> pd.Series:

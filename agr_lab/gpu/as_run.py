@@ -35,7 +35,7 @@ def config_of(job: Job) -> TrainConfig:
         data="utkface", backbone=job.backbone, tasks=job.tasks, seed=job.seed, image_size=job.image_size,
         task_weights=dict.fromkeys(job.tasks, 1.0) | job.task_weights, num_epochs=job.epochs, precision="bf16",
         batch_size=job.batch_size, learning_rate=job.learning_rate, weight_decay=job.weight_decay, ema_decay=job.ema,
-        dropout=job.dropout,
+        dropout=job.dropout, pretrained=bool(job.initial),
     )  # fmt: skip
 
 

@@ -114,9 +114,9 @@ def describe_choice(row: pd.Series) -> str:
     for prefix, way in (("", f"in its fastest way ({WAYS[row['way']]})"), ("file_", "by the file that fits")):
         names = row[f"{prefix}beaten_by"]
         rival = " and ".join(get_backbone(name).title for name in names or ()) or "no other network"
-        found = "not compared" if names is None else f"{rival} is faster and no worse"
-        parts.append(f"{1000 * row[f'{prefix}seconds']:.1f} ms for one face {way}: {found}")
-    return "; ".join(parts)
+        found = "faster ones were not compared" if names is None else f"{rival} is faster and no worse"
+        parts.append(f"{1000 * row[f'{prefix}seconds']:.1f} ms {way}, and {found}")
+    return f"one face takes {'; '.join(parts)}"
 
 
 def title_of(row: pd.Series) -> str:
@@ -130,7 +130,7 @@ def title_of(row: pd.Series) -> str:
     "deployment",
     "C4: one face on one thread of a CPU: how long, how large a file, how far off",
     read_evidence,
-    "Networks of 96 px trained for 20 epochs, the shipped model, and two other packages. Bars: the middle half of the "
+    "Networks of 96 px, the shipped model, and two other packages; those without an error were not trained. Bars: the middle half of the "
     "rounds. Dashed: the limits of the rule, 33 ms and 4.5 MB.",
 )
 def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
