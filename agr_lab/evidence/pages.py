@@ -13,6 +13,7 @@ from agr_lab.evidence.architectures.trained import fronts_table, trained_table
 from agr_lab.evidence.architectures.tuning import read_tuning, tuning_table
 from agr_lab.evidence.claims import claims_summary, claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
+from agr_lab.evidence.groups.coverage import file_intervals_table
 from agr_lab.evidence.groups.group_errors import shipped_groups_table
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.maps.map_layers import layers_table
@@ -71,7 +72,11 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
             "int8": bench_table(bench.get("int8"), INT8_COLUMNS),
         },
         root / "docs" / "teaching.md": {"t4": t4_table(evidence)},
-        root / "docs" / "MODEL_CARD.md": {"home": home_table(shipped), "groups": shipped_groups_table(shipped)},
+        root / "docs" / "MODEL_CARD.md": {
+            "home": home_table(shipped),
+            "groups": shipped_groups_table(shipped),
+            "intervals": file_intervals_table(results_dir),
+        },
     }
     for page, tables in pages.items():
         for name, table in tables.items():

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.register import Register
 from agr_utils.data.faces import age_band
@@ -76,3 +77,12 @@ def draw_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
     figure.tight_layout()
     names = ["backbone", "grouping", "group"]
     return figure, pd.concat(tables, names=names).reset_index() if tables else pd.DataFrame()
+
+
+def file_intervals_table(results_dir: Path) -> str:
+    """How many ages the shipped file's own interval holds: a row per band of predicted ages (tools/file_intervals.py)."""
+    path = results_dir / "shipped_intervals.csv"
+    found = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    rows = [[row["predicted_age"], f"{row['count']:,}", error_cell(row, years=False), f"{row['width']:.0f}"]
+            for _, row in found.iterrows()]  # fmt: skip
+    return markdown_table(["Predicted age", "Faces", "Ages inside (%)", "Mean width (years)"], rows)
