@@ -80,7 +80,7 @@ def draw_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
 
 
 def file_intervals_table(results_dir: Path) -> str:
-    """How many ages the shipped file's own interval holds: a row per band of predicted ages (tools/file_intervals.py)."""
+    """How many ages the shipped file's own interval holds, by predicted age: what tools/file_intervals.py counted."""
     path = results_dir / "shipped_intervals.csv"
     found = pd.read_csv(path) if path.exists() else pd.DataFrame()
     rows = [[row["predicted_age"], f"{row['count']:,}", error_cell(row, years=False), f"{row['width']:.0f}"]
