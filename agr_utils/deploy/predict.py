@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agr_utils.data.reading.images import _decode, resize_square, use_image
+from agr_utils.data.reading.images import FORMATS, _decode, resize_square, use_image
 from agr_utils.data.reading.sources import MAX_BYTES
 from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
@@ -194,6 +194,12 @@ class _Answerer:
 
 
 def _has_more_frames(content: bytes) -> bool:
-    """Whether a file holds several pictures, as an animation or a document; a camera's MPO holds one, twice."""
-    with Image.open(io.BytesIO(content)) as image:
-        return image.format != "MPO" and getattr(image, "is_animated", False)
+    """Whether a file holds several pictures, as an animation or a document.
+
+    A camera's MPO holds one, twice; Photoshop's layers make one together.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False)
+    except Exception:  # decoders raise nearly anything on damaged bytes, and the first picture has been answered
+        return False

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from PIL import Image
 from agr_lab.cli import main as cli
 from agr_utils.data.reading.pictures import find_images, reason_of
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.deploy.answers import json_line, text_lines
+from agr_utils.deploy.answers import csv_rows, json_line, text_lines
 from agr_utils.deploy.model import FaceModel
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError
@@ -245,6 +246,37 @@ def test_of_several_pictures_in_a_file_the_first_is_answered_and_said(form: str,
     (answer,) = predict_files([path], model)
     assert answer["faces"][0]["gender"] == "female"
     assert answer["warnings"] == ["only the first picture of the file was looked at"]
+    assert all(line.endswith(", warning: only the first picture of the file was looked at") for line in text_lines(answer))
+    assert [row["warnings"] for row in csv_rows(answer)] == 2 * answer["warnings"]
+    (crop,) = predict_files([path], model, CROP)
+    assert next(text_lines(crop)).count("only the first") == next(csv_rows(crop))["warnings"].count("only the first") == 1
+
+
+def test_the_first_of_several_pictures_without_a_face_is_said_too():
+    answer = {"path": "a.gif", "faces": [], "warnings": ["only the first picture"]}
+    assert list(text_lines(answer)) == ["a.gif: no face found, warning: only the first picture"]
+    assert [row["warnings"] for row in csv_rows(answer)] == ["only the first picture"]
+    (line,) = text_lines(answer | {"faces": [{"box": (1, 2, 3, 4), "warnings": ["too dark"]}]})
+    assert line.endswith("warning: too dark, warning: only the first picture")
+
+
+def photoshop(layers: bytes) -> bytes:
+    """A grey PSD of 64 by 64 pixels whose section of layers holds these bytes."""
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 64, 64, 8, 3) + struct.pack(">2I", 0, 0)
+    return header + struct.pack(">I", len(layers)) + layers + struct.pack(">H", 0) + bytes([128]) * (64 * 64 * 3)
+
+
+def test_layers_are_not_several_pictures_and_damaged_ones_stop_nothing(face_folder: Path, model: FaceModel):
+    record = struct.pack(">4iH", 0, 0, 8, 8, 1) + struct.pack(">hI", 0, 2) + b"8BIMnorm" + bytes(4) + bytes(4)
+    layers = struct.pack(">h", 2) + 2 * record + 2 * (struct.pack(">H", 0) + bytes(64))
+    whole, damaged = face_folder / "0.psd", face_folder / "1.psd"
+    whole.write_bytes(photoshop(struct.pack(">I", len(layers)) + layers))
+    damaged.write_bytes(photoshop(b"\0\0\0\4\0\1\0\0"))
+    with Image.open(whole) as image:
+        assert image.is_animated, "Pillow takes layers for frames"
+    answers = list(predict_files(sorted(face_folder.iterdir()), model, CROP))
+    assert len(answers) == 14 and all("age" in answer for answer in answers)
+    assert not any("only the first" in word for answer in answers for word in answer.get("warnings", ()))
 
 
 def test_files_folders_and_globs(face_folder: Path):
