@@ -55,9 +55,9 @@ def to_answer(
     return answer
 
 
-def json_line(answer: Mapping) -> str:
+def json_line(answer: Mapping, ascii_only: bool = False) -> str:
     """One line of JSON; control characters of file names are escaped, and there is never a NaN."""
-    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(answer, ensure_ascii=ascii_only, allow_nan=False)
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 

@@ -65,8 +65,9 @@ def export_run(
         The model as it was written.
 
     Raises:
-        InputError: if another ``.json`` lies where the report goes, the run, its faces, or its weights cannot be used, ONNX lacks
-            an operator, there are too few faces to calibrate eight bits on, onnxruntime answers otherwise than torch, or the disk is full.
+        InputError: if another ``.json`` lies where the report goes, the run, its faces, or its weights cannot be used,
+            ONNX lacks an operator, there are too few faces to calibrate eight bits on, onnxruntime answers otherwise
+            than torch, or the disk is full.
     """
     check_opset(opset)
     check_output(output)
@@ -98,7 +99,9 @@ def export_run(
 def check_output(output: Path) -> None:
     """Refuse a path where the file cannot be, or where its report would take the place of something else."""
     if output.suffix.lower() != ".onnx" or output.is_dir():
-        raise InputError(f"{output}: not the name of an ONNX file. Choose an --output that ends in .onnx and is no folder")
+        raise InputError(
+            f"{output}: not the name of an ONNX file. Choose an --output that ends in .onnx and is no folder"
+        )
     report = output.with_suffix(".json")
     with contextlib.suppress(InputError):  # not the JSON that a report is
         if not report.exists() or {"opset", "int8"} <= read_json(report).keys():

@@ -6,13 +6,14 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from agr_utils.data.reading.images import FORMATS, _decode, resize_square, use_image
+from agr_utils.data.reading.images import FORMATS, _clear_errors, _decode, resize_square, use_image
 from agr_utils.data.reading.sources import MAX_BYTES
 from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
@@ -198,8 +199,7 @@ def _has_more_frames(content: bytes) -> bool:
 
     A camera's MPO holds one, twice; Photoshop's layers make one together.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False)
-    except Exception:  # decoders raise nearly anything on damaged bytes, and the first picture has been answered
-        return False
+    with suppress(InputError), _clear_errors("others"):  # damaged ones: the first picture has been answered
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        return image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False)
+    return False

@@ -246,10 +246,14 @@ def test_of_several_pictures_in_a_file_the_first_is_answered_and_said(form: str,
     (answer,) = predict_files([path], model)
     assert answer["faces"][0]["gender"] == "female"
     assert answer["warnings"] == ["only the first picture of the file was looked at"]
-    assert all(line.endswith(", warning: only the first picture of the file was looked at") for line in text_lines(answer))
+    assert all(
+        line.endswith(", warning: only the first picture of the file was looked at") for line in text_lines(answer)
+    )
     assert [row["warnings"] for row in csv_rows(answer)] == 2 * answer["warnings"]
     (crop,) = predict_files([path], model, CROP)
-    assert next(text_lines(crop)).count("only the first") == next(csv_rows(crop))["warnings"].count("only the first") == 1
+    assert (
+        next(text_lines(crop)).count("only the first") == next(csv_rows(crop))["warnings"].count("only the first") == 1
+    )
 
 
 def test_the_first_of_several_pictures_without_a_face_is_said_too():
@@ -303,6 +307,35 @@ def test_one_error_line_a_path_and_the_others_are_answered(agr, face_folder: Pat
     assert "too long" in answers[0]["error"] and "empty" in answers[1]["error"]
     assert "not a regular file" in answers[2]["error"] and "no image there" in answers[3]["error"]
     assert json.loads(err)["skipped"]["total"] == 5
+
+
+def test_a_path_given_twice_is_answered_twice(agr, face_folder: Path):
+    good = sorted(face_folder.iterdir())[0]
+    _, out, err = agr("predict", "--json", "--no-detect", "nowhere.jpg", good, "nowhere.jpg", good)
+    assert [json.loads(line)["path"] for line in out.splitlines()] == 2 * ["nowhere.jpg"] + 2 * [str(good)]
+    assert json.loads(err)["skipped"]["total"] == 2
+
+
+def test_what_is_skipped_names_its_folder(agr, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("b", "c"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.dng").write_bytes(b"raw")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = agr("predict", "b", "c", face_folder, "--no-detect")
+    assert status == 1 and [line.split(": ")[1] for line in err.splitlines()[:-1]] == ["b/deep/a.dng", "c/deep/a.dng"]
+    assert str(tmp_path / "b/deep/a.dng") in agr("predict", tmp_path / "b", "--json")[2]
+
+
+def test_json_is_ascii_where_the_output_is_not_utf_8(face_folder: Path):
+    source = sorted(face_folder.iterdir())[0]
+    path = source.rename(face_folder / "é😀\x7f.jpg")
+    (face_folder / "ü.dng").write_bytes(b"raw")
+    for encoding, plain in (("cp1252", False), ("utf8", True), ("UTF-8", True)):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = agr_process("predict", path, face_folder, "--json", "--no-detect", env=environment, encoding="utf-8")
+        assert json.loads(done.stdout.splitlines()[0])["path"] == str(path), encoding
+        assert json.loads(done.stderr)["skipped"]["total"] == 1
+        assert plain == ("é" in done.stdout) == ("ü" in done.stderr)
 
 
 @pytest.mark.parametrize("name, words", [("", "empty"), ("nowhere.jpg", "no image there"), ("x" * 5000, "too long")])
