@@ -126,6 +126,36 @@ def test_labels_that_do_not_fit_are_refused(exported: Path, tmp_path: Path, one_
         FaceModel(path)
 
 
+@pytest.mark.parametrize("name", ["run_id", "zoom", "quantiles", "labels", "image_size", "tasks", "format"])
+def test_a_description_without_what_is_needed_is_refused(name, exported, tmp_path, monkeypatch, one_clear_line):
+    about = dict(FaceModel(exported).about)
+    del about[name]
+    monkeypatch.setattr(json, "loads", lambda text: about)
+    with one_clear_line("tiny.onnx", "not a face model of this project"):
+        FaceModel(exported)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("run_id", 7), ("run_id", None), ("zoom", "near"), ("zoom", None), ("zoom", float("nan")), ("quantiles", None),
+        ("quantiles", ["a"]), ("labels", 5), ("labels", ["a"]), ("labels", {"gender": None}), ("labels", {"race": [1]}),
+        ("limits", {"side": "small"}), ("limits", [3]), ("limits", None), ("trained_ages", [1]), ("trained_ages", 7),
+        ("trained_ages", ["a", "b"]), ("abstain", {"age": 5}), ("abstain", {"age": {"threshold": "high"}}),
+        ("image_size", float("inf")), ("image_size", "large"), ("tasks", None), ("labels", {"gender": {"a": 0}}),
+    ],
+)  # fmt: skip
+def test_a_description_of_other_types_is_refused(name, value, exported, tmp_path, one_clear_line):
+    with one_clear_line("m.onnx", "not a face model of this project"):
+        FaceModel(change_metadata(exported, tmp_path / "m.onnx", **{name: value}))
+
+
+def test_what_a_description_may_lack(exported, monkeypatch):
+    about = {key: value for key, value in FaceModel(exported).about.items() if key not in ("limits", "abstain")}
+    monkeypatch.setattr(json, "loads", lambda text: about | {"trained_ages": None})
+    assert FaceModel(exported).narrow_ages is None
+
+
 def test_labels_of_another_order_are_answered_in_that_order(exported: Path, tmp_path: Path, data: FaceData):
     from agr_utils.deploy.predict import Request, predict_rgb
 

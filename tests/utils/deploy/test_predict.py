@@ -153,18 +153,34 @@ def test_a_jpeg_and_its_array_get_one_answer(face_folder: Path, model: FaceModel
         (np.full((8, 8, 3), 200.0), "between 0 and 1"),
         (np.full((8, 8, 3), -0.5), "undo any normalisation"),
         (np.full((8, 8, 3), np.nan), "between 0 and 1"),
+        (Image.new("RGB", (0, 0)), "0x0 pixels"),
+        (Image.new("RGB", (5, 0)), "5x0 pixels"),
         ([[1, 2, 3]], "is no image"),
         (None, "is no image"),
     ],
 )
 def test_arrays_that_are_no_pictures_are_refused(array, words: str, model: FaceModel, one_clear_line):
-    with one_clear_line(words):
-        predict_rgb([array], model, CROP)
+    for request in (CROP, Request()):
+        with one_clear_line("image 0", words):
+            predict_rgb([array], model, request)
+
+
+def test_tensors_are_arrays(model: FaceModel, one_clear_line):
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(8, 9, 3)
+    (answer,) = predict_rgb(tensor, model, CROP)
+    assert predict_rgb([tensor.numpy()], model, CROP) == [answer]
+    with one_clear_line("image 0", "requires grad"):
+        predict_rgb([tensor.requires_grad_()], model, CROP)
 
 
 def test_a_file_that_cannot_be_read_is_refused_in_python(tmp_path: Path, model: FaceModel, one_clear_line):
     with one_clear_line("nowhere.jpg", "No such file"):
         predict_rgb([tmp_path / "nowhere.jpg"], model)
+    with one_clear_line("nul", "null byte"):
+        predict_rgb(["nul\0.jpg"], model)
+    with one_clear_line("no task"):
+        Request(tasks=())
     with one_clear_line("faces is 'two'"):
         Request(faces="two")
     with one_clear_line("no head for beauty"):
@@ -352,6 +368,13 @@ def test_pipes_are_not_waited_for(agr, tmp_path: Path, face_folder: Path):
     assert status == 1 and len(out.splitlines()) == 12 and "not a regular file" in err
     status, _, err = agr("predict", face_folder, "--model", tmp_path / "p.onnx")
     assert status == 1 and "not a regular file" in err
+
+
+def test_names_that_no_file_can_have_end_no_batch(face_folder: Path, model: FaceModel):
+    good = sorted(face_folder.iterdir())[0]
+    answers = list(predict_files(["nul\0.jpg", "\ud800.jpg", good], model, CROP))
+    assert ["error" in answer for answer in answers] == [True, True, False]
+    assert list(predict_files(str(good), model, CROP)) == list(predict_files(good, model, CROP)) == answers[2:]
 
 
 def test_a_file_that_vanishes_is_an_error_of_its_own(face_folder: Path, model: FaceModel):
