@@ -23,10 +23,7 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per picture; counts on stderr.")] = False,
     as_csv: Annotated[
-        bool,
-        typer.Option(
-            "--csv", help="One CSV row per face. Odd characters of paths are escaped; --json keeps all paths."
-        ),
+        bool, typer.Option("--csv", help="One CSV row per face; odd paths are escaped: use --json to read them back.")
     ] = False,
     faces: Annotated[FacesChoice, typer.Option(help="all faces of a picture, or one: the largest.")] = FacesChoice.all,
     no_detect: Annotated[

@@ -99,14 +99,12 @@ def export_run(
 def check_output(output: Path) -> None:
     """Refuse a path where the file cannot be, or where its report would take the place of something else."""
     if output.suffix.lower() != ".onnx" or output.is_dir():
-        raise InputError(
-            f"{output}: not the name of an ONNX file. Choose an --output that ends in .onnx and is no folder"
-        )
+        raise InputError(f"{output}: cannot be an ONNX file. Choose an --output that ends in .onnx and is no folder")
     report = output.with_suffix(".json")
     with contextlib.suppress(InputError):  # not the JSON that a report is
         if not report.exists() or {"opset", "int8"} <= read_json(report).keys():
             return
-    raise InputError(f"{report}: is no report of agr export, and the report would replace it. Choose another --output")
+    raise InputError(f"{report}: no report of agr export, and the report would replace it. Choose another --output")
 
 
 def write_with_report(output: Path, content: bytes, report: dict) -> None:

@@ -16,7 +16,7 @@ FORMAT = 1  # of the metadata
 
 
 def _check_description(about: Mapping) -> None:
-    """Raise a KeyError, TypeError or the like where something lacks, or is of another type, that is looked up later."""
+    """Raise a KeyError, TypeError or the like where what is looked up later is missing or of another type."""
     ages = about.get("trained_ages") or (0, 0)
     thresholds = [entry["threshold"] for entry in about.get("abstain", {}).values()]
     limits = about.get("limits", {}).values()

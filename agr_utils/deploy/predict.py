@@ -37,7 +37,7 @@ class Request:
 
     def __post_init__(self):
         if not self.tasks:
-            raise InputError("no task is asked. Choose some of age, gender, race")
+            raise InputError("no task is asked for. Choose some of age, gender, race")
         if self.faces not in ("all", "one"):
             raise InputError(f"faces is '{self.faces}'. Choose all or one")
 
@@ -209,10 +209,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _has_more_frames(content: bytes) -> bool:
-    """Whether a file holds several pictures, as an animation or a document.
-
-    A camera's MPO holds one, twice; Photoshop's layers make one together.
-    """
+    """Whether a file holds several pictures, as an animation; a camera's MPO is one, twice, a PSD's layers are one."""
     with suppress(InputError), _clear_errors("others"):  # damaged ones: the first picture has been answered
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         return image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False)

@@ -35,7 +35,7 @@ def list_images(source: Path, skipped: Skipped | None = None) -> list[str]:
 def find_files(folder: Path, skipped: Skipped) -> list[Path]:
     """Image files below a folder, sorted; ``skipped`` is told of what is left out. Empty where there is none.
 
-    Other than the names in a source, paths begin with the folder, in ``skipped`` too: there may be several folders.
+    Unlike the names in a source, paths begin with the folder, in ``skipped`` too: there may be several folders.
     """
     folder = Path(folder)
     with clear_errors(folder):
