@@ -10,7 +10,7 @@ from agr_lab.cli.options import Source
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    output: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
+    output: Annotated[Path, typer.Option(help="The ONNX file, which ends in .onnx.")] = Path("model.onnx"),
     source: Source = None,
     no_mirror: Annotated[
         bool, typer.Option("--no-mirror", help="Do not average over mirror images: twice as fast.")

@@ -55,9 +55,9 @@ def to_answer(
     return answer
 
 
-def json_line(answer: Mapping) -> str:
+def json_line(answer: Mapping, ascii_only: bool = False) -> str:
     """One line of JSON; control characters of file names are escaped, and there is never a NaN."""
-    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(answer, ensure_ascii=ascii_only, allow_nan=False)
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
@@ -70,12 +70,14 @@ def text_lines(answer: Mapping) -> Iterator[str]:
     faces = answer.get("faces")
     if faces is None:
         yield printable(f"{path}: {_describe(answer)}")
-    elif not faces:
-        yield printable(f"{path}: no face found")
-    for number, face in enumerate(faces or (), 1):
+        return
+    of_file = "".join(f", warning: {word}" for word in answer.get("warnings", ()))
+    if not faces:
+        yield printable(f"{path}: no face found{of_file}")
+    for number, face in enumerate(faces, 1):
         left, top, width, height = face["box"]
         where = f"face {number} of {len(faces)}, {width}x{height} pixels at {left},{top}"
-        yield printable(f"{path}: {where}: {_describe(face)}")
+        yield printable(f"{path}: {where}: {_describe(face)}{of_file}")
 
 
 def _describe(face: Mapping) -> str:
@@ -110,10 +112,11 @@ def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[
     shared = {"path": printable(answer["path"]), "error": printable(answer.get("error", ""))}
     shared |= {name: answer.get(name, "") for name in ("model", "model_sha256")}
     faces = answer.get("faces", [answer])
+    of_file = []
     if "faces" in answer:
-        shared["faces"] = len(faces)
+        shared["faces"], of_file = len(faces), answer.get("warnings", [])
     if not faces:
-        yield shared
+        yield shared | {"warnings": "; ".join(of_file)}
     plain = ("score", "turned", "age", "gender", "gender_probability", "race")
     for number, face in enumerate(faces, 1):
         row = shared | {name: face[name] for name in plain if name in face}
@@ -122,4 +125,5 @@ def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[
         levels = [f"age_q{level:.3f}" for level in quantiles]
         row |= dict(zip(levels, face.get("age_quantiles", ()), strict=False))
         row |= {f"race_{name}": value for name, value in face.get("race_probabilities", {}).items()}
-        yield row | {"face": number if "faces" in answer else "", "warnings": "; ".join(face.get("warnings", ()))}
+        warnings = "; ".join([*face.get("warnings", ()), *of_file])
+        yield row | {"face": number if "faces" in answer else "", "warnings": warnings}

@@ -22,7 +22,9 @@ def predict(
         list[TaskChoice] | None, typer.Option(help="age, gender, race or all; repeat it. Default: age and gender.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per picture; counts on stderr.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One CSV row per face.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="One CSV row per face; odd paths are escaped: use --json to read them back.")
+    ] = False,
     faces: Annotated[FacesChoice, typer.Option(help="all faces of a picture, or one: the largest.")] = FacesChoice.all,
     no_detect: Annotated[
         bool, typer.Option("--no-detect", help="The images are face crops: take their centre.")
@@ -48,15 +50,15 @@ def predict(
         raise InputError("standard output is closed, so there is nowhere to answer. Leave it open")
     chosen = {item.value for item in task} if task else set(DEFAULT_TASKS)
     tasks = TASKS if "all" in chosen else tuple(name for name in TASKS if name in chosen)
-    skipped, problems = Skipped(), {}
+    skipped, problems = Skipped(), []
     files = find_images(paths, skipped, problems)
     if not files and len(problems) == 1 and not skipped:
-        path, problem = next(iter(problems.items()))
+        path, problem = problems[0]
         raise InputError(f"{path}: {problem}" if path else problem)
     network = FaceModel(model or SHIPPED_MODEL)
     request = Request(tasks, not no_detect, faces.value, quantiles, abstain)
     write = _writer(as_json, as_csv, tasks, network, quantiles)
-    for path, problem in problems.items():
+    for path, problem in problems:
         write({"path": path, "error": problem})
         skipped.add(reason_of(problem), path)
     counts = {"pictures": 0, "faces": 0, "without_faces": 0}
@@ -74,16 +76,24 @@ def predict(
 
 def _writer(as_json: bool, as_csv: bool, tasks, network, quantiles: bool) -> Callable[[dict], None]:
     """What prints an answer."""
-    from agr_utils.deploy.answers import csv_columns, csv_rows, json_line, text_lines
+    from agr_utils.deploy.answers import csv_columns, csv_rows, text_lines
 
     if as_json:
-        return lambda answer: typer.echo(json_line(answer))
+        return _echo_json
     if not as_csv:
         return lambda answer: typer.echo("\n".join(text_lines(answer)))
     levels = network.about["quantiles"] if quantiles else ()
     table = csv.DictWriter(sys.stdout, csv_columns(tasks, network.labels, levels), lineterminator="\n")
     table.writeheader()
     return lambda answer: table.writerows(csv_rows(answer, levels))
+
+
+def _echo_json(answer: dict, err: bool = False) -> None:
+    """JSON is UTF-8: on a stream of another encoding it is written in ASCII."""
+    from agr_utils.deploy.answers import json_line
+
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or ""
+    typer.echo(json_line(answer, ascii_only=encoding.lower() not in ("utf-8", "utf8")), err=err)
 
 
 def _with_progress(answers: Iterable[dict], count: int) -> Iterable[dict]:
@@ -97,10 +107,8 @@ def _with_progress(answers: Iterable[dict], count: int) -> Iterable[dict]:
 
 def _echo_counts(counts: dict[str, int], skipped, network, as_json: bool) -> None:
     """Say on stderr how many there were and what was left out, so that the lines of the answers stay what they are."""
-    from agr_utils.deploy.answers import json_line
-
     if as_json:
-        typer.echo(json_line(counts | {"skipped": skipped.to_dict()}), err=True)
+        _echo_json(counts | {"skipped": skipped.to_dict()}, err=True)
         return
     if network.narrow_ages:
         typer.echo("The model was trained on ages {} to {} and knows no others.".format(*network.narrow_ages), err=True)

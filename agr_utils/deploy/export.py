@@ -1,5 +1,6 @@
 """A trained run becomes one ONNX file, pixels in, calibrated answers out, checked against torch."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from agr_utils.deploy.model import FORMAT, FaceModel
 from agr_utils.deploy.quality import fit_limit, measure_quality
 from agr_utils.deploy.verify import NUM_FACES, check_answers, compare_with_torch
 from agr_utils.errors import InputError
-from agr_utils.files import atomic_path
+from agr_utils.files import atomic_path, read_json
 from agr_utils.machine import current_commit
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE
@@ -53,7 +54,7 @@ def export_run(
 
     Args:
         run: a finished run folder.
-        output: the file; replaced if it is there.
+        output: the file, which ends in .onnx; it and its report are replaced if they are there.
         source: folder or archive of real faces; ``AGR_DATA_DIR`` where it is None.
         mirror: average over each image and its mirror image; half as fast.
         int8: in eight bits, see ``agr_utils.deploy.quantize``; otherwise large weights are stored in 16 bits.
@@ -64,10 +65,12 @@ def export_run(
         The model as it was written.
 
     Raises:
-        InputError: if the run, its faces, or its weights cannot be used, ONNX lacks an operator, there are too few
-            faces to calibrate eight bits on, onnxruntime answers otherwise than torch, or the disk is full.
+        InputError: if another ``.json`` lies where the report goes, the run, its faces, or its weights cannot be used,
+            ONNX lacks an operator, there are too few faces to calibrate eight bits on, onnxruntime answers otherwise
+            than torch, or the disk is full.
     """
     check_opset(opset)
+    check_output(output)
     model, data, config = load_run(run, source)
     if own := [task for task in model.tasks if task not in OUTPUTS or config.data == OWN_TABLE]:
         raise InputError(
@@ -91,6 +94,17 @@ def export_run(
         check_answers(output, report, int8)
     write_with_report(output, content, report)
     return FaceModel(output)
+
+
+def check_output(output: Path) -> None:
+    """Refuse a path where the file cannot be, or where its report would take the place of something else."""
+    if output.suffix.lower() != ".onnx" or output.is_dir():
+        raise InputError(f"{output}: cannot be an ONNX file. Choose an --output that ends in .onnx and is no folder")
+    report = output.with_suffix(".json")
+    with contextlib.suppress(InputError):  # not the JSON that a report is
+        if not report.exists() or {"opset", "int8"} <= read_json(report).keys():
+            return
+    raise InputError(f"{report}: no report of agr export, and the report would replace it. Choose another --output")
 
 
 def write_with_report(output: Path, content: bytes, report: dict) -> None:

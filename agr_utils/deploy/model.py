@@ -1,7 +1,7 @@
 """The model that answers: an ONNX file run by onnxruntime, with all that must be known about it inside the file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,17 @@ from agr_utils.tasks import NUM_AGES, TASKS
 
 SHIPPED_MODEL = Path(__file__).parent / "model.onnx"
 FORMAT = 1  # of the metadata
+
+
+def _check_description(about: Mapping) -> None:
+    """Raise a KeyError, TypeError or the like where what is looked up later is missing or of another type."""
+    ages = about.get("trained_ages") or (0, 0)
+    thresholds = [entry["threshold"] for entry in about.get("abstain", {}).values()]
+    limits = about.get("limits", {}).values()
+    numbers = [about["image_size"], about["zoom"], *about["quantiles"], *limits, *thresholds, *ages]
+    names = [about["run_id"], *sum(about["labels"].values(), [])]
+    if len(ages) != 2 or not np.isfinite(numbers).all() or not all(isinstance(name, str) for name in names):
+        raise TypeError("a description of other types")
 
 
 class FaceModel:
@@ -29,11 +40,13 @@ class FaceModel:
         """Load a model; an InputError if the file is missing, damaged, no such model, or contradicts itself."""
         self._session, metadata, self.sha256 = open_session(path)
         try:
-            self.about = json.loads(metadata["agr"])
-            self.size, self.labels = int(self.about["image_size"]), self.about["labels"]
-            self.tasks = tuple(task for task in TASKS if task in self.about["tasks"])
-            fits = self.about["format"] == FORMAT and len(self.tasks) > 0
-        except (KeyError, TypeError, ValueError) as error:
+            about = self.about = json.loads(metadata["agr"])
+            self.tasks = tuple(task for task in TASKS if task in about["tasks"])
+            fits = about["format"] == FORMAT and len(self.tasks) > 0
+            if fits:
+                _check_description(about)
+                self.size, self.labels = int(about["image_size"]), about["labels"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a face model of this project. Make one with: agr export RUN") from error
         if not fits:
             raise InputError(f"{path}: made by another version of agr export. Export the run again")

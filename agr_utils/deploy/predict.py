@@ -6,13 +6,14 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from agr_utils.data.reading.images import _decode, resize_square, use_image
+from agr_utils.data.reading.images import FORMATS, _clear_errors, _decode, resize_square, use_image
 from agr_utils.data.reading.sources import MAX_BYTES
 from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.detect import Face, cut_out, find_faces, load_detector, place_crop
@@ -35,6 +36,8 @@ class Request:
     abstain: bool = False  #: "can't tell" where the model is not sure enough
 
     def __post_init__(self):
+        if not self.tasks:
+            raise InputError("no task is asked for. Choose some of age, gender, race")
         if self.faces not in ("all", "one"):
             raise InputError(f"faces is '{self.faces}'. Choose all or one")
 
@@ -48,7 +51,7 @@ def predict_files(
     """Answer for each file, in order. Memory does not grow with their number.
 
     Args:
-        files: photographs, or crops of faces where ``request.detect`` is off.
+        files: photographs, or crops of faces where ``request.detect`` is off; a single path is one file.
         model: the shipped one where it is None.
         request: what is asked; an InputError if the model does not answer a task.
 
@@ -62,7 +65,7 @@ def predict_files(
     waiting: deque = deque()
     pool = ThreadPoolExecutor(num_workers := os.cpu_count() or 1)
     try:
-        for path in files:
+        for path in [files] if isinstance(files, (str, Path)) else files:
             waiting.append(pool.submit(answerer.answer_file, Path(path)))
             if len(waiting) >= 8 * num_workers:
                 yield waiting.popleft().result()
@@ -92,7 +95,7 @@ def predict_rgb(
     """
     if isinstance(images, (str, Path, Image.Image)):
         images = [images]
-    elif isinstance(images, np.ndarray) and images.ndim == 3:
+    elif getattr(images, "ndim", 0) == 3:
         images = images[None]
     answerer = _Answerer(model, request)
     answers = []
@@ -115,7 +118,10 @@ def check_rgb(array: np.ndarray, name: str = "image") -> np.ndarray:
         raise InputError(
             f"{name}: a {type(array).__name__} is no image. Give a path, a PIL image or an array (H, W, 3)"
         )
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor with gradients or on a GPU, say
+        raise InputError(f"{name}: a {type(array).__name__} that cannot be read as an array ({error})") from error
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         hint = "Move the channels to the end" if array.ndim == 3 and array.shape[0] in (1, 3) else "Convert it to RGB"
         raise InputError(f"{name}: its shape is {array.shape}, not (height, width, 3). {hint}")
@@ -150,21 +156,13 @@ class _Answerer:
     def answer_file(self, path: Path) -> dict:
         """See ``predict_files``."""
         try:
-            if not stat.S_ISREG((status := path.stat()).st_mode):
-                raise InputError("not a regular file (a pipe, socket, device or folder). Save the picture to a file")
-            if status.st_size > MAX_BYTES:
-                raise InputError(
-                    f"{status.st_size / 1e6:.0f} MB is too large (limit {MAX_BYTES / 1e6:.0f} MB). Make it smaller"
-                )
-            content = path.read_bytes()
+            content = _read_file(path)
             answer = use_image(content, path.name, self.answer)
             if _has_more_frames(content):
                 answer["warnings"] = [*answer.get("warnings", ()), "only the first picture of the file was looked at"]
             return {"path": str(path)} | answer
         except InputError as error:
             return {"path": str(path), "error": str(error).removeprefix(f"{path.name}: ")}
-        except OSError as error:
-            return {"path": str(path), "error": f"cannot be read ({error.strerror or error}). Check it and try again"}
 
     def answer(self, image: Image.Image) -> dict:
         """Answer about one image, 8-bit RGB."""
@@ -193,7 +191,26 @@ class _Answerer:
         return answer | ({"warnings": warnings} if warnings else {})
 
 
+def _read_file(path: Path) -> bytes:
+    """Content of a file; an InputError, which does not name it, if it is too large or cannot be read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file (a pipe, socket, device or folder). Save the picture to a file")
+        if status.st_size > MAX_BYTES:
+            megabytes, limit = status.st_size / 1e6, MAX_BYTES / 1e6
+            raise InputError(f"{megabytes:.0f} MB is too large (limit {limit:.0f} MB). Make it smaller")
+        return path.read_bytes()
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read ({reason}). Check it and try again") from error
+
+
 def _has_more_frames(content: bytes) -> bool:
-    """Whether a file holds several pictures, as an animation or a document; a camera's MPO holds one, twice."""
-    with Image.open(io.BytesIO(content)) as image:
-        return image.format != "MPO" and getattr(image, "is_animated", False)
+    """Whether a file holds several pictures, as an animation; a camera's MPO is one, twice, a PSD's layers are one."""
+    with suppress(InputError), _clear_errors("others"):  # damaged ones: the first picture has been answered
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        return image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False)
+    return False

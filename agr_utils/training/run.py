@@ -226,6 +226,8 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
 
 def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, FaceData, TrainConfig]:
     """Model of a finished run, and the data that it was trained for; real data lies at ``source`` or AGR_DATA_DIR."""
+    if Path(run_dir).is_file():
+        raise InputError(f"{run_dir}: a file, not a run folder. Name a folder that agr train made")
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     config = TrainConfig.from_dict(about["config"])
     return model, load_data(source=source, skip_unreadable=True, **config.data_settings()), config

@@ -172,6 +172,8 @@ def _open_image(content: bytes, name: str) -> Image.Image:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise InputError(f"{name}: {image.width}x{image.height} pixels, so there is nothing to see. Leave it out")
     with _clear_errors(name):
         image.load()
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))  # after loading: Pillow turns a TIFF itself

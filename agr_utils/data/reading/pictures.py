@@ -13,11 +13,11 @@ from agr_utils.errors import InputError
 
 
 def find_images(
-    patterns: Sequence[str], skipped: Skipped | None = None, problems: dict[str, str] | None = None
+    patterns: Sequence[str], skipped: Skipped | None = None, problems: list[tuple[str, str]] | None = None
 ) -> list[Path]:
     """Files that paths, folders and globs stand for, in the order given; a folder's images sorted by name.
 
-    ``skipped`` is told of what is left out of folders, ``problems`` what is wrong with a pattern, by pattern.
+    ``skipped`` is told of what is left out of folders, ``problems`` of patterns and what is wrong with them.
 
     Raises:
         InputError: without ``problems``, if a pattern matches nothing, or cannot be read.
@@ -29,7 +29,7 @@ def find_images(
         except InputError as error:
             if problems is None:
                 raise
-            problems[pattern] = str(error).removeprefix(f"{pattern}: ")
+            problems.append((pattern, str(error).removeprefix(f"{pattern}: ")))
     return files
 
 

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,9 +33,14 @@ def list_images(source: Path, skipped: Skipped | None = None) -> list[str]:
 
 
 def find_files(folder: Path, skipped: Skipped) -> list[Path]:
-    """Image files below a folder, sorted; ``skipped`` is told of what is left out. Empty where there is none."""
+    """Image files below a folder, sorted; ``skipped`` is told of what is left out. Empty where there is none.
+
+    Unlike the names in a source, paths begin with the folder, in ``skipped`` too: there may be several folders.
+    """
+    folder = Path(folder)
     with clear_errors(folder):
-        return sorted(Path(folder) / entry.name for entry in _choose(walk_folder(Path(folder)), skipped))
+        entries = (replace(entry, name=(folder / entry.name).as_posix()) for entry in walk_folder(folder))
+        return sorted(Path(entry.name) for entry in _choose(entries, skipped))
 
 
 def read_images(source: Path) -> Iterator[tuple[str, bytes | InputError]]:

@@ -126,6 +126,36 @@ def test_labels_that_do_not_fit_are_refused(exported: Path, tmp_path: Path, one_
         FaceModel(path)
 
 
+@pytest.mark.parametrize("name", ["run_id", "zoom", "quantiles", "labels", "image_size", "tasks", "format"])
+def test_a_description_without_what_is_needed_is_refused(name, exported, tmp_path, monkeypatch, one_clear_line):
+    about = dict(FaceModel(exported).about)
+    del about[name]
+    monkeypatch.setattr(json, "loads", lambda text: about)
+    with one_clear_line("tiny.onnx", "not a face model of this project"):
+        FaceModel(exported)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("run_id", 7), ("run_id", None), ("zoom", "near"), ("zoom", None), ("zoom", float("nan")), ("quantiles", None),
+        ("quantiles", ["a"]), ("labels", 5), ("labels", ["a"]), ("labels", {"gender": None}), ("labels", {"race": [1]}),
+        ("limits", {"side": "small"}), ("limits", [3]), ("limits", None), ("trained_ages", [1]), ("trained_ages", 7),
+        ("trained_ages", ["a", "b"]), ("abstain", {"age": 5}), ("abstain", {"age": {"threshold": "high"}}),
+        ("image_size", float("inf")), ("image_size", "large"), ("tasks", None), ("labels", {"gender": {"a": 0}}),
+    ],
+)  # fmt: skip
+def test_a_description_of_other_types_is_refused(name, value, exported, tmp_path, one_clear_line):
+    with one_clear_line("m.onnx", "not a face model of this project"):
+        FaceModel(change_metadata(exported, tmp_path / "m.onnx", **{name: value}))
+
+
+def test_what_a_description_may_lack(exported, monkeypatch):
+    about = {key: value for key, value in FaceModel(exported).about.items() if key not in ("limits", "abstain")}
+    monkeypatch.setattr(json, "loads", lambda text: about | {"trained_ages": None})
+    assert FaceModel(exported).narrow_ages is None
+
+
 def test_labels_of_another_order_are_answered_in_that_order(exported: Path, tmp_path: Path, data: FaceData):
     from agr_utils.deploy.predict import Request, predict_rgb
 
@@ -134,6 +164,37 @@ def test_labels_of_another_order_are_answered_in_that_order(exported: Path, tmp_
     one, other = (predict_rgb(data.pixels[:1], FaceModel(path), crop)[0] for path in (exported, turned))
     assert {one["gender"], other["gender"]} == {"disc", "ring"}
     assert one["gender_probability"] == other["gender_probability"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "CONFIG.JSON", "model", "checkpoint.safetensors", "folder.onnx", "."])
+def test_an_output_that_is_no_onnx_file_is_refused_at_once(name, tmp_path, monkeypatch, one_clear_line):
+    monkeypatch.delattr(export, "load_run")  # nothing is computed
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "checkpoint.safetensors").write_text("weights")
+    with one_clear_line("ends in .onnx"):
+        export.export_run(tmp_path, tmp_path / name)
+    assert (tmp_path / "checkpoint.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize("content", ['{"run_id": "first", "config": {}}', "[1]", "no JSON"])
+def test_only_a_report_is_replaced_by_a_report(content, tiny_run, exported, tmp_path, monkeypatch, one_clear_line):
+    (tmp_path / "config.json").write_text(content)
+    with monkeypatch.context() as patch:
+        patch.delattr(export, "load_run")  # nothing is computed
+        with one_clear_line("config.json", "no report of agr export", "Choose another --output"):
+            export.export_run(tiny_run, tmp_path / "config.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == content
+    (tmp_path / "config.json").write_bytes(exported.with_suffix(".json").read_bytes())
+    export.check_output(tmp_path / "config.onnx")
+
+
+def test_a_file_is_not_a_run_folder(tmp_path, one_clear_line):
+    (tmp_path / "README.md").write_text("about")
+    with one_clear_line("README.md", "a file, not a run folder", "agr train"):
+        export.export_run(tmp_path / "README.md", tmp_path / "m.onnx")
+    with one_clear_line("no such checkpoint"):
+        export.export_run(tmp_path, tmp_path / "m.onnx")
 
 
 def test_weights_that_are_not_finite_are_named(tiny_run: Path, tmp_path: Path, one_clear_line):

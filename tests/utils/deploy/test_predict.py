@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from PIL import Image
 from agr_lab.cli import main as cli
 from agr_utils.data.reading.pictures import find_images, reason_of
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.deploy.answers import json_line, text_lines
+from agr_utils.deploy.answers import csv_rows, json_line, text_lines
 from agr_utils.deploy.model import FaceModel
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError
@@ -152,18 +153,34 @@ def test_a_jpeg_and_its_array_get_one_answer(face_folder: Path, model: FaceModel
         (np.full((8, 8, 3), 200.0), "between 0 and 1"),
         (np.full((8, 8, 3), -0.5), "undo any normalisation"),
         (np.full((8, 8, 3), np.nan), "between 0 and 1"),
+        (Image.new("RGB", (0, 0)), "0x0 pixels"),
+        (Image.new("RGB", (5, 0)), "5x0 pixels"),
         ([[1, 2, 3]], "is no image"),
         (None, "is no image"),
     ],
 )
 def test_arrays_that_are_no_pictures_are_refused(array, words: str, model: FaceModel, one_clear_line):
-    with one_clear_line(words):
-        predict_rgb([array], model, CROP)
+    for request in (CROP, Request()):
+        with one_clear_line("image 0", words):
+            predict_rgb([array], model, request)
+
+
+def test_tensors_are_arrays(model: FaceModel, one_clear_line):
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(8, 9, 3)
+    (answer,) = predict_rgb(tensor, model, CROP)
+    assert predict_rgb([tensor.numpy()], model, CROP) == [answer]
+    with one_clear_line("image 0", "requires grad"):
+        predict_rgb([tensor.requires_grad_()], model, CROP)
 
 
 def test_a_file_that_cannot_be_read_is_refused_in_python(tmp_path: Path, model: FaceModel, one_clear_line):
     with one_clear_line("nowhere.jpg", "No such file"):
         predict_rgb([tmp_path / "nowhere.jpg"], model)
+    with one_clear_line("nul", "null byte"):
+        predict_rgb(["nul\0.jpg"], model)
+    with one_clear_line("no task"):
+        Request(tasks=())
     with one_clear_line("faces is 'two'"):
         Request(faces="two")
     with one_clear_line("no head for beauty"):
@@ -245,6 +262,41 @@ def test_of_several_pictures_in_a_file_the_first_is_answered_and_said(form: str,
     (answer,) = predict_files([path], model)
     assert answer["faces"][0]["gender"] == "female"
     assert answer["warnings"] == ["only the first picture of the file was looked at"]
+    assert all(
+        line.endswith(", warning: only the first picture of the file was looked at") for line in text_lines(answer)
+    )
+    assert [row["warnings"] for row in csv_rows(answer)] == 2 * answer["warnings"]
+    (crop,) = predict_files([path], model, CROP)
+    assert (
+        next(text_lines(crop)).count("only the first") == next(csv_rows(crop))["warnings"].count("only the first") == 1
+    )
+
+
+def test_the_first_of_several_pictures_without_a_face_is_said_too():
+    answer = {"path": "a.gif", "faces": [], "warnings": ["only the first picture"]}
+    assert list(text_lines(answer)) == ["a.gif: no face found, warning: only the first picture"]
+    assert [row["warnings"] for row in csv_rows(answer)] == ["only the first picture"]
+    (line,) = text_lines(answer | {"faces": [{"box": (1, 2, 3, 4), "warnings": ["too dark"]}]})
+    assert line.endswith("warning: too dark, warning: only the first picture")
+
+
+def photoshop(layers: bytes) -> bytes:
+    """A grey PSD of 64 by 64 pixels whose section of layers holds these bytes."""
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 64, 64, 8, 3) + struct.pack(">2I", 0, 0)
+    return header + struct.pack(">I", len(layers)) + layers + struct.pack(">H", 0) + bytes([128]) * (64 * 64 * 3)
+
+
+def test_layers_are_not_several_pictures_and_damaged_ones_stop_nothing(face_folder: Path, model: FaceModel):
+    record = struct.pack(">4iH", 0, 0, 8, 8, 1) + struct.pack(">hI", 0, 2) + b"8BIMnorm" + bytes(4) + bytes(4)
+    layers = struct.pack(">h", 2) + 2 * record + 2 * (struct.pack(">H", 0) + bytes(64))
+    whole, damaged = face_folder / "0.psd", face_folder / "1.psd"
+    whole.write_bytes(photoshop(struct.pack(">I", len(layers)) + layers))
+    damaged.write_bytes(photoshop(b"\0\0\0\4\0\1\0\0"))
+    with Image.open(whole) as image:
+        assert image.is_animated, "Pillow takes layers for frames"
+    answers = list(predict_files(sorted(face_folder.iterdir()), model, CROP))
+    assert len(answers) == 14 and all("age" in answer for answer in answers)
+    assert not any("only the first" in word for answer in answers for word in answer.get("warnings", ()))
 
 
 def test_files_folders_and_globs(face_folder: Path):
@@ -273,6 +325,35 @@ def test_one_error_line_a_path_and_the_others_are_answered(agr, face_folder: Pat
     assert json.loads(err)["skipped"]["total"] == 5
 
 
+def test_a_path_given_twice_is_answered_twice(agr, face_folder: Path):
+    good = sorted(face_folder.iterdir())[0]
+    _, out, err = agr("predict", "--json", "--no-detect", "nowhere.jpg", good, "nowhere.jpg", good)
+    assert [json.loads(line)["path"] for line in out.splitlines()] == 2 * ["nowhere.jpg"] + 2 * [str(good)]
+    assert json.loads(err)["skipped"]["total"] == 2
+
+
+def test_what_is_skipped_names_its_folder(agr, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("b", "c"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.dng").write_bytes(b"raw")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = agr("predict", "b", "c", face_folder, "--no-detect")
+    assert status == 1 and [line.split(": ")[1] for line in err.splitlines()[:-1]] == ["b/deep/a.dng", "c/deep/a.dng"]
+    assert str(tmp_path / "b/deep/a.dng") in agr("predict", tmp_path / "b", "--json")[2]
+
+
+def test_json_is_ascii_where_the_output_is_not_utf_8(face_folder: Path):
+    source = sorted(face_folder.iterdir())[0]
+    path = source.rename(face_folder / "é😀\x7f.jpg")
+    (face_folder / "ü.dng").write_bytes(b"raw")
+    for encoding, plain in (("cp1252", False), ("utf8", True), ("UTF-8", True)):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = agr_process("predict", path, face_folder, "--json", "--no-detect", env=environment, encoding="utf-8")
+        assert json.loads(done.stdout.splitlines()[0])["path"] == str(path), encoding
+        assert json.loads(done.stderr)["skipped"]["total"] == 1
+        assert plain == ("é" in done.stdout) == ("ü" in done.stderr)
+
+
 @pytest.mark.parametrize("name, words", [("", "empty"), ("nowhere.jpg", "no image there"), ("x" * 5000, "too long")])
 def test_a_single_wrong_path_is_one_clear_line(agr, name: str, words: str):
     status, out, err = agr("predict", name)
@@ -287,6 +368,13 @@ def test_pipes_are_not_waited_for(agr, tmp_path: Path, face_folder: Path):
     assert status == 1 and len(out.splitlines()) == 12 and "not a regular file" in err
     status, _, err = agr("predict", face_folder, "--model", tmp_path / "p.onnx")
     assert status == 1 and "not a regular file" in err
+
+
+def test_names_that_no_file_can_have_end_no_batch(face_folder: Path, model: FaceModel):
+    good = sorted(face_folder.iterdir())[0]
+    answers = list(predict_files(["nul\0.jpg", "\ud800.jpg", good], model, CROP))
+    assert ["error" in answer for answer in answers] == [True, True, False]
+    assert list(predict_files(str(good), model, CROP)) == list(predict_files(good, model, CROP)) == answers[2:]
 
 
 def test_a_file_that_vanishes_is_an_error_of_its_own(face_folder: Path, model: FaceModel):
