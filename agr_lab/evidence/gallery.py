@@ -9,7 +9,7 @@ import pandas as pd
 
 from agr_lab.evidence import speed
 from agr_lab.evidence.accuracy import accuracy, age_error, learning_curves, risk_coverage, seeds
-from agr_lab.evidence.architectures import deployment, pairs, pareto, trained, tuning
+from agr_lab.evidence.architectures import deployment, pairs, pareto, task_weights, trained
 from agr_lab.evidence.claims import claims_rows
 from agr_lab.evidence.faces import labels, noise_floor, synthetic_faces, twins
 from agr_lab.evidence.groups import coverage, group_errors, reliability
@@ -32,10 +32,11 @@ from agr_utils.files import atomic_path, list_visible
 from agr_utils.run_files import CONFIG_FILE
 
 # In the order of the gallery.
-MODULES = (multitask, gaps, group_errors, pairs, pareto, trained, tuning, deployment, reliability, coverage, ablations,
-           conflict, noise_floor, seeds, risk_coverage, map_layers, map_cues, map_shortcut, map_sanity, map_where,
-           map_regions, all_corruptions, severity, robustness_multitask, robustness_augmentation, robustness_groups,
-           expression, synthetic_faces, labels, twins, learning_curves, accuracy, age_error, speed)  # fmt: skip
+MODULES = (multitask, gaps, group_errors, pairs, pareto, trained, task_weights, deployment, reliability, coverage,
+           ablations, conflict, noise_floor, seeds, risk_coverage, map_layers, map_cues, map_shortcut, map_sanity,
+           map_where, map_regions, all_corruptions, severity, robustness_multitask, robustness_augmentation,
+           robustness_groups, expression, synthetic_faces, labels, twins, learning_curves, accuracy, age_error,
+           speed)  # fmt: skip
 FIGURES: dict[str, Figure] = {name: figure for module in MODULES for name, figure in module.FIGURES.items()}
 # Tables without a picture that lessons read: what makes them, and of what.
 FURTHER_TABLES = {"claims": (claims_rows, read_evidence), "map_verdicts": (trust.all_verdicts, read_map_evidence)}

@@ -9,8 +9,8 @@ from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
 from agr_lab.evidence.accuracy.seeds import seeds_table
 from agr_lab.evidence.architectures.deployment import deployment_table, judgement_table, telephone_table
+from agr_lab.evidence.architectures.task_weights import read_tuning, tuning_table
 from agr_lab.evidence.architectures.trained import fronts_table, trained_table
-from agr_lab.evidence.architectures.tuning import read_tuning, tuning_table
 from agr_lab.evidence.claims import claims_summary, claims_table
 from agr_lab.evidence.faces.noise_floor import noise_table, published_tables
 from agr_lab.evidence.groups.coverage import file_intervals_table
