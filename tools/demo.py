@@ -35,10 +35,10 @@ def build(output: Path = OUTPUT) -> None:
 
     The folder may be new, empty, or hold an earlier page, whose files are replaced. Nothing else in it is touched.
     """
-    if not (RUNTIME / RUNTIME_FILES[0]).exists():
-        sys.exit("onnxruntime-web is not installed. Run: npm ci --prefix demo (make demo does)")
     if output.exists() and output != OUTPUT and not may_be_replaced(output):
         sys.exit(f"{output} holds something else than this page, and was left as it is. Name a new or an empty folder.")
+    if not (RUNTIME / RUNTIME_FILES[0]).exists():
+        sys.exit("onnxruntime-web is not installed. Run: npm ci --prefix demo (make demo does)")
     shutil.copytree(SOURCES, output, dirs_exist_ok=True)
     for name in RUNTIME_FILES:
         shutil.copy(RUNTIME / name, output)

@@ -319,12 +319,16 @@ function listen() {
   $("camera").onclick = openCamera;
   $("shoot").onclick = shoot;
   $("stop").onclick = closeCamera;
-  document.onkeydown = ({ key }) => key === "Escape" && closeCamera();
+  document.onkeydown = ({ key }) => {
+    if (key === "Escape") closeCamera();
+  };
   $("whole").onclick = () => take(state.last, { whole: true });
   $("drawing").onclick = () => take(fetchDrawing(), { whole: true });
   $("abstain").onchange = render;
   $("race").onchange = showRace;
-  document.onpaste = (event) => takeFirst(event.clipboardData.files);
+  document.onpaste = (event) => {
+    takeFirst(event.clipboardData.files);
+  };
   document.ondragover = (event) => {
     event.preventDefault();
     $("drop").classList.add("over");
