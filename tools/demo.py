@@ -25,7 +25,7 @@ OUTPUT = ROOT / "build" / "demo"
 RUNTIME = ROOT / "demo" / "node_modules" / "onnxruntime-web" / "dist"
 RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 PORT = 8017
-# What the page may load and connect to: as its own <meta> says, and who may show it in a frame, which only a header can.
+# What the page may load and connect to, as its own <meta> says; and who may show it in a frame, which a <meta> cannot.
 POLICY = re.search(r'content="(default-src [^"]*)"', (SOURCES / "index.html").read_text(encoding="utf-8"))[1]
 POLICY += "; frame-ancestors 'none'"
 

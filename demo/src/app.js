@@ -51,7 +51,9 @@ function receive({ data: { id, result, share, code, detail } }) {
 }
 
 // A module that is valid only where there is SIMD (i8x16.splat, i8x16.popcnt).
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const SIMD = new Uint8Array(
+  [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
+);
 
 function startWorker() {
   // A worker of its own address obeys only the policy in its own headers, which not every host sends; one that starts
@@ -68,7 +70,7 @@ function startWorker() {
 /** Whether the networks are ready; if not, it was said why. */
 async function start() {
   try {
-    if (typeof Worker !== "function" || !WebAssembly.validate(new Uint8Array(SIMD))) throw new Error();
+    if (typeof Worker !== "function" || !WebAssembly.validate(SIMD)) throw new Error();
   } catch {
     return fail({ code: "noWasm" });
   }
@@ -136,13 +138,17 @@ async function take(given, { whole = false, count = 1 } = {}) {
     await answer(photo);
     if (!isLatest()) return;
     state.photo = photo;
-    say(whole ? "wholeDone" : "found", whole ? {} : found.crops.length);
+    sayFound(photo);
     render();
   } catch (error) {
     if (isLatest()) fail(error);
   } finally {
     if (isLatest()) delete document.documentElement.dataset.busy;
   }
+}
+
+function sayFound({ whole, crops }) {
+  say(whole ? "wholeDone" : "found", whole ? {} : crops.length);
 }
 
 /** Answers to what is asked now: race may be asked for, or no longer, while the worker is busy. */
@@ -169,7 +175,9 @@ async function showRace() {
       delete item.answer.race_probabilities;
       item.unsure = item.unsure.filter((task) => task !== "race");
     }
-    for (const [face, { task }] of Object.entries(photo.maps)) if (task === "race") delete photo.maps[face];
+    const faces = Object.keys(photo.maps).filter((face) => photo.maps[face].task === "race");
+    for (const face of faces) delete photo.maps[face];
+    if (faces.length) sayFound(photo); // no longer that a map is being made
   }
   render();
 }

@@ -101,7 +101,8 @@ function showMap(index, photo, { text, number, tasks, explain }) {
   const name = (task) => text(task === "race" ? "raceTitle" : task);
   const buttons = tasks.map((task) => {
     const button = element("button", "", name(task));
-    Object.assign(button, { type: "button", id: `map-${index}-${task}`, onclick: () => isBusy || explain(index, task) });
+    Object.assign(button, { type: "button", id: `map-${index}-${task}` });
+    button.onclick = () => isBusy || explain(index, task);
     button.setAttribute("aria-pressed", String(map?.task === task));
     button.setAttribute("aria-disabled", String(isBusy)); // `disabled` would take the keyboard's focus from it
     return button;

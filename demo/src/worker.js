@@ -61,8 +61,8 @@ async function search({ width, height, data }) {
 }
 
 /**
- * Faces of a photo, or its middle square as the only one. `enlarge` takes lengths, across and down, back to those of the
- * file where the photo was made smaller.
+ * Faces of a photo, or its middle square as the only one. Where the photo was made smaller, `enlarge` takes lengths
+ * across and down back to those of the file.
  */
 async function photo({ width, height, rgba, enlarge, whole }) {
   const started = performance.now();

@@ -103,6 +103,13 @@ def worker_of(page):
     return next(worker for worker in page.workers if worker.url.startswith("blob:"))
 
 
+def let_worker_finish(page) -> None:
+    """Wait until photographs that were dropped would have been answered, had they not been given up."""
+    for _ in ("faces", "answers"):
+        page.wait_for_timeout(0.3 * SECOND)
+        worker_of(page).evaluate("1")
+
+
 def drop(page, *paths: Path, event="drop", text="") -> None:
     """Drop files on the page, or paste them; or a text."""
     page.evaluate(
@@ -110,7 +117,8 @@ def drop(page, *paths: Path, event="drop", text="") -> None:
             const transfer = new DataTransfer();
             for (const [content, name] of files) {
                 const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-                transfer.items.add(new File([bytes], name, { type: name.endsWith("jpg") ? "image/jpeg" : "image/png" }));
+                const type = name.endsWith("jpg") ? "image/jpeg" : "image/png";
+                transfer.items.add(new File([bytes], name, { type }));
             }
             if (text) transfer.setData("text/plain", text);
             document.dispatchEvent(event === "drop" ? new DragEvent("drop", { dataTransfer: transfer, bubbles: true })
@@ -205,22 +213,22 @@ def test_the_newest_of_several_photographs_is_answered(page, astronaut, pair):
             });
         };
     }""")
-    drop(page, pair)
     drop(page, astronaut)
-    assert_same(answer_of(page), predicted(astronaut, abstain=True))
-    assert "One face" in page.inner_text("#status")
+    drop(page, pair)
+    assert_same(answer_of(page), predicted(pair, abstain=True))
+    assert "2 faces" in page.inner_text("#status")
     page.evaluate("window.decodeLate()")
-    drop(page, pair)
-    page.evaluate("window.begun")
     drop(page, astronaut)
-    assert answer_of(page)["path"] == "astronaut.png"
-    page.evaluate("window.goOn()")
-    page.wait_for_timeout(SECOND)
-    assert {answer["path"] for answer in page.evaluate("window.shown")} == {"astronaut.png"}
+    page.evaluate("window.begun")
     drop(page, pair)
-    drop(page, ROOT / "pyproject.toml")  # which is no photograph: the answers to the pair are not shown beneath that
+    assert answer_of(page)["path"] == "pair.png"
+    page.evaluate("window.goOn()")
+    let_worker_finish(page)
+    assert {answer["path"] for answer in page.evaluate("window.shown")} == {"pair.png"}
+    drop(page, astronaut)
+    drop(page, ROOT / "pyproject.toml")  # which is no photograph: no answer to the first is shown beneath that
     page.wait_for_selector("#problem:has-text('pyproject.toml')")
-    page.wait_for_timeout(SECOND)
+    let_worker_finish(page)
     assert page.is_hidden("#result") and page.inner_text("#status") == ""
 
 
@@ -262,6 +270,7 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     page.uncheck("#race")  # it is gone at once, though the worker is busy
     assert "race" not in page.text_content("#json") and "White" not in page.inner_text("#faces")
     assert page.query_selector("#progress-0, #map-0-race, [aria-pressed=true]") is None
+    assert page.inner_text("#status") == "One face found."
     assert_same(json.loads(page.text_content("#json")), predicted(astronaut))
     page.check("#abstain")
     assert "race" not in page.text_content("#json")
@@ -290,10 +299,8 @@ def test_a_map_of_what_the_answer_depends_on_says_how_far_it_can_be_trusted(page
     assert "Trust:" in page.inner_text(".map") and "correlation" in page.inner_text(".map")
     assert page.inner_text("#status") == "The map is ready."
     assert page.evaluate("document.activeElement.id") == "map-0-age"
-    plain, pressed = (
-        f"getComputedStyle(document.getElementById('map-0-{task}')).backgroundColor" for task in ("gender", "age")
-    )
-    assert page.evaluate(plain) != page.evaluate(pressed)
+    colour = "(id) => getComputedStyle(document.getElementById(id)).backgroundColor"
+    assert page.evaluate(colour, "map-0-gender") != page.evaluate(colour, "map-0-age")
 
 
 def test_what_cannot_be_read_is_said(page, tmp_path):
