@@ -69,6 +69,7 @@ function findWarnings({ width, data }, side, limits) {
  * Occlusion map (Zeiler and Fergus 2014): how far the answer falls when a patch is covered. What is explained is, as in
  * agr_utils/inside/explain.py, the age, or the predicted class (here its log-probability: the graph gives no logits).
  * Patches are covered twice, with the crop's mean colour and with a blurred copy; if both mean the same, the maps agree.
+ * `progress(share)` is waited for after each batch, and stops all by throwing.
  *
  * Gives {size, values: GRID * GRID falls, positive where the part speaks for the answer; agreement: Pearson's r}.
  */
@@ -91,7 +92,7 @@ export async function occlusionMap(pixels, task, run, progress) {
       for (let index = 0; index < BATCH; index++) {
         values.push(score(before[name], best) - score(after, index * width + best));
       }
-      progress((maps.length * GRID ** 2 + values.length) / (covers.length * GRID ** 2));
+      await progress((maps.length * GRID ** 2 + values.length) / (covers.length * GRID ** 2));
     }
     maps.push(values);
   }

@@ -2,12 +2,20 @@
 
 import { withhold } from "./answers.js";
 import config from "./config.js";
-import { photoCanvas, readPhoto } from "./photo.js";
-import { drawPhoto, showFace } from "./show.js";
+import { failure, photoCanvas, readPhoto } from "./photo.js";
+import { drawPhoto, showFace, showProgress } from "./show.js";
 import strings from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { language: "en", photo: null, message: ["loading", { megabytes: config.megabytes }], problem: null };
+const state = {
+  language: "en",
+  number: 0, // of the newest photo that was asked for: what belongs to an older one is dropped
+  photo: null,
+  message: ["loading", { megabytes: config.megabytes }],
+  note: null,
+  problem: null,
+  cameraRequest: 0,
+};
 
 /** A text in the chosen language, with what stands in braces filled in. */
 function text(key, values = {}) {
@@ -42,12 +50,32 @@ function receive({ data: { id, result, share, code, detail } }) {
   return code ? asked.reject(Object.assign(new Error(detail), { code, detail })) : asked.resolve(result);
 }
 
-async function start() {
-  if (typeof WebAssembly !== "object" || typeof Worker !== "function") return fail({ code: "noWasm" });
-  worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+// A module that is valid only where there is SIMD (i8x16.splat, i8x16.popcnt).
+const SIMD = new Uint8Array(
+  [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
+);
+
+function startWorker() {
+  // A worker of its own address obeys only the policy in its own headers, which not every host sends; one that starts
+  // from a blob obeys the page's.
+  const script = `import ${JSON.stringify(new URL("worker.js", import.meta.url))};`;
+  worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })), { type: "module" });
   worker.onmessage = receive;
-  worker.onerror = (event) => fail({ code: "noWasm", detail: event.message });
+  worker.onerror = ({ message }) => {
+    for (const { reject } of waiting.values()) reject(failure("notStarted", { detail: message || "worker.js" }));
+    waiting.clear();
+  };
+}
+
+/** Whether the networks are ready; if not, it was said why. */
+async function start() {
   try {
+    if (typeof Worker !== "function" || !WebAssembly.validate(SIMD)) throw new Error();
+  } catch {
+    return fail({ code: "noWasm" });
+  }
+  try {
+    startWorker();
     state.threads = (await ask("load")).threads;
   } catch (error) {
     return fail(error);
@@ -55,6 +83,7 @@ async function start() {
   for (const id of ["choose", "camera", "drawing"]) $(id).disabled = false;
   say("ready");
   document.documentElement.dataset.ready = "true";
+  return true;
 }
 
 // --- messages -------------------------------------------------------------------------------------------------------
@@ -69,41 +98,88 @@ function fail(error) {
   state.problem = [error.code ?? "unexpected", { detail: error.message ?? "", ...error.values, ...error }];
   state.message = null;
   showMessages();
+  return false;
 }
 
 function showMessages() {
-  $("status").textContent = state.message ? text(...state.message) : "";
+  const said = state.message ? [state.message, state.note].filter(Boolean) : [];
+  $("status").textContent = said.map((message) => text(...message)).join(" ");
   $("problem").textContent = state.problem ? text(...state.problem) : "";
 }
 
 // --- a photo --------------------------------------------------------------------------------------------------------
 
-async function take(file, whole = false) {
-  if (!worker || $("choose").disabled || !file) return;
+/** Answer a photo: a file, or the promise of one. What was begun for an earlier one is given up. */
+async function take(given, { whole = false, count = 1 } = {}) {
+  const number = ++state.number;
+  const isLatest = () => number === state.number;
   closeCamera();
-  Object.assign(state, { photo: null, maps: {} });
+  Object.assign(state, { photo: null, note: count > 1 ? ["onlyOne", { count, file: given.name }] : null });
   $("result").hidden = $("whole").hidden = true;
   document.documentElement.dataset.busy = "true";
-  say("reading");
   try {
+    if (!document.documentElement.dataset.ready && !state.problem) say("waiting");
+    if (!(await ready)) return;
+    say("reading");
+    const file = await given;
     const photo = await readPhoto(file);
+    if (!isLatest()) return;
     const { width, height, data } = photo.pixels;
-    const found = await ask("photo", { width, height, rgba: data.buffer, whole }, [data.buffer]);
-    Object.assign(photo, { file, whole, ...found, pixels: null, detected: found.milliseconds });
+    const enlarge = [photo.width / width, photo.height / height];
+    const found = await ask("photo", { number, width, height, rgba: data.buffer, enlarge, whole }, [data.buffer]);
+    if (!isLatest()) return;
+    Object.assign(photo, { number, file, whole, ...found, pixels: null, detected: found.milliseconds, maps: {} });
     if (found.crops.length === 0) {
       say("noFace");
       state.last = file;
       $("whole").hidden = false;
-    } else {
-      Object.assign(photo, await ask("answer", { tasks: tasks() }));
-      state.photo = photo;
-      say(whole ? "wholeDone" : "found", whole ? {} : found.crops.length);
-      render();
+      return;
     }
+    await answer(photo);
+    if (!isLatest()) return;
+    state.photo = photo;
+    sayFound(photo);
+    render();
   } catch (error) {
-    fail(error);
+    if (isLatest()) fail(error);
+  } finally {
+    if (isLatest()) delete document.documentElement.dataset.busy;
   }
-  delete document.documentElement.dataset.busy;
+}
+
+function sayFound({ whole, crops }) {
+  say(whole ? "wholeDone" : "found", whole ? {} : crops.length);
+}
+
+/** Answers to what is asked now: race may be asked for, or no longer, while the worker is busy. */
+async function answer(photo) {
+  let found, asked;
+  do {
+    asked = tasks();
+    found = await ask("answer", { number: photo.number, tasks: asked });
+  } while (asked.length !== tasks().length);
+  Object.assign(photo, found);
+}
+
+async function showRace() {
+  const { photo } = state;
+  if (photo && $("race").checked) {
+    try {
+      await answer(photo);
+    } catch (error) {
+      if (photo === state.photo) fail(error);
+    }
+  } else if (photo) {
+    for (const item of photo.answers) {
+      delete item.answer.race;
+      delete item.answer.race_probabilities;
+      item.unsure = item.unsure.filter((task) => task !== "race");
+    }
+    const faces = Object.keys(photo.maps).filter((face) => photo.maps[face].task === "race");
+    for (const face of faces) delete photo.maps[face];
+    if (faces.length) sayFound(photo); // no longer that a map is being made
+  }
+  render();
 }
 
 function tasks() {
@@ -136,9 +212,11 @@ function render() {
   $("photo").setAttribute("aria-label", photo.whole ? text("wholeDone") : text("photoLabel", photo.faces.length));
   const told = summary();
   const faces = photo.whole ? [told] : told.faces;
+  const focused = document.activeElement.id;
   $("faces").replaceChildren(
-    ...faces.map((face, index) => showFace(face, index, photo, { ...tools, tasks: tasks(), explain, maps: state.maps })),
+    ...faces.map((face, index) => showFace(face, index, photo, { ...tools, tasks: tasks(), explain })),
   );
+  $(focused)?.focus(); // a button of a map is another one now
   $("json").textContent = JSON.stringify(told, null, 2);
   const timing = { detect: number(Math.round(photo.detected)), answer: number(Math.round(photo.milliseconds)) };
   const about = { threads: text("threads", state.threads), width: photo.width, height: photo.height };
@@ -147,54 +225,86 @@ function render() {
 }
 
 async function explain(face, task) {
-  const key = String(face);
-  const { maps } = state;
-  maps[key] = { task, share: 0 };
+  const { photo } = state;
+  const map = { task, share: 0 };
+  photo.maps[face] = map;
+  const isShown = () => photo === state.photo && photo.maps[face] === map;
+  const progress = (share) => {
+    map.share = share;
+    if (isShown()) showProgress($(`progress-${face}`), map, tools);
+  };
+  say("mapBegun");
   render();
   try {
-    const map = await ask("map", { face, task }, [], (share) => {
-      maps[key].share = share;
-      render();
-    });
-    maps[key] = { task, ...map };
+    Object.assign(map, await ask("map", { number: photo.number, face, task }, [], progress));
+    if (!isShown()) return;
+    say("mapDone");
   } catch (error) {
-    delete maps[key];
+    if (!isShown()) return;
+    delete photo.maps[face];
     fail(error);
   }
-  if (maps === state.maps) render();
+  render();
 }
 
 // --- the camera -----------------------------------------------------------------------------------------------------
 
 async function openCamera() {
+  closeCamera();
+  const request = ++state.cameraRequest;
   try {
-    $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    if (request !== state.cameraRequest) return stop(stream);
+    $("video").srcObject = stream;
+    $("viewfinder").hidden = false;
+    $("shoot").focus();
+    await $("video").play();
   } catch (error) {
-    return fail({ code: error.name === "NotAllowedError" ? "cameraDenied" : "noCamera" });
+    if (request !== state.cameraRequest) return;
+    closeCamera();
+    const codes = { NotAllowedError: "cameraDenied", NotReadableError: "cameraBusy" };
+    fail({ code: codes[error.name] ?? "noCamera" });
   }
-  $("viewfinder").hidden = false;
-  await $("video").play();
-  $("shoot").focus();
 }
 
+/** Close it, or take back the request for it. */
 function closeCamera() {
-  for (const track of $("video").srcObject?.getTracks() ?? []) track.stop();
+  state.cameraRequest += 1;
+  stop($("video").srcObject);
   $("video").srcObject = null;
+  const focused = $("viewfinder").contains(document.activeElement);
   $("viewfinder").hidden = true;
+  if (focused) $("camera").focus();
 }
 
-async function shoot() {
+function stop(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+}
+
+function shoot() {
   const { videoWidth: width, videoHeight: height } = $("video");
   if (!width) return;
   const { canvas } = photoCanvas($("video"), width, height);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  take(new File([blob], "camera.png", { type: "image/png" }));
+  const toFile = (blob) => new File([blob], "camera.png", { type: "image/png" });
+  take(new Promise((resolve) => canvas.toBlob((blob) => resolve(toFile(blob)), "image/png")));
 }
 
 // --- what the user does ---------------------------------------------------------------------------------------------
 
-function imageOf(transfer) {
-  return [...transfer.files].find((file) => file.type.startsWith("image/")) ?? transfer.files[0];
+/** Answer the first image among files, or else say what the first file is not. */
+function takeFirst(files) {
+  if (files.length === 0) return fail({ code: "noFile" });
+  take([...files].find((file) => file.type.startsWith("image/")) ?? files[0], { count: files.length });
+}
+
+async function fetchDrawing() {
+  try {
+    const response = await fetch("drawing.png");
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    return new File([await response.blob()], "drawing.png", { type: "image/png" });
+  } catch (error) {
+    throw failure("fileMissing", { detail: `drawing.png: ${error.message}` });
+  }
 }
 
 function setLanguage(language) {
@@ -211,23 +321,22 @@ function setLanguage(language) {
 function listen() {
   $("choose").onclick = () => $("file").click();
   $("file").onchange = () => {
-    take($("file").files[0]);
+    takeFirst($("file").files);
     $("file").value = ""; // so that the same file can be chosen again
   };
   $("camera").onclick = openCamera;
   $("shoot").onclick = shoot;
   $("stop").onclick = closeCamera;
-  $("whole").onclick = () => take(state.last, true);
-  $("drawing").onclick = async () => {
-    const content = await (await fetch("drawing.png")).blob();
-    take(new File([content], "drawing.png", { type: "image/png" }), true);
+  document.onkeydown = ({ key }) => {
+    if (key === "Escape") closeCamera();
   };
+  $("whole").onclick = () => take(state.last, { whole: true });
+  $("drawing").onclick = () => take(fetchDrawing(), { whole: true });
   $("abstain").onchange = render;
-  $("race").onchange = async () => {
-    if (state.photo) Object.assign(state.photo, await ask("answer", { tasks: tasks() }));
-    render();
+  $("race").onchange = showRace;
+  document.onpaste = (event) => {
+    takeFirst(event.clipboardData.files);
   };
-  document.onpaste = (event) => take(imageOf(event.clipboardData));
   document.ondragover = (event) => {
     event.preventDefault();
     $("drop").classList.add("over");
@@ -236,7 +345,7 @@ function listen() {
   document.ondrop = (event) => {
     event.preventDefault();
     $("drop").classList.remove("over");
-    take(imageOf(event.dataTransfer));
+    takeFirst(event.dataTransfer.files);
   };
   for (const [code, { name }] of Object.entries(strings)) $("language").append(new Option(name, code));
   $("language").onchange = () => setLanguage($("language").value);
@@ -245,4 +354,4 @@ function listen() {
 listen();
 setLanguage(navigator.language.slice(0, 2));
 $("language").value = state.language;
-start();
+const ready = start();

@@ -3,7 +3,10 @@
 export const MAX_MEGAPIXELS = 100; // as `agr predict`
 const SHRINK_ABOVE = 24; // megapixels, to spare memory
 
-/** {pixels: ImageData, picture: canvas to show, width, height, megapixels: of the file where it was made smaller}. */
+/**
+ * {pixels: ImageData, picture: canvas to show, width and height of the file, megapixels: of the file, or 0 where it was
+ * not made smaller}. The pixels may be fewer than the file's.
+ */
 export async function readPhoto(file) {
   const size = await measure(file);
   const megapixels = (size.width * size.height) / 1e6;
@@ -26,7 +29,7 @@ export async function readPhoto(file) {
   } catch {
     throw failure("tooHeavy", values);
   }
-  return { pixels, picture: smallCopy(canvas), width, height, megapixels: scale < 1 ? values.megapixels : 0 };
+  return { pixels, picture: smallCopy(canvas), ...size, megapixels: scale < 1 ? values.megapixels : 0 };
 }
 
 /** Width and height of an image file; it is decoded only later. */
@@ -63,6 +66,7 @@ function smallCopy(canvas) {
   return photoCanvas(canvas, Math.ceil(canvas.width * scale), Math.ceil(canvas.height * scale)).canvas;
 }
 
-function failure(code, values) {
+/** An error that the page has a text for; `values` fill it in. */
+export function failure(code, values) {
   return Object.assign(new Error(code), { code, values });
 }

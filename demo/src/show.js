@@ -48,15 +48,15 @@ export function drawPhoto(canvas, { picture, width, faces }) {
 }
 
 /** A list entry about one face. */
-export function showFace(face, index, photo, { text, number, config, tasks, explain, maps }) {
+export function showFace(face, index, photo, { text, number, config, tasks, explain }) {
   const title = photo.whole ? text("picture") : text("face", { number: index + 1 });
-  const entry = element("li", "", element("h3", "", title));
+  const entry = element("li", "", element("h2", "", title));
   entry.append(showAge(face, text, number), showClasses("gender", face, photo, index, { text, number, config }));
   if (face.race_probabilities) entry.append(showClasses("race", face, photo, index, { text, number, config }));
   const warnings = (face.warnings ?? []).map((word) => text(word));
   if (face.turned) warnings.push(text("turned", { degrees: face.turned }));
   entry.append(...warnings.map((warning) => element("p", "warning", warning)));
-  entry.append(showMap(index, photo, { text, number, tasks, explain, map: maps[`${index}`] }));
+  entry.append(showMap(index, photo, { text, number, tasks, explain }));
   return entry;
 }
 
@@ -95,21 +95,30 @@ function showClasses(task, face, photo, index, { text, number, config }) {
   return element("div", "answer", answer, rows);
 }
 
-function showMap(index, photo, { text, number, tasks, explain, map }) {
+function showMap(index, photo, { text, number, tasks, explain }) {
+  const map = photo.maps[index];
+  const isBusy = Boolean(map && !map.values);
   const name = (task) => text(task === "race" ? "raceTitle" : task);
   const buttons = tasks.map((task) => {
     const button = element("button", "", name(task));
-    Object.assign(button, { type: "button", disabled: map?.share < 1, onclick: () => explain(index, task) });
+    Object.assign(button, { type: "button", id: `map-${index}-${task}` });
+    button.onclick = () => isBusy || explain(index, task);
     button.setAttribute("aria-pressed", String(map?.task === task));
+    button.setAttribute("aria-disabled", String(isBusy)); // `disabled` would take the keyboard's focus from it
     return button;
   });
   const box = element("div", "map", element("p", "", text("mapTitle")), element("div", "buttons", ...buttons));
-  if (map && !map.values) {
-    box.append(element("p", "small", text("mapWorking", { share: number(map.share, { style: "percent" }) })));
+  if (isBusy) {
+    box.append(Object.assign(element("p", "small"), { id: `progress-${index}` }));
+    showProgress(box.lastChild, map, { text, number });
   } else if (map) {
     box.append(element("div", "shown", mapCanvas(photo.crops[index], map, text, name), mapWords(map, text, number)));
   }
   return box;
+}
+
+export function showProgress(place, { share }, { text, number }) {
+  place.textContent = text("mapWorking", { share: number(share, { style: "percent" }) });
 }
 
 function mapCanvas(crop, map, text, name) {

@@ -1,4 +1,5 @@
-// The networks run here, beside the page, so that the page stays awake. Messages in: load, photo, answer, map.
+// The networks run here, beside the page, so that the page stays awake. Messages in: load, photo, answer, map. All but
+// the first carry the number of the photo that they are about; once a newer one was posted, they are refused.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
 import { answerCrop, occlusionMap } from "./answers.js";
@@ -7,7 +8,8 @@ import { cutOut, findFaces, middleSquare, placeCrop } from "./detect.js";
 import { fromRgba } from "./pixels.js";
 
 let model, detector;
-let crops = []; // of the current photo: {pixels, side}
+let latest = 0; // number of the newest photo
+let crops = []; // of this photo: {pixels, side}
 
 class Failure extends Error {
   constructor(code, detail = "") {
@@ -24,7 +26,7 @@ async function open({ file, sha256 }) {
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
     content = await response.arrayBuffer();
   } catch (error) {
-    throw new Failure("modelMissing", `${file}: ${error.message}`);
+    throw new Failure("fileMissing", `${file}: ${error.message}`);
   }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
   if (Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) {
@@ -33,7 +35,7 @@ async function open({ file, sha256 }) {
   try {
     return await ort.InferenceSession.create(content, { executionProviders: ["wasm"] });
   } catch (error) {
-    throw new Failure("noWasm", error.message);
+    throw new Failure("notStarted", error.message); // not the browser's fault: app.js looked at what it can do
   }
 }
 
@@ -58,19 +60,24 @@ async function search({ width, height, data }) {
   return detector.outputNames.map((name) => outputs[name].data);
 }
 
-/** Faces of a photo, or its middle square as the only one. */
-async function photo({ width, height, rgba, whole }) {
+/**
+ * Faces of a photo, or its middle square as the only one. Where the photo was made smaller, `enlarge` takes lengths
+ * across and down back to those of the file.
+ */
+async function photo({ width, height, rgba, enlarge, whole }) {
   const started = performance.now();
   const image = fromRgba(width, height, new Uint8ClampedArray(rgba));
   const { image_size: size, zoom } = config.about;
   const faces = whole ? [] : await findFaces(image, search);
-  crops = whole
+  const found = whole
     ? [middleSquare(image, size)]
     : faces.map((face) => {
         const place = placeCrop(face, zoom);
         return { pixels: cutOut(image, place, size), side: place.side };
       });
-  const where = faces.map(({ box, score, turned }) => ({ box, score, turned }));
+  crops = found.map(({ pixels, side }) => ({ pixels, side: side * enlarge[0] }));
+  const original = (box) => box.map((length, index) => length * enlarge[index % 2]);
+  const where = faces.map(({ box, score, turned }) => ({ box: original(box), score, turned }));
   return { faces: where, crops: crops.map((crop) => crop.pixels), milliseconds: performance.now() - started };
 }
 
@@ -81,15 +88,25 @@ async function answer({ tasks }) {
   return { answers, milliseconds: performance.now() - started };
 }
 
-async function map({ face, task }, id) {
-  return occlusionMap(crops[face].pixels, task, run, (share) => self.postMessage({ id, share }));
+async function map({ number, face, task }, id) {
+  return occlusionMap(crops[face].pixels, task, run, async (share) => {
+    self.postMessage({ id, share });
+    await new Promise((resolve) => setTimeout(resolve)); // lets messages in
+    refuseStale(number);
+  });
+}
+
+function refuseStale(number) {
+  if (number < latest) throw new Failure("stale");
 }
 
 const actions = { load, photo, answer, map };
 let last = Promise.resolve(); // one after another: a session takes one call at a time
 
 self.onmessage = ({ data: { id, action, ...arguments_ } }) => {
+  if (action === "photo") latest = arguments_.number;
   last = last
+    .then(() => refuseStale(arguments_.number))
     .then(() => actions[action](arguments_, id))
     .then((result) => self.postMessage({ id, result }))
     .catch((error) => self.postMessage({ id, code: error.code ?? "unexpected", detail: String(error.message) }));

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,16 @@ SECOND = 1000
 LOOSE = {"age": 0.1001, "age_interval": 0.2001, "gender_probability": 0.003, "race_probabilities": 0.003, "box": 1}
 
 
+# Which directive of the page's policy kept a request to another origin from being sent.
+FORBIDDEN = """() => new Promise((resolve) => {
+    self.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true });
+    fetch("http://127.0.0.1:9/").catch(() => setTimeout(() => resolve("none: it was sent"), 1000));
+})"""
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The built page, served; and what is missing where it cannot be."""
+def built(tmp_path_factory):
+    """The folder of the built page; and what is missing where it cannot be built."""
     pytest.importorskip("playwright", reason="the page is not tested: install playwright")
     if BROWSER is None:
         pytest.skip("the page is not tested: no Chromium. Install it with: apt-get install chromium")
@@ -39,6 +48,22 @@ def site(tmp_path_factory):
         pytest.skip("the page is not tested: onnxruntime-web is missing. Run: npm ci --prefix demo")
     folder = tmp_path_factory.mktemp("page")
     demo.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(built):
+    yield from serve(built)
+
+
+@pytest.fixture
+def bare_site(built, monkeypatch):
+    """The page on a host that sends no headers of its own, as most static hosts."""
+    monkeypatch.setattr(demo.Handler, "end_headers", SimpleHTTPRequestHandler.end_headers)
+    yield from serve(built)
+
+
+def serve(folder):
     with demo.make_server(0, folder) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -73,17 +98,33 @@ def open_page(browser, site, script="", **options):
     return page
 
 
-def drop(page, path: Path, kind="image/png", event="drop") -> None:
-    """Drop a file on the page, or paste it."""
+def worker_of(page):
+    """The worker that has the photograph; the threads beside it sleep, and would not answer."""
+    return next(worker for worker in page.workers if worker.url.startswith("blob:"))
+
+
+def let_worker_finish(page) -> None:
+    """Wait until photographs that were dropped would have been answered, had they not been given up."""
+    for _ in ("faces", "answers"):
+        page.wait_for_timeout(0.3 * SECOND)
+        worker_of(page).evaluate("1")
+
+
+def drop(page, *paths: Path, event="drop", text="") -> None:
+    """Drop files on the page, or paste them; or a text."""
     page.evaluate(
-        """([content, name, type, event]) => {
-            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        """([files, event, text]) => {
             const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, { type }));
+            for (const [content, name] of files) {
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                const type = name.endsWith("jpg") ? "image/jpeg" : "image/png";
+                transfer.items.add(new File([bytes], name, { type }));
+            }
+            if (text) transfer.setData("text/plain", text);
             document.dispatchEvent(event === "drop" ? new DragEvent("drop", { dataTransfer: transfer, bubbles: true })
                 : new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));
         }""",
-        [base64.b64encode(path.read_bytes()).decode(), path.name, kind, event],
+        [[[base64.b64encode(path.read_bytes()).decode(), path.name] for path in paths], event, text],
     )
 
 
@@ -140,10 +181,80 @@ def test_a_dropped_photograph_gets_the_answers_of_agr_predict_and_leaves_the_mac
     assert sum(url.endswith(".onnx") for url in page.asked) == 2  # each network once
 
 
-def test_the_page_may_not_connect_elsewhere(page):
-    blocked = page.evaluate("fetch('http://127.0.0.1:9/').then(() => '', (error) => error.name)")
-    assert blocked == "TypeError"
-    assert "connect-src 'self'" in page.get_attribute("meta[http-equiv]", "content")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """Two faces."""
+    path = tmp_path_factory.mktemp("photo") / "pair.png"
+    Image.fromarray(np.hstack([data.astronaut(), data.astronaut()[:, ::-1]])).save(path)
+    return path
+
+
+def test_neither_the_page_nor_its_worker_may_connect_elsewhere(page, site):
+    assert page.evaluate(FORBIDDEN) == worker_of(page).evaluate(FORBIDDEN) == "connect-src"
+    policy = urllib.request.urlopen(f"{site}worker.js").headers["Content-Security-Policy"]
+    assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert f"Content-Security-Policy: {policy}" in (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+
+
+def test_the_newest_of_several_photographs_is_answered(page, astronaut, pair):
+    page.evaluate("""() => {
+        window.shown = [];
+        const json = document.getElementById("json");
+        new MutationObserver(() => shown.push(JSON.parse(json.textContent))).observe(json, { childList: true });
+        const decode = window.createImageBitmap;
+        window.decodeLate = () => { // the next photograph takes its time
+            window.begun = new Promise((begin) => {
+                window.createImageBitmap = async (...of) => {
+                    window.createImageBitmap = decode;
+                    begin();
+                    await new Promise((resolve) => { window.goOn = resolve; });
+                    return decode(...of);
+                };
+            });
+        };
+    }""")
+    drop(page, astronaut)
+    drop(page, pair)
+    assert_same(answer_of(page), predicted(pair, abstain=True))
+    assert "2 faces" in page.inner_text("#status")
+    page.evaluate("window.decodeLate()")
+    drop(page, astronaut)
+    page.evaluate("window.begun")
+    drop(page, pair)
+    assert answer_of(page)["path"] == "pair.png"
+    page.evaluate("window.goOn()")
+    let_worker_finish(page)
+    assert {answer["path"] for answer in page.evaluate("window.shown")} == {"pair.png"}
+    drop(page, astronaut)
+    drop(page, ROOT / "pyproject.toml")  # which is no photograph: no answer to the first is shown beneath that
+    page.wait_for_selector("#problem:has-text('pyproject.toml')")
+    let_worker_finish(page)
+    assert page.is_hidden("#result") and page.inner_text("#status") == ""
+
+
+def test_a_new_photograph_does_not_wait_for_a_map_of_the_one_before(page, astronaut, pair):
+    drop(page, pair)
+    answer_of(page)
+    worker = worker_of(page)
+    worker.evaluate("""() => {
+        const post = self.postMessage.bind(self);
+        self.codes = [];
+        self.postMessage = (message) => { self.codes.push(message.code); post(message); };
+    }""")
+    page.click("#map-1-age")
+    page.wait_for_selector("#progress-1")
+    drop(page, astronaut)
+    assert_same(answer_of(page), predicted(astronaut, abstain=True))
+    assert worker.evaluate("self.codes").count("stale") == 1
+    assert page.query_selector(".map canvas, .map [id^=progress]") is None
+
+
+def test_what_is_dropped_and_not_answered_is_said(page, astronaut, pair):
+    drop(page, astronaut, pair)
+    assert answer_of(page)["path"] == "astronaut.png"
+    assert "Of 2 files only this one is answered: “astronaut.png”" in page.inner_text("#status")
+    drop(page, text="https://example.org/photo.jpg")
+    assert "no file" in page.inner_text("#problem")
 
 
 def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
@@ -154,9 +265,15 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     page.uncheck("#abstain")
     expected = predicted(astronaut, tasks=("age", "gender", "race"))
     assert_same(json.loads(page.text_content("#json")), expected)
-    page.uncheck("#race")
-    page.wait_for_selector("#faces :text('White')", state="detached", timeout=60 * SECOND)
+    page.click("#map-0-race")
+    page.wait_for_selector("#progress-0")
+    page.uncheck("#race")  # it is gone at once, though the worker is busy
+    assert "race" not in page.text_content("#json") and "White" not in page.inner_text("#faces")
+    assert page.query_selector("#progress-0, #map-0-race, [aria-pressed=true]") is None
+    assert page.inner_text("#status") == "One face found."
+    assert_same(json.loads(page.text_content("#json")), predicted(astronaut))
     page.check("#abstain")
+    assert "race" not in page.text_content("#json")
 
 
 def test_a_drawing_without_a_face_can_be_taken_for_one(page, tmp_path):
@@ -175,9 +292,15 @@ def test_a_drawing_without_a_face_can_be_taken_for_one(page, tmp_path):
 def test_a_map_of_what_the_answer_depends_on_says_how_far_it_can_be_trusted(page, astronaut):
     drop(page, astronaut)
     answer_of(page)
-    page.click(".map button >> nth=0")
+    page.focus("#map-0-age")
+    page.keyboard.press("Enter")
+    assert "Covering" in page.inner_text("#status")
     page.wait_for_selector(".map canvas[role=img][aria-label]", timeout=240 * SECOND)
     assert "Trust:" in page.inner_text(".map") and "correlation" in page.inner_text(".map")
+    assert page.inner_text("#status") == "The map is ready."
+    assert page.evaluate("document.activeElement.id") == "map-0-age"
+    colour = "(id) => getComputedStyle(document.getElementById(id)).backgroundColor"
+    assert page.evaluate(colour, "map-0-gender") != page.evaluate(colour, "map-0-age")
 
 
 def test_what_cannot_be_read_is_said(page, tmp_path):
@@ -194,16 +317,62 @@ def test_a_photograph_of_fifty_megapixels_is_made_smaller(page, tmp_path, astron
     large = Image.new("L", (10_000, 5_000), 200)
     large.paste(Image.open(astronaut).convert("L").resize((5_000, 5_000)), (2_000, 0))
     large.save(tmp_path / "large.jpg")
-    drop(page, tmp_path / "large.jpg", "image/jpeg")
+    drop(page, tmp_path / "large.jpg")
     found = answer_of(page)
-    assert "50 megapixels" in page.inner_text("#timing")
-    assert len(found["faces"]) == len(predicted(tmp_path / "large.jpg")["faces"]) == 1
+    assert "50 megapixels" in page.inner_text("#timing") and "10000 × 5000" in page.inner_text("#timing")
+    expected = predicted(tmp_path / "large.jpg")
+    assert len(found["faces"]) == len(expected["faces"]) == 1
+    assert found["faces"][0]["box"] == pytest.approx(expected["faces"][0]["box"], abs=20)  # of about 900 x 1,200
 
 
 def test_without_a_camera_a_photo_is_asked_for(page):
     page.click("#camera")
     page.wait_for_selector("#problem:has-text('camera')", timeout=30 * SECOND)
     assert "Choose a photo" in page.inner_text("#problem") or "choose a photo" in page.inner_text("#problem")
+
+
+def test_the_camera_is_off_when_it_is_not_wanted(page, astronaut):
+    page.evaluate("""() => {
+        window.streams = [];
+        window.permit = [];
+        navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => permit.push(() => {
+            const canvas = document.createElement("canvas");
+            canvas.getContext("2d").fillRect(0, 0, 9, 9);
+            streams.push(canvas.captureStream());
+            resolve(streams.at(-1));
+        }));
+    }""")
+    running = "streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+    page.click("#camera")
+    page.click("#camera")
+    page.evaluate("permit.splice(0).forEach((give) => give())")
+    page.wait_for_selector("#viewfinder:not([hidden])")
+    assert page.evaluate(running) == 1 and page.evaluate("document.activeElement.id") == "shoot"
+    page.keyboard.press("Escape")
+    assert page.evaluate(running) == 0 and page.is_hidden("#viewfinder")
+    assert page.evaluate("document.activeElement.id") == "camera"
+    page.click("#camera")
+    drop(page, astronaut)
+    answer_of(page)
+    page.evaluate("permit.splice(0).forEach((give) => give())")  # too late
+    assert page.evaluate("streams.length") == 3 and page.evaluate(running) == 0 and page.is_hidden("#viewfinder")
+    page.evaluate("""() => {
+        navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("", "NotReadableError"); };
+    }""")
+    page.click("#camera")
+    page.wait_for_selector("#problem:has-text('another program')")
+    page.evaluate("delete navigator.mediaDevices.getUserMedia")
+
+
+def test_a_drawing_that_cannot_be_loaded_is_said(page):
+    page.context.route("**/drawing.png", lambda route: route.abort())
+    page.click("#drawing")
+    page.wait_for_selector("#problem:has-text('drawing.png')")
+    assert "Check the connection" in page.inner_text("#problem")
+    page.context.unroute("**/drawing.png")
+    page.click("#drawing")
+    page.wait_for_selector("#result:not([hidden])")
+    assert answer_of(page)["path"] == "drawing.png"
 
 
 def test_a_keyboard_and_a_screen_reader_are_enough(page):
@@ -243,12 +412,54 @@ def test_a_browser_without_webassembly_is_told(browser, site):
     assert page.is_disabled("#choose")
 
 
-def test_a_damaged_network_is_not_run(browser, site):
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("model.onnx", "damaged or was replaced"), *((name, "may be missing or damaged") for name in demo.RUNTIME_FILES)],
+)
+def test_a_damaged_file_is_not_run_and_not_blamed_on_the_browser(browser, site, file, said):
     page = browser.new_context(locale="en-GB").new_page()
-    page.context.route("**/model.onnx", lambda route: route.fulfill(body=b"cut"))
+    page.context.route(f"**/{file}", lambda route: route.fulfill(body=b"cut"))
     page.goto(site)
-    page.wait_for_selector("#problem:has-text('model.onnx')", timeout=60 * SECOND)
-    assert "damaged" in page.inner_text("#problem") and page.is_disabled("#choose")
+    page.wait_for_selector("#problem:not(:empty)", timeout=60 * SECOND)
+    problem = page.inner_text("#problem")
+    assert said in problem and "make demo" in problem and "Firefox" not in problem and page.is_disabled("#choose")
+
+
+def test_on_a_host_without_headers_the_worker_may_neither_and_a_photograph_dropped_too_early_is_answered(
+    browser, bare_site, astronaut
+):
+    assert "Content-Security-Policy" not in urllib.request.urlopen(f"{bare_site}worker.js").headers
+    page = open_page(browser, bare_site)
+    page.wait_for_selector("#status:has-text('Loading')")
+    drop(page, astronaut)
+    assert "still loading" in page.inner_text("#status")
+    assert answer_of(page)["path"] == "astronaut.png"
+    assert len(page.workers) == 1 and worker_of(page).evaluate(FORBIDDEN) == "connect-src"
+
+
+def test_a_folder_with_something_else_is_not_built_into(tmp_path, built):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="Name a new or an empty folder"):
+        demo.build(tmp_path)
+    with pytest.raises(SystemExit, match="Name a new or an empty folder"):
+        demo.build(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (built / "CNAME").write_text("example.org")
+    demo.build(built)
+    assert (built / "CNAME").read_text() == "example.org"
+
+
+def test_a_port_that_cannot_be_used_is_said(monkeypatch, tmp_path, site):
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path)
+    with pytest.raises(SystemExit, match="There is no page"):
+        demo.serve("0")
+    (tmp_path / "config.js").touch()
+    for port in ("abc", "-1", "70000"):
+        with pytest.raises(SystemExit, match="is no port"):
+            demo.serve(port)
+    taken = site.strip("/").rpartition(":")[2]
+    with pytest.raises(SystemExit, match=f"Port {taken} cannot be used"):
+        demo.serve(taken)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's arithmetic is not tested: node is missing")
