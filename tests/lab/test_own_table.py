@@ -1,9 +1,12 @@
 """A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from agr_lab.cli.main import app
@@ -85,12 +88,84 @@ def test_a_split_of_ones_own_is_kept_and_images_without_a_row_take_no_part(folde
         ({"path": "faces/99.png"}, r"line 2: faces/99.png is no image in .* \(1 of 60 rows have none\)"),
         ({"path": "faces/01.png"}, "line 3: faces/01.png is listed twice"),
         ({"path": ""}, "line 2: no path"),
+        ({"path": "./faces/01.png"}, "line 3: faces/01.png is listed twice"),
+        ({"age": "NaN"}, "line 2: age is 'NaN', not a number from 0 to 116"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_in_a_line(folder, tmp_path, cells, message):
     with pytest.raises(InputError, match=message) as caught:
         load(folder, tmp_path, name=change(folder, "wrong.csv", **cells))
     assert "\n" not in str(caught.value)
+
+
+def write_rows(folder, **cells):
+    """A table of the 60 images with these columns."""
+    rows = pd.DataFrame({"path": [f"faces/{n:02}.png" for n in range(60)]} | cells)
+    rows.to_csv(folder / "rows.csv", index=False)
+    return "rows.csv"
+
+
+def test_a_task_called_race_or_gender_may_be_a_number_and_have_many_classes(folder, tmp_path):
+    shades, codes = [n * 5 for n in range(60)], [f"k{n % 60 + 100}" for n in range(60)]
+    name = write_rows(folder, race=shades, gender=[0.5] * 60, code=codes)
+    tasks = (
+        Task("race", "number", limits=(0, 300)),
+        Task("gender", "number", limits=(0, 1)),
+        Task("code", classes=[f"k{n}" for n in range(160)]),
+    )
+    data = load(folder, tmp_path, tasks, name)
+    assert data.faces["race"].tolist() == shades and (data.faces["gender"] == 0.5).all()
+    assert data.faces["code"].tolist() == [n + 100 for n in range(60)]
+    config = TrainConfig(
+        data="table", labels=tasks, backbone="custom_cnn", image_size=32, num_epochs=1, batch_size=8, precision="fp32"
+    )
+    table = train_run(config, data, tmp_path / "run")
+    labels = dict(zip(data.faces["image_id"], zip(shades, codes, strict=True), strict=True))
+    assert table["race"].tolist() == [labels[image][0] for image in table["image_id"]]
+    scores = score_rows(table)
+    assert set(scores) == {"race_mae", "gender_mae", "code_accuracy"}
+    assert scores["race_mae"].mean() == pytest.approx((table["race_pred"] - table["race"]).abs().mean(), rel=1e-5)
+
+
+def test_only_an_empty_cell_is_a_missing_label(folder, tmp_path):
+    classes = ("None", "NA", "null", "n/a")
+    name = write_rows(folder, hat=[*classes * 14, "", "", "None", "NA"])
+    faces = load(folder, tmp_path, (Task("hat", classes=classes),), name).faces
+    assert faces["hat"].isna().sum() == 2 and faces["hat"].value_counts().to_dict() == {0: 15, 1: 15, 2: 14, 3: 14}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,glasses,glasses\nfaces/00.png,no,yes\n", "two columns are called 'glasses'"),
+        ("path,glasses, glasses\nfaces/00.png,no,yes\n", "two columns are called 'glasses'"),
+        ("path;glasses\nfaces/00.png;no\n", "separated by semicolons or tabs"),
+        ("path\tglasses\nfaces/00.png\tno\n", "separated by semicolons or tabs"),
+        ('path,glasses,note\nfaces/00.png,no,"a\nb"\nfaces/01.png,maybe,\n', "line 4: glasses is 'maybe'"),
+        ("path,glasses,\nfaces/00.png,maybe,\n", "line 2: glasses is 'maybe'"),
+        ("path,hat,\nfaces/00.png,no,\n", "no column 'glasses'; it has path, hat. Rename"),
+    ],
+)
+def test_what_is_wrong_with_the_columns_is_said(folder, tmp_path, text, message):
+    (folder / "columns.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(folder, tmp_path, TASKS[:1], "columns.csv")
+
+
+def test_a_person_in_two_splits_is_refused_and_rows_without_a_split_are_counted(folder, tmp_path):
+    splits = ["train"] * 40 + ["validation"] * 10 + ["test"] * 6 + [""] * 4
+    name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 4}" for n in range(60)])
+    with pytest.raises(InputError, match="person 'p12' are in validation and test. Put them all into one split"):
+        load(folder, tmp_path, TASKS[:1], name)
+    name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 2}" for n in range(60)])
+    assert str(load(folder, tmp_path, TASKS[:1], name).skipped) == "4 skipped: 4 no split in the table"
+
+
+def test_no_task_has_a_name_that_torch_needs():
+    words = {name for kind in (nn.ModuleDict, nn.ParameterDict) for name in dir(kind()) if re.fullmatch("[a-z]+", name)}
+    for name in words:
+        with pytest.raises(InputError, match="cannot be the name"):
+            Task(name, classes=("no", "yes"))
 
 
 def test_no_such_table_and_no_table_at_all(folder, tmp_path):
@@ -114,6 +189,11 @@ def test_no_such_table_and_no_table_at_all(folder, tmp_path):
         ({"name": "height", "kind": "number"}, "smallest and the largest"),
         ({"name": "height", "kind": "number", "limits": (2, 1)}, "smallest and the largest"),
         ({"name": "split", "classes": ("a", "b")}, "cannot be the name"),
+        *[
+            ({"name": name, "classes": ("a", "b")}, "cannot be the name")
+            for name in ("hat_pred", "hat_p", "hat_p12", "age_lo", "person", "steps", "ärmel", "_hat")
+        ],
+        ({"name": "hat", "classes": ("no", "yes", "")}, "none of them empty"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(record, message):

@@ -161,7 +161,7 @@ def test_a_label_file_with_a_byte_order_mark_and_without_service_test(write_labe
 
 
 def test_rows_longer_than_the_header(write_labels, one_clear_line):
-    with one_clear_line("fairface_label_train.csv", "more fields than its header"):
+    with one_clear_line("fairface_label_train.csv", "Expected 5 fields in line 2, saw 6"):
         read(["train/1.jpg"], write_labels(["train/1.jpg,3-9,Male,White,True,again"]))
 
 
