@@ -197,6 +197,13 @@ def recorded_config(about: dict, path: Path) -> TrainConfig:
         raise DamagedError(f"{path}: not of a run of this version ({error})") from error
 
 
+def different_settings(about: dict, path: Path, config: TrainConfig) -> list[str]:
+    """Names of the settings in which what was written down about a run is another config; see ``recorded_config``."""
+    # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
+    recorded = recorded_config(about, path).to_dict()
+    return [key for key, value in config.to_dict().items() if recorded[key] != value]
+
+
 _NESTED = {"augmentation": Augmentation, "synthetic": SyntheticSettings}
 CHOICES = {
     "balancing": BALANCINGS,

@@ -161,6 +161,15 @@ def test_a_person_in_two_splits_is_refused_and_rows_without_a_split_are_counted(
     assert str(load(folder, tmp_path, TASKS[:1], name).skipped) == "4 skipped: 4 no split in the table"
 
 
+def test_a_table_without_a_split_that_is_needed(folder, tmp_path, monkeypatch):
+    name = write_rows(folder, glasses="no", split="train")
+    with pytest.raises(InputError, match="no image in the split 'test' .* Write it into the column split"):
+        load(folder, tmp_path, TASKS[:1], name).rows("test")
+    monkeypatch.delenv("AGR_DATA_DIR", raising=False)
+    with pytest.raises(InputError, match="Name its CSV file with --source"):
+        load_data("table", 32, labels=TASKS)
+
+
 def test_no_task_has_a_name_that_torch_needs():
     words = {name for kind in (nn.ModuleDict, nn.ParameterDict) for name in dir(kind()) if re.fullmatch("[a-z]+", name)}
     for name in words:

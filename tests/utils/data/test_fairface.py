@@ -269,6 +269,16 @@ def test_the_service_test_is_a_protocol(write_labels, one_clear_line):
         )
 
 
+def test_the_service_test_needs_its_column_in_both_label_files(write_labels, one_clear_line):
+    source = write_labels(["train/1.jpg,3-9,Male,White,True"], ["val/1.jpg,3-9,Male,White,True"])
+    paths = ["train/1.jpg", "val/1.jpg", "val/unlisted.jpg"]
+    assert apply_protocol(read(paths, source), "service-test")["split"].tolist() == ["train", "test", "unlisted"]
+    for file in source.glob("*train.csv"):
+        file.write_text("\n".join(line.rpartition(",")[0] for line in file.read_text().splitlines()))
+    with one_clear_line("a label file of FairFace has no column service_test"):
+        apply_protocol(read(paths, source), "service-test")
+
+
 def test_a_protocol_of_the_other_data_set(write_labels, one_clear_line):
     faces = read(["val/1.jpg"], write_labels([], ["val/1.jpg,3-9,Male,White,True"]))
     with one_clear_line("'cvpr24-0' is one of utkface", "the data is fairface"):
