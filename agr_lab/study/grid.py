@@ -113,17 +113,27 @@ def _count_values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
         known[node] = MAX_VALUES + 1  # of an alias to what it stands in
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
+            _refuse_repeated_keys(node)
             parts = itertools.chain.from_iterable(parts)
         known[node] = 1 + sum(_count_values(part, known) for part in parts)
     return known[node]
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    """YAML wants each key once; its reader takes the last without a word."""
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key '{key.value}' stands there a second time")
+        seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
 
 
 def _read_splits(names: list) -> tuple[str, ...]:
     for name in names:
         if name not in SPLITS:
             raise InputError(f"splits: unknown split '{name}'. Choose from: {', '.join(SPLITS)}")
-    if not names:
-        raise InputError("splits is empty. Name at least one, or leave it out")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"splits is {names}. Name at least one, and each once, or leave it out")
     return tuple(names)
 
 

@@ -168,8 +168,15 @@ def stable_numbers(image_ids: pd.Series) -> np.ndarray:
 
 
 def groups_of(image_ids: pd.Series) -> pd.Series:
-    """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
+    """Near-duplicate cluster of each UTKFace image by the committed split; one that it does not list is alone."""
     groups = image_ids.reset_index(drop=True).map(_listed_groups())
     codes, names = pd.factorize(image_ids, sort=True)  # by name: whatever the order of the rows
     alone = pd.Series(codes - len(names), index=groups.index, dtype="Int64")
     return groups.astype("Int64").fillna(alone)
+
+
+def clusters_of(predictions: pd.DataFrame) -> pd.Series:
+    """Cluster of each row of a predictions table: its ``group``, or what ``groups_of`` knows where it has none."""
+    if "group" in predictions:
+        return predictions["group"].reset_index(drop=True)
+    return groups_of(predictions["image_id"])

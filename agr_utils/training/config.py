@@ -127,7 +127,7 @@ class TrainConfig:
         return get_scheme(self.data, self.labels)
 
     def refuse_unused(self) -> None:
-        """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something."""
+        """Refuse settings that only other data knows: somebody believes that they do something."""
         given = {
             "num_images": self.num_images is not None,
             "noise, relatedness or confounding": self.synthetic != SyntheticSettings(),
@@ -137,6 +137,8 @@ class TrainConfig:
             raise InputError(
                 f"{' and '.join(unused)} only change drawn faces, and the data is {self.data}. Leave them out"
             )
+        if self.data in ("synthetic", OWN_TABLE) and self.protocol != TrainConfig.protocol:
+            raise InputError(f"protocol only splits UTKFace and FairFace, and the data is {self.data}. Leave it out")
 
     def data_settings(self) -> dict:
         """Which images: arguments of ``agr_utils.data.load.load_data``."""

@@ -15,7 +15,7 @@ from agr_utils.data.synthetic import draw_faces
 from agr_utils.deploy.export import export_run
 from agr_utils.errors import InputError
 from agr_utils.measure.fairness import group_table
-from agr_utils.measure.metrics import get_metric, score_rows
+from agr_utils.measure.metrics import get_metric, score_rows, summarize
 from agr_utils.measure.results import read_run
 from agr_utils.tasks import Task, get_scheme
 from agr_utils.training.config import TrainConfig
@@ -224,6 +224,7 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert scores["glasses_accuracy"].mean() == pytest.approx(expected)
     assert scores["height_mae"].mean() == pytest.approx((table["height_pred"] - table["height"]).abs().mean(), rel=1e-5)
     assert table["height_pred"].between(50, 270).all()
+    assert table["group"].tolist() == data.faces.set_index("image_id").loc[table["image_id"], "group"].tolist()
     assert get_metric("height_mae").title == "Height, MAE (units)" and get_metric("glasses_accuracy").label == "Glasses"
     many = pd.concat([table.assign(image_id=table["image_id"] + str(n)) for n in range(10)], ignore_index=True)
     groups = group_table(many, data.scheme, "glasses")
@@ -235,6 +236,24 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
         export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
+
+
+def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
+    hats = [["no", "yes"][n // 8 % 2] for n in range(60)]  # a person of the test split is 8 pictures, and has one label
+    name = write_rows(folder, hat=hats, split=split, person=[f"p{n // 4 if n < 36 else n // 8 * 100}" for n in range(60)])
+    command = ["train", "--data", str(folder / name), "--task", "hat=no,yes", "--backbone", "custom_cnn"]
+    command += ["--image-size", "32", "--num-epochs", "1", "--batch-size", "8", "--output-dir", str(tmp_path / "run")]
+    trained, evaluated = (CliRunner().invoke(app, words) for words in (command, ["evaluate", str(tmp_path / "run")]))
+    run = read_run(tmp_path / "run")
+    table, groups = run.split("test")
+    assert groups.nunique() == table["group"].nunique() == 4
+    row = summarize(table, table["image_id"].map(pd.read_csv(folder / name).set_index("path")["person"])).iloc[0]
+    line = f"test  hat_accuracy          {row['value']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]"
+    assert line in trained.output and line in evaluated.output
+    alone = summarize(table.drop(columns="group")).iloc[0]
+    assert row["high"] - row["low"] > alone["high"] - alone["low"]
 
 
 def test_labels_without_a_table_and_a_table_without_labels_are_refused():
