@@ -69,10 +69,7 @@ def corrupt(
     if severity not in SEVERITIES:
         raise InputError(f"severity is {severity}; choose 1 (mild) to 5 (severe)")
     if data not in LAYOUTS:
-        raise InputError(
-            f"where faces of the data set '{data}' have eyes and mouth is not known, so they cannot be covered. Known: "
-            f"{', '.join(LAYOUTS)}"
-        )
+        raise InputError(f"unknown data set '{data}'. Choose one of: {', '.join(LAYOUTS)}")
     seeds = range(len(images)) if seeds is None else seeds
     if len(seeds) != len(images):
         raise InputError(f"{len(seeds)} seeds for {len(images)} images; give one each")

@@ -65,7 +65,9 @@ def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}). Name a CSV file") from error
     for column in columns:
         if column not in table:
-            raise InputError(f"{file}: no column '{column}'; it has {', '.join(filter(None, table))}. Rename it, or {_TASKS}")
+            raise InputError(
+                f"{file}: no column '{column}'; it has {', '.join(filter(None, table))}. Rename it, or {_TASKS}"
+            )
     rows = pd.DataFrame({"line": table.index, "path": table["path"].str.strip().str.removeprefix("./")})
     for name in ("split", "person"):
         rows[name] = table[name].str.strip() if name in table else pd.Series(pd.NA, table.index, dtype="string")

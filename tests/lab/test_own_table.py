@@ -10,6 +10,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from agr_lab.cli.main import app
+from agr_lab.reports.map_report import explain_run_folder
+from agr_lab.reports.outside import evaluate_outside
+from agr_lab.reports.sweep_report import sweep_run_folder
 from agr_utils.data.load import load_data
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.deploy.export import export_run
@@ -232,6 +235,12 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     model, again, _ = load_run(tmp_path / "run", folder / "faces.csv")
     assert model.scheme == get_scheme("table", TASKS) and (again.faces["split"] == data.faces["split"]).all()
+    report = explain_run_folder(tmp_path / "run", folder / "faces.csv", num_scored=10, num_mean=10)
+    assert set(report.tables["scores"]["task"]) == {"glasses", "height", "age"}
+    with pytest.raises(InputError, match="of a table of one's own. Where its faces have eyes"):
+        sweep_run_folder(tmp_path / "run")
+    with pytest.raises(InputError, match="answers for a table of one's own, whose labels no other data set has"):
+        evaluate_outside(tmp_path / "run", "fairface", folder)
     with pytest.raises(InputError, match="answers glasses, height, age of a table of one's own"):
         export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -242,7 +251,9 @@ def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
     hats = [["no", "yes"][n // 8 % 2] for n in range(60)]  # a person of the test split is 8 pictures, and has one label
-    name = write_rows(folder, hat=hats, split=split, person=[f"p{n // 4 if n < 36 else n // 8 * 100}" for n in range(60)])
+    name = write_rows(
+        folder, hat=hats, split=split, person=[f"p{n // 4 if n < 36 else n // 8 * 100}" for n in range(60)]
+    )
     command = ["train", "--data", str(folder / name), "--task", "hat=no,yes", "--backbone", "custom_cnn"]
     command += ["--image-size", "32", "--num-epochs", "1", "--batch-size", "8", "--output-dir", str(tmp_path / "run")]
     trained, evaluated = (CliRunner().invoke(app, words) for words in (command, ["evaluate", str(tmp_path / "run")]))
@@ -277,7 +288,16 @@ def test_the_command_line_trains_on_a_table_of_ones_own(folder, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("hat", "say what the column holds"), ("height=tall..small", "no two numbers"), ("hat=a", "at least two")],
+    [
+        ("hat", "say what the column holds"),
+        ("all", "say what its columns hold, as in --task age"),
+        ("height=tall..small", "no two numbers"),
+        ("height=1..2..3", "no two numbers"),
+        ("height=220..100", "smallest and the largest"),
+        ("height=100..inf", "smallest and the largest"),
+        ("hat=a", "at least two"),
+        ("hat=no,yes,", "none of them empty"),
+    ],
 )
 def test_a_task_that_is_half_said_is_refused(folder, tmp_path, text, message):
     command = ["train", "--data", str(folder / "faces.csv"), "--task", text, "--output-dir", str(tmp_path / "run")]
