@@ -34,17 +34,12 @@ class Task:
         object.__setattr__(self, "limits", tuple(self.limits) if self.limits else None)
         is_word = re.fullmatch(r"[a-z]\w*", self.name) and self.name == self.name.lower()
         if not is_word or self.name in _RESERVED or re.search(r"_(pred|p\d*)$", self.name):
-            raise InputError(
-                f"'{self.name}' cannot be the name of a task. Use another lower-case word that starts with a to z, "
-                "such as glasses, or glasses:column=no,yes of a column with another name"
-            )
+            raise InputError(f"'{self.name}' cannot be the name of a task. Use another word of a to z, such as glasses")
         if (self.kind == "age") != (self.name == "age"):
             raise InputError(f"task {self.name}: the kind 'age' and the name 'age' belong together. Rename one of them")
         if self.kind not in ("age", "classes", "number"):
             raise InputError(f"task {self.name}: unknown kind '{self.kind}'. Choose one of: age, classes, number")
-        if self.kind == "classes" and (
-            len(self.classes) < 2 or len(set(self.classes)) < len(self.classes) or "" in self.classes
-        ):
+        if self.kind == "classes" and len({*self.classes} - {""}) < max(2, len(self.classes)):
             raise InputError(
                 f"task {self.name}: classes are {list(self.classes)}. Name at least two, each once, none of them empty"
             )
@@ -57,14 +52,14 @@ class Task:
         return {"age": NUM_AGES, "classes": len(self.classes), "number": 1}[self.kind]
 
 
+# Columns of tables and names of sums, and what torch's dictionaries of layers have themselves.
 _RESERVED = {
-    *("image_id", "path", "person", "line", "group", "split", "source", "run_id", "all"),  # columns of tables
-    *("age_min", "age_max", "age_lo", "age_hi", "loss", "steps", "images"),
-    # what torch's dictionaries of layers have themselves
-    *("apply", "buffers", "children", "clear", "compile", "copy", "cpu", "cuda", "double", "eval", "extend", "float"),
-    *("forward", "fromkeys", "get", "half", "insert", "items", "ipu", "keys", "modules", "mtia", "parameters", "pop"),
-    *("popitem", "setdefault", "to", "train", "training", "type", "update", "values", "xpu"),
-}
+    "image_id", "path", "person", "line", "group", "split", "source", "run_id", "all", "age_min", "age_max", "age_lo",
+    "age_hi", "loss", "steps", "images", "apply", "buffers", "children", "clear", "compile", "copy", "cpu", "cuda",
+    "double", "eval", "extend", "float", "forward", "fromkeys", "get", "half", "insert", "ipu", "items", "keys",
+    "modules", "mtia", "parameters", "pop", "popitem", "setdefault", "to", "train", "training", "type", "update",
+    "values", "xpu",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

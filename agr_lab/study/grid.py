@@ -16,6 +16,7 @@ import itertools
 import math
 import re
 import reprlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,19 +114,12 @@ def _count_values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
         known[node] = MAX_VALUES + 1  # of an alias to what it stands in
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
-            _refuse_repeated_keys(node)
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for key, _ in (entry for entry in keys.items() if entry[1] > 1):  # the last would be taken without a word
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key '{key}' stands twice here")
             parts = itertools.chain.from_iterable(parts)
         known[node] = 1 + sum(_count_values(part, known) for part in parts)
     return known[node]
-
-
-def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
-    """YAML wants each key once; its reader takes the last without a word."""
-    seen = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key '{key.value}' stands there a second time")
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
 
 
 def _read_splits(names: list) -> tuple[str, ...]:

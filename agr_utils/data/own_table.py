@@ -79,8 +79,7 @@ def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     for person, splits in rows.dropna(subset="split").groupby("person")["split"].unique().items():
         if len(splits) > 1:
             raise InputError(
-                f"{file}: images of the person '{person}' are in {' and '.join(splits)}. Put them all into one split: "
-                "who was trained on is no test"
+                f"{file}: the person '{person}' is in {' and '.join(splits)}. Put all images into one split"
             )
     for task in tasks:
         rows[task.name] = _read_labels(file, table[task.column or task.name].str.strip(), task)

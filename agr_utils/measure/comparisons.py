@@ -120,8 +120,8 @@ def compare_runs(
 ) -> pd.DataFrame:
     """By how much a model is better than another on the same faces, as the claims of this project are decided.
 
-    The faces that both answer are compared one by one, whole near-duplicate groups are drawn again for the intervals, and the p-values
-    are corrected for their number (Holm). One training a side says nothing about another seed.
+    Faces that both answer are compared one by one, whole groups (``clusters_of``) are drawn again for the intervals,
+    and the p-values are corrected for their number (Holm). One training a side says nothing about another seed.
 
     Args:
         ours: predictions of one split, as ``predict_split`` or ``read_run(folder).split("test")[0]`` gives them.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agr_utils.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-KEPT = ("step", "sums", "seconds", "cosines", "history", "images_digest", "data_digest")  # of a trainer, with tensors
+KEPT = ("step", "sums", "seconds", "cosines", "history", "data_digest")  # of a trainer, beside its tensors
 
 
 def _modules(trainer: "Trainer") -> dict[str, nn.Module]:
@@ -59,15 +59,10 @@ def resume_trainer(trainer: "Trainer") -> bool:
     path = trainer.output_dir / STATE_FILE
     if "config" in about and (different := different_settings(about, path, trainer.config)):
         raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
-    if about.get("images_digest", trainer.images_digest) != trainer.images_digest:
-        raise InputError(
-            f"{trainer.output_dir}: was begun on other training images than these {len(trainer.train_rows)}. Point "
-            "AGR_DATA_DIR at those, or choose another --output-dir"
-        )
     if about.get("data_digest", trainer.data_digest) != trainer.data_digest:
         raise InputError(
-            f"{trainer.output_dir}: was begun on other labels or pixels of these images, or validated on others. Bring "
-            "those back, or choose another output folder"
+            f"{trainer.output_dir}: was begun on other training images, pixels or labels, or was validated on others. "
+            "Bring those back (AGR_DATA_DIR), or choose another output folder"
         )
     for name, module in _modules(trainer).items():
         prefix = f"{name}."

@@ -99,8 +99,8 @@ def test_several_grids_and_a_label(tmp_path: Path):
         ("runs: [{seed: 2001-13-45}]", "not a YAML file"),
         ("runs: " + "[" * 5000 + "]" * 5000, "not a YAML file"),
         ("a: &a [*a]", "too large"),
-        ("runs: [{seed: 1, seed: 2}]", "the key 'seed' stands there a second time"),
-        ("output_dir: elsewhere", "the key 'output_dir' stands there a second time"),
+        ("runs: [{seed: 1, seed: 2}]", "the key 'seed' stands twice here"),
+        ("output_dir: elsewhere", "the key 'output_dir' stands twice here"),
     ],
 )
 def test_a_grid_that_cannot_be_is_one_clear_line(rest: str, words: str, tmp_path: Path, one_clear_line):

@@ -275,7 +275,7 @@ def test_other_labels_or_pixels_under_the_same_names_are_refused(
         folder.mkdir()
         Trainer(config, data, folder).save()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with one_clear_line(str(folder), "other labels or pixels", "another output folder"):
+    with one_clear_line(str(folder), "other training images, pixels or labels", "another output folder"):
         train_run(config, change(data), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
     faces = data.faces.assign(image_id=data.faces["image_id"] + "x")
