@@ -49,12 +49,10 @@ def predictions_table(
     Returns:
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
         ``race, race_p0…``; of other tasks the label and ``…_p0…`` or, of a number, ``…_pred``. Columns of a task that
-        the model lacks are absent, but for the labels. ``group`` stands after ``split`` for images of data sets whose
-        groups no committed file knows. ``widening``: years, see ``conformal_widening``.
+        the model lacks are absent, but for the labels. ``widening``: years, see ``conformal_widening``.
     """
-    group = [] if faces["source"].isin(("utkface", "synthetic")).all() else ["group"]
     labels = dict.fromkeys((*LABELS, *probabilities))
-    table = faces[["image_id", "split", *group, *labels]].reset_index(drop=True)
+    table = faces[["image_id", "split", *labels]].reset_index(drop=True)
     table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
     if "age" in probabilities:
         age = torch.from_numpy(probabilities["age"])

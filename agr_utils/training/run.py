@@ -187,9 +187,12 @@ def calibrate(model: MultiTaskNet, data: FaceData) -> float:
 
 
 def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, widening: float = 0.0) -> pd.DataFrame:
-    """Predictions table of one split."""
+    """Predictions table of one split, with the ``group`` of each image of a data set whose groups no file knows."""
     rows = data.rows(split)
-    return predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
+    table = predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
+    if data.scheme.name not in ("utkface", "synthetic"):  # of these see groups_of
+        table.insert(3, "group", data.faces["group"].iloc[rows].array)
+    return table
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:
