@@ -70,7 +70,8 @@ def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
             )
     rows = pd.DataFrame({"line": table.index, "path": table["path"].str.strip().str.removeprefix("./")})
     for name in ("split", "person"):
-        rows[name] = table[name].str.strip() if name in table else pd.Series(pd.NA, table.index, dtype="string")
+        cells = table[name] if name in table else pd.Series(pd.NA, table.index, dtype="string")
+        rows[name] = cells.str.strip().replace("", pd.NA)
     for wrong in rows[~rows["split"].isin(SPLITS[:3]) & rows["split"].notna()].itertuples():
         raise InputError(f"{file} line {wrong.line}: split '{wrong.split}' is none of {', '.join(SPLITS[:3])}")
     for repeated in rows[rows["path"].isna() | rows["path"].duplicated()].itertuples():
