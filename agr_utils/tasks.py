@@ -5,6 +5,7 @@ A label is what somebody guessed from a picture (UTKFace, FairFace, a table of o
 """
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,14 +32,17 @@ class Task:
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "limits", tuple(self.limits) if self.limits else None)
-        if not self.name.isidentifier() or self.name != self.name.lower() or self.name in _RESERVED:
-            raise InputError(f"'{self.name}' cannot be the name of a task. Use a lower-case word, such as glasses")
+        is_word = re.fullmatch(r"[a-z]\w*", self.name) and self.name == self.name.lower()
+        if not is_word or self.name in _RESERVED or re.search(r"_(pred|p\d*)$", self.name):
+            raise InputError(f"'{self.name}' cannot be the name of a task. Use another word of a to z, such as glasses")
         if (self.kind == "age") != (self.name == "age"):
             raise InputError(f"task {self.name}: the kind 'age' and the name 'age' belong together. Rename one of them")
         if self.kind not in ("age", "classes", "number"):
             raise InputError(f"task {self.name}: unknown kind '{self.kind}'. Choose one of: age, classes, number")
-        if self.kind == "classes" and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
-            raise InputError(f"task {self.name}: classes are {list(self.classes)}. Name at least two, each once")
+        if self.kind == "classes" and len({*self.classes} - {""}) < max(2, len(self.classes)):
+            raise InputError(
+                f"task {self.name}: classes are {list(self.classes)}. Name at least two, each once, none of them empty"
+            )
         if self.kind == "number" and not (self.limits and -math.inf < self.limits[0] < self.limits[1] < math.inf):
             raise InputError(f"task {self.name}: limits are {self.limits}. Give the smallest and the largest value")
 
@@ -48,7 +52,14 @@ class Task:
         return {"age": NUM_AGES, "classes": len(self.classes), "number": 1}[self.kind]
 
 
-_RESERVED = {"image_id", "path", "group", "split", "source", "run_id", "age_min", "age_max", "all"}
+# Columns of tables and names of sums, and what torch's dictionaries of layers have themselves.
+_RESERVED = {
+    "image_id", "path", "person", "line", "group", "split", "source", "run_id", "all", "age_min", "age_max", "age_lo",
+    "age_hi", "loss", "steps", "images", "apply", "buffers", "children", "clear", "compile", "copy", "cpu", "cuda",
+    "double", "eval", "extend", "float", "forward", "fromkeys", "get", "half", "insert", "ipu", "items", "keys",
+    "modules", "mtia", "parameters", "pop", "popitem", "setdefault", "to", "train", "training", "type", "update",
+    "values", "xpu",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,6 @@ def evaluate(
         options.echo_summary(f"{data.value} {split}", table)
         typer.echo(f"left out: no face found in {counts['no_face']} of {counts['faces']} images")
         return
-    from agr_utils.data.splits import groups_of
     from agr_utils.measure.metrics import left_out, summarize
     from agr_utils.predictions_table import read_predictions
     from agr_utils.run_files import PREDICTIONS_FILE
@@ -126,7 +125,7 @@ def evaluate(
     if chosen.empty:
         known = ", ".join(table["split"].unique())
         raise InputError(f"{run}: no predictions of the split '{split}' (there are: {known}). Choose one of them")
-    options.echo_summary(split, summarize(chosen, groups_of(chosen["image_id"])))
+    options.echo_summary(split, summarize(chosen))
     for line in left_out(chosen):
         typer.echo(f"left out: {line}")
 

@@ -102,6 +102,8 @@ def train(
     is_own = bool(data) and data.lower().endswith(".csv")
     if is_own and source:
         raise InputError("--data names a CSV file, whose folder holds the images. Leave --source out")
+    if is_own and task == ["all"]:
+        raise InputError("--data is a CSV file: say what its columns hold, as in --task age --task hat=no,yes")
     labels = tuple(map(parse_task, task)) if is_own else ()
     settings = {name: value for name, value in context.params.items() if name in FIELDS}
     settings |= {
@@ -112,6 +114,8 @@ def train(
         "synthetic": SyntheticSettings(noise, relatedness, confounding),
     }
     config = TrainConfig(**settings)
+    if source and config.data == "synthetic":
+        raise InputError("--source is of real data, and the data is synthetic. Leave it out, or say --data utkface")
     config.refuse_unused()
     check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
     with get_processes().main_process_first():  # of several, one decodes and the others find its cache
@@ -141,12 +145,12 @@ def parse_task(text: str) -> Task:
     name, _, column = (part.strip() for part in name.partition(":"))
     if name == "age" and not meaning:
         return Task("age", "age", column=column)
-    low, dots, high = meaning.partition("..")
-    try:
-        if dots:
-            return Task(name, "number", limits=(float(low), float(high)), column=column)
-    except ValueError:
-        raise InputError(f"--task {text}: '{meaning}' are no two numbers, as in height=100..220") from None
+    if ".." in meaning:
+        try:
+            low, high = map(float, meaning.split(".."))
+        except ValueError:
+            raise InputError(f"--task {text}: '{meaning}' are no two numbers, as in height=100..220") from None
+        return Task(name, "number", limits=(low, high), column=column)
     if not meaning:
         raise InputError(f"--task {text}: say what the column holds, as in {name}=no,yes or {name}=100..220")
     return Task(name, classes=[part.strip() for part in meaning.split(",")], column=column)
@@ -184,6 +188,8 @@ def study(
         raise InputError("the backends are loky, for this machine, and dask, with --scheduler ADDRESS")
     chosen = read_study(grid)
     console = Console(file=sys.stdout if status else sys.stderr)
+    if not console.is_terminal:  # a file or a pipe has no width
+        console.width = 200
     if status:
         console.print(render_status(status_table(chosen)))
         return

@@ -14,7 +14,7 @@ from agr_utils.deploy.model import FaceModel
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.profiles import get_cache_dir, get_data_dir
-from agr_utils.tasks import AGE_BANDS, get_scheme
+from agr_utils.tasks import AGE_BANDS, OWN_TABLE, get_scheme
 
 SHARED_RACES = {
     "white": "white", "black": "black", "asian": "asian", "east_asian": "asian", "southeast_asian": "asian",
@@ -87,6 +87,10 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
     from agr_utils.training.run import load_model
 
     network, about = load_model(model)
+    if network.scheme.name == OWN_TABLE:
+        raise InputError(
+            f"{model}: answers for a table of one's own, whose labels no other data set has. Leave --data out"
+        )
     races = network.scheme.classes("race") if "race" in network.tasks else ()
     return lambda pixels: answer_pixels(AnswerNet(network), pixels), about["config"]["image_size"], races
 

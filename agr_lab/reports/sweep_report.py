@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.corruptions import CORRUPTIONS
+from agr_utils.errors import InputError
 from agr_utils.files import read_table, write_table
 from agr_utils.inside.sweep import CLEAN, Sweep, sweep
 from agr_utils.machine import current_commit
 from agr_utils.measure.fairness import ERRORS
 from agr_utils.run_files import SWEEP_FILE
+from agr_utils.tasks import OWN_TABLE
 
 
 def sweep_run_folder(
@@ -20,8 +22,10 @@ def sweep_run_folder(
 
     See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
     """
-    from agr_utils.training.run import load_run  # what trains takes seconds to import
+    from agr_utils.training.run import load_model, load_run  # what trains takes seconds to import
 
+    if load_model(run_dir)[0].scheme.name == OWN_TABLE:
+        raise InputError(f"{run_dir}: of a table of one's own, of which is not known where to cover eyes and mouth")
     model, data, _ = load_run(run_dir, source)
     table = sweep(model, data, data.sample(split, num_images))
     table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}

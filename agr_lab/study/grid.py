@@ -16,6 +16,7 @@ import itertools
 import math
 import re
 import reprlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,9 @@ def _count_values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
         known[node] = MAX_VALUES + 1  # of an alias to what it stands in
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for key, _ in (entry for entry in keys.items() if entry[1] > 1):  # the last would be taken without a word
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key '{key}' stands twice here")
             parts = itertools.chain.from_iterable(parts)
         known[node] = 1 + sum(_count_values(part, known) for part in parts)
     return known[node]
@@ -122,8 +126,8 @@ def _read_splits(names: list) -> tuple[str, ...]:
     for name in names:
         if name not in SPLITS:
             raise InputError(f"splits: unknown split '{name}'. Choose from: {', '.join(SPLITS)}")
-    if not names:
-        raise InputError("splits is empty. Name at least one, or leave it out")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"splits is {names}. Name at least one, and each once, or leave it out")
     return tuple(names)
 
 

@@ -29,14 +29,14 @@ def make_faces(rows: list[dict] | pd.DataFrame, tasks: Sequence[Task] = ()) -> p
 
     Args:
         rows: with columns of COLUMNS, and of the tasks.
-        tasks: beyond age, gender and race: each has a column of codes (Int8) or numbers (Float32).
+        tasks: of a table of one's own: each but the age has a column of codes (Int32) or numbers (Float32).
 
     Raises:
         InputError: if two rows share an image_id.
     """
     table = pd.DataFrame(rows)
-    columns = {task.name: "Int8" if task.kind == "classes" else "Float32" for task in tasks} | COLUMNS
-    columns = {name: columns[name] for name in (*COLUMNS, *columns)}
+    kinds = {"classes": "Int32", "number": "Float32"}  # of a table of one's own, where race may be a number
+    columns = COLUMNS | {task.name: kinds[task.kind] for task in tasks if task.kind in kinds}
     for column in columns:
         if column not in table:
             table[column] = pd.NA
@@ -58,17 +58,25 @@ def make_faces(rows: list[dict] | pd.DataFrame, tasks: Sequence[Task] = ()) -> p
 def read_label_csv(content: io.BytesIO, name: object, advice: str) -> pd.DataFrame:
     """A CSV file as text, with tidied names of columns; a row's index is its line. Empty rows are left out.
 
+    Only an empty cell is missing: ``None`` or ``NA`` may be the name of a class.
+
     Raises:
-        InputError: with its name and the advice, if it is none.
+        InputError: with its name and the advice, if it is none, or two of its columns have one name.
     """
+    first = content.getvalue().partition(b"\n")[0]
+    if b"," not in first and (b";" in first or b"\t" in first):
+        raise InputError(f"{name}: its columns are separated by semicolons or tabs, and not by commas. {advice}")
+    options = {"header": None, "keep_default_na": False, "na_values": [""], "skip_blank_lines": False}
     try:
-        table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", skip_blank_lines=False)
+        table = pd.read_csv(content, dtype="string", encoding="utf-8-sig", **options)
     except ValueError as error:  # pandas' errors for an empty file, uneven rows or bytes that are no text
         raise InputError(f"{name}: not a CSV file ({' '.join(str(error).split())}). {advice}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for names of the rows
-        raise InputError(f"{name}: not a CSV file (its rows have more fields than its header). {advice}")
-    table.columns = table.columns.str.strip()
-    return table.set_axis(range(2, len(table) + 2)).dropna(how="all")
+    header = table.iloc[0].str.strip().fillna("")
+    if len(repeated := header[header.duplicated() & (header != "")]):
+        raise InputError(f"{name}: two columns are called '{repeated.iloc[0]}'. Rename or delete one of them")
+    breaks = table.apply(lambda column: column.str.count("\n").fillna(0)).sum(axis=1)  # within quotes
+    lines = (1 + breaks).cumsum().shift(fill_value=0).astype(int) + 1
+    return table.set_axis(header, axis=1).rename_axis(columns=None).set_axis(lines).iloc[1:].dropna(how="all")
 
 
 def age_band(ages: pd.Series) -> pd.Series:

@@ -40,7 +40,9 @@ class FaceData:
         rows = np.flatnonzero((self.faces["split"] == split).to_numpy(dtype=bool, na_value=False))
         if len(rows) == 0:
             counts = self.faces["split"].value_counts().to_dict()
-            raise InputError(f"no image in the split '{split}' (there are: {counts}). Choose another split or protocol")
+            own = self.scheme.name == OWN_TABLE
+            advice = "Write it into the column split of some rows" if own else "Choose another split or protocol"
+            raise InputError(f"no image in the split '{split}' (there are: {counts}). {advice}")
         return rows
 
     def sample(self, split: str, count: int, seed: int = 0) -> np.ndarray:
@@ -94,6 +96,8 @@ def load_data(
         return FaceData(drawn.faces, drawn.pixels, scheme)
     source = Path(source) if source else get_data_dir()
     if source is None:
+        if name == OWN_TABLE:
+            raise InputError("the labels are in a table of one's own. Name its CSV file with --source")
         raise InputError(
             f"{name} is not part of this project. Get it (docs/data.md) and set AGR_DATA_DIR to where it lies"
         )

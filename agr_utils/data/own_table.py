@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.duplicates import group_pairs
-from agr_utils.data.faces import COLUMNS, SPLITS, make_faces, read_label_csv
+from agr_utils.data.faces import SPLITS, make_faces, read_label_csv
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.data.splits import split_by_group
 from agr_utils.errors import InputError
@@ -26,10 +26,10 @@ def read_table_faces(
     The file has a column ``path`` (from the folder of the file), one for each task, and may have ``split`` (train,
     validation or test) and ``person``: images of one person stay in one split. Without ``split`` near-duplicates and
     persons are kept together and 70/10/20 drawn. An empty cell is a missing label. While ``groups``, the near-duplicate
-    group of each path, is empty, nothing is split. ``skipped`` is told of the images without a row.
+    group of each path, is empty, nothing is split. ``skipped`` is told of the images without a row, or without a split.
 
     Raises:
-        InputError: naming the line, column or class that is wrong, or the files that are not there.
+        InputError: naming the line, column, class or person that is wrong, or the files that are not there.
     """
     table = read_rows(file, tasks)
     known = dict(zip(paths, range(len(paths)), strict=True))
@@ -46,7 +46,9 @@ def read_table_faces(
     listed = faces["line"].notna()
     faces["group"] = _joined_groups(faces, groups)
     has_split = faces["split"].notna().any()
-    faces = make_faces(faces, [task for task in tasks if task.name not in COLUMNS])
+    for path in faces["path"][listed & faces["split"].isna() & has_split]:
+        skipped.add("no split in the table", path)
+    faces = make_faces(faces, tasks)
     if groups and not has_split:
         faces.loc[listed.to_numpy(), "split"] = split_by_group(faces[listed.to_numpy()])
     return faces
@@ -56,22 +58,30 @@ def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     """The rows of the file: ``line, path, split, person`` and the labels as codes and numbers."""
     columns = ["path", *(task.column or task.name for task in tasks)]
     try:
-        table = read_label_csv(io.BytesIO(read_bytes(file)), file, "Save it as CSV, UTF-8")
+        table = read_label_csv(io.BytesIO(read_bytes(file)), file, "Save it as CSV with commas, UTF-8")
     except FileNotFoundError:
         raise InputError(f"{file}: no such file. Give a CSV file with the columns {', '.join(columns)}") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}). Name a CSV file") from error
     for column in columns:
         if column not in table:
-            raise InputError(f"{file}: no column '{column}'; it has {', '.join(table)}. Rename it, or {_TASKS}")
-    rows = pd.DataFrame({"line": table.index, "path": table["path"].str.strip()})
+            raise InputError(
+                f"{file}: no column '{column}'; it has {', '.join(filter(None, table))}. Rename it, or {_TASKS}"
+            )
+    rows = pd.DataFrame({"line": table.index, "path": table["path"].str.strip().str.removeprefix("./")})
     for name in ("split", "person"):
-        rows[name] = table[name].str.strip() if name in table else pd.Series(pd.NA, table.index, dtype="string")
+        cells = table[name] if name in table else pd.Series(pd.NA, table.index, dtype="string")
+        rows[name] = cells.str.strip().replace("", pd.NA)
     for wrong in rows[~rows["split"].isin(SPLITS[:3]) & rows["split"].notna()].itertuples():
         raise InputError(f"{file} line {wrong.line}: split '{wrong.split}' is none of {', '.join(SPLITS[:3])}")
     for repeated in rows[rows["path"].isna() | rows["path"].duplicated()].itertuples():
         reason = "no path" if pd.isna(repeated.path) else f"{repeated.path} is listed twice. Keep one of the rows"
         raise InputError(f"{file} line {repeated.line}: {reason}")
+    for person, splits in rows.dropna(subset="split").groupby("person")["split"].unique().items():
+        if len(splits) > 1:
+            raise InputError(
+                f"{file}: the person '{person}' is in {' and '.join(splits)}. Put all images into one split"
+            )
     for task in tasks:
         rows[task.name] = _read_labels(file, table[task.column or task.name].str.strip(), task)
     return rows

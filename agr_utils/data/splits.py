@@ -86,8 +86,9 @@ def apply_protocol(faces: pd.DataFrame, protocol: str = "grouped", skipped: Skip
     if name == "ages-21-60":  # of a band all years must be inside
         faces.loc[~(faces["age_min"].ge(21) & faces["age_max"].le(60)).fillna(False), "split"] = "unlisted"
     elif name == "service-test":
-        if faces["service_test"].isna().all():
-            raise InputError("FairFace's label files have no column service_test here. Get its own label files")
+        listed = faces[faces["split"] != "unlisted"]
+        if listed["service_test"].isna().groupby(listed["split"] == "test").all().any():  # there is a file of each
+            raise InputError("a label file of FairFace has no column service_test here. Get its own label files")
         faces.loc[~faces["service_test"].fillna(False), "split"] = "unlisted"
     elif kind == "random-5fold" and fold in tuple("01234"):
         faces["split"] = _random_fold(faces, int(fold))
@@ -167,8 +168,15 @@ def stable_numbers(image_ids: pd.Series) -> np.ndarray:
 
 
 def groups_of(image_ids: pd.Series) -> pd.Series:
-    """Near-duplicate cluster of each image by the committed split; an image it does not list is its own group."""
+    """Near-duplicate cluster of each UTKFace image by the committed split; one that it does not list is alone."""
     groups = image_ids.reset_index(drop=True).map(_listed_groups())
     codes, names = pd.factorize(image_ids, sort=True)  # by name: whatever the order of the rows
     alone = pd.Series(codes - len(names), index=groups.index, dtype="Int64")
     return groups.astype("Int64").fillna(alone)
+
+
+def clusters_of(predictions: pd.DataFrame) -> pd.Series:
+    """Cluster of each row of a predictions table: its ``group``, or what ``groups_of`` knows where it has none."""
+    if "group" in predictions:
+        return predictions["group"].reset_index(drop=True)
+    return groups_of(predictions["image_id"])

@@ -73,7 +73,7 @@ def randomise_weights(model: MultiTaskNet, seed: int = 1_000):
     changed = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = MultiTaskNet(model.backbone_name, model.scheme.name, model.tasks, age_head=model.age_head.name)
+        fresh = MultiTaskNet(model.backbone_name, model.scheme, model.tasks, age_head=model.age_head.name)
     for name in reversed(_parts(model)):
         prefix = f"{name}."
         part = {key: value for key, value in fresh.state_dict().items() if key.startswith(prefix)}

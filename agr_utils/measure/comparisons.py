@@ -8,11 +8,12 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import pandas as pd
 
-from agr_utils.data.splits import groups_of
+from agr_utils.data.splits import clusters_of
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.measure.fairness import MIN_IMAGES, group_members
 from agr_utils.measure.metrics import improvement_signs, score_rows
+from agr_utils.predictions_table import tasks_of
 from agr_utils.tasks import LabelScheme
 
 # The smallest difference that matters, of the metrics that the claim is decided on.
@@ -119,8 +120,8 @@ def compare_runs(
 ) -> pd.DataFrame:
     """By how much a model is better than another on the same faces, as the claims of this project are decided.
 
-    The faces are compared one by one, whole near-duplicate groups are drawn again for the intervals, and the p-values
-    are corrected for their number (Holm). One training a side says nothing about another seed.
+    Faces that both answer are compared one by one, whole groups (``clusters_of``) are drawn again for the intervals,
+    and the p-values are corrected for their number (Holm). One training a side says nothing about another seed.
 
     Args:
         ours: predictions of one split, as ``predict_split`` or ``read_run(folder).split("test")[0]`` gives them.
@@ -134,7 +135,7 @@ def compare_runs(
         is better. See ``add_calls`` for what a call is; CS@5 has none.
 
     Raises:
-        InputError: if the faces are not the same, or no task is common to both.
+        InputError: if the faces or their labels are not the same, or no task is common to both.
     """
     if set(ours["image_id"]) != set(theirs["image_id"]) or len(ours) != len(theirs):
         raise InputError("the two tables hold different faces. Give the predictions of both models for one split")
@@ -142,6 +143,10 @@ def compare_runs(
         raise InputError(f"groups by {grouping} need the names of the labels. Give scheme=get_scheme(...) as well")
     ours, theirs = ours.reset_index(drop=True), theirs.set_index("image_id").loc[ours["image_id"]].reset_index()
     scores = [score_rows(table) for table in (ours, theirs)]
+    for task in set(tasks_of(ours)) & set(tasks_of(theirs)):
+        labels = [table[task].to_numpy(dtype=float, na_value=np.nan) for table in (ours, theirs)]
+        if (differ := ~np.isclose(*labels, equal_nan=True)).any():
+            raise InputError(f"the labels of {task} differ for {differ.sum()} faces. Predict both with the same labels")
     shared = [name for name in scores[0] if name in scores[1]]
     if not shared:
         raise InputError("the two models have no task in common, so there is nothing to compare")
@@ -149,10 +154,11 @@ def compare_runs(
     members = group_members(ours, scheme, grouping) if grouping else everybody
     if members.empty:
         raise InputError(f"no group by {grouping} has {MIN_IMAGES} faces or more: too few for a number")
-    clusters, parts = groups_of(ours["image_id"]), []
+    clusters, parts = clusters_of(ours if "group" in ours else theirs), []
+    answered = scores[0][shared].notna() & scores[1][shared].notna()
     for name, inside in members.items():
         bootstrap = GroupBootstrap(clusters[inside], num_resamples)
-        mine, other = (frame.loc[inside, shared] for frame in scores)
+        mine, other = (frame[shared].where(answered)[inside] for frame in scores)
         parts.append(improvements(bootstrap, [mine], [other]).assign(group=name))
     table = call_improvements(pd.concat(parts, ignore_index=True))
     return table[["group", "metric", "value", "low", "high", "p", "matters", "p_holm", "call"]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from agr_utils.data.splits import clusters_of
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.predictions_table import check_predictions, class_probabilities, is_number, tasks_of
 
@@ -140,7 +141,7 @@ def left_out(table: pd.DataFrame) -> list[str]:
     scores, lines = score_rows(table), []
     for task in tasks_of(table):
         labelled = int(table[task].notna().sum())
-        scored = max((int(scores[name].notna().sum()) for name in scores if name.startswith(task)), default=0)
+        scored = scores.filter([f"{task}_mae", f"{task}_accuracy"]).count().sum()  # it has one of them, or none
         reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
         words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
         lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
@@ -161,7 +162,7 @@ def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_0
 def summarize(table: pd.DataFrame, groups: pd.Series | None = None, num_resamples: int = 10_000) -> pd.DataFrame:
     """Metrics of one run and split with 95 % intervals: one row per metric, ``value, low, high, count``.
 
-    ``groups``: near-duplicate cluster of each row; every image its own where it is None.
+    ``groups``: near-duplicate cluster of each row; what ``clusters_of`` finds where it is None.
     """
-    groups = table["image_id"] if groups is None else groups
+    groups = clusters_of(table) if groups is None else groups
     return bootstrap(score_rows(table), groups.reset_index(drop=True), num_resamples)

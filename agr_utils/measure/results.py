@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agr_utils.data.splits import groups_of, read_split_file
+from agr_utils.data.splits import clusters_of, read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
 from agr_utils.files import list_visible, read_json, read_table
@@ -62,7 +62,7 @@ class Run:
     def split(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
         """Predictions of a split, and the near-duplicate cluster of each row."""
         table = self.predictions[self.predictions["split"] == name].reset_index(drop=True)
-        return table, groups_of(table["image_id"])
+        return table, clusters_of(table)
 
 
 def read_run(folder: Path) -> Run:

@@ -1,7 +1,9 @@
 """Batches are slices of the pixel array: which rows make up which step follows from the seed alone."""
 
+import hashlib
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +40,19 @@ def load_pixels(data: FaceData, rows: np.ndarray, device: torch.device | str = "
     """Copy rows of the pixel array to the device as (B, 3, H, W) float32 in [0, 1], channels last in memory."""
     batch = torch.from_numpy(data.pixels[rows])  # (B, H, W, 3) uint8; bytes travel, floats are made on arrival
     return batch.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def digest_data(data: FaceData, labels: "Labels", tasks: Sequence[str], *parts: np.ndarray) -> str:
+    """Hexadecimal digits that tell some rows from rows with other names, pixels or labels of these tasks."""
+    digest = hashlib.sha256()
+    columns = [name for name in labels.columns if {"age_min": "age", "age_max": "age"}.get(name, name) in tasks]
+    for rows in parts:
+        digest.update("\n".join(data.faces["image_id"].iloc[rows]).encode(errors="surrogatepass"))
+        for name in columns:
+            digest.update(labels.columns[name][rows].tobytes())
+        for batch in split_batches(rows, 256):
+            digest.update(zlib.crc32(data.pixels[batch].tobytes()).to_bytes(4))
+    return digest.hexdigest()[:16]
 
 
 class Labels:

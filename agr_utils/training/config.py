@@ -127,7 +127,7 @@ class TrainConfig:
         return get_scheme(self.data, self.labels)
 
     def refuse_unused(self) -> None:
-        """Refuse settings of drawn faces where real ones are trained on: somebody believes that they do something."""
+        """Refuse settings that only other data knows: somebody believes that they do something."""
         given = {
             "num_images": self.num_images is not None,
             "noise, relatedness or confounding": self.synthetic != SyntheticSettings(),
@@ -137,6 +137,8 @@ class TrainConfig:
             raise InputError(
                 f"{' and '.join(unused)} only change drawn faces, and the data is {self.data}. Leave them out"
             )
+        if self.data in ("synthetic", OWN_TABLE) and self.protocol != TrainConfig.protocol:
+            raise InputError(f"protocol only splits UTKFace and FairFace, and the data is {self.data}. Leave it out")
 
     def data_settings(self) -> dict:
         """Which images: arguments of ``agr_utils.data.load.load_data``."""
@@ -195,6 +197,13 @@ def recorded_config(about: dict, path: Path) -> TrainConfig:
         return TrainConfig.from_dict(about["config"])
     except InputError as error:
         raise DamagedError(f"{path}: not of a run of this version ({error})") from error
+
+
+def different_settings(about: dict, path: Path, config: TrainConfig) -> list[str]:
+    """Names of the settings in which what was written down about a run is another config; see ``recorded_config``."""
+    # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
+    recorded = recorded_config(about, path).to_dict()
+    return [key for key, value in config.to_dict().items() if recorded[key] != value]
 
 
 _NESTED = {"augmentation": Augmentation, "synthetic": SyntheticSettings}

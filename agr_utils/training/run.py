@@ -21,7 +21,7 @@ from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, 
 from agr_utils.training.accelerator import get_processes
 from agr_utils.training.budget import plan_epochs
 from agr_utils.training.checkpoints import check_finite, load_tensors, save_tensors
-from agr_utils.training.config import TrainConfig, recorded_config
+from agr_utils.training.config import TrainConfig, check_kind, different_settings, recorded_config
 from agr_utils.training.guards import check_processes, run_lock
 from agr_utils.training.predictions import conformal_widening, predict_rows, predictions_table
 from agr_utils.training.trainer import Trainer
@@ -124,6 +124,7 @@ def continue_record(about: dict, recorded: dict, trainer: Trainer) -> dict:
     kept = {key: recorded[key] for key in names if key in recorded}
     here = {key: about[key] for key in ("commit", "precision", "hardware")}
     resumed = recorded.get("resumed", [])
+    check_kind(f"{trainer.output_dir / CONFIG_FILE}: resumed", resumed, list)
     before = resumed[-1] if resumed else recorded
     if trainer.step < trainer.total_steps and any(here[key] != before.get(key) for key in here):
         resumed = [*resumed, {"step": trainer.step} | here]
@@ -162,19 +163,19 @@ def check_run_folder(config: TrainConfig, output_dir: Path, minutes: float | Non
         output_dir.resolve().name.encode()
     except UnicodeEncodeError:  # it is the run's id, and a table can hold none but Unicode
         raise InputError(f"{output_dir}: its name is not valid UTF-8. Choose another --output-dir") from None
+    if minutes is not None and not math.isfinite(minutes):
+        raise InputError(f"minutes is {minutes}; it must be a number of minutes")
     if output_dir.exists() and not output_dir.is_dir():
         raise DamagedError(f"{output_dir}: a file, not a folder. Choose another --output-dir")
     if about := read_record(output_dir):
-        # Read back into a TrainConfig, so that a setting added since then has its default on both sides.
-        recorded = recorded_config(about, output_dir / CONFIG_FILE).to_dict()
-        different = [key for key, value in config.to_dict().items() if recorded[key] != value]
+        different = different_settings(about, output_dir / CONFIG_FILE, config)
         if minutes is not None:
             different = [key for key in different if key != "num_epochs"]
         if about.get("minutes") != minutes:
             different.append("time budget (--minutes)")
         if different:
             raise InputError(
-                f"{output_dir}: holds a run with another {', '.join(different)}. Choose another --output-dir"
+                f"{output_dir}: holds a run with another {', '.join(different)}. Choose another output folder"
             )
 
 
@@ -186,9 +187,12 @@ def calibrate(model: MultiTaskNet, data: FaceData) -> float:
 
 
 def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, widening: float = 0.0) -> pd.DataFrame:
-    """Predictions table of one split."""
+    """Predictions table of one split, with the ``group`` of each image of a data set whose groups no file knows."""
     rows = data.rows(split)
-    return predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
+    table = predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
+    if data.scheme.name not in ("utkface", "synthetic"):  # of these see groups_of
+        table.insert(3, "group", data.faces["group"].iloc[rows].array)
+    return table
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:

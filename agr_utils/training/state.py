@@ -11,12 +11,13 @@ from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import atomic_path
 from agr_utils.run_files import HISTORY_FILE, PREVIOUS_STATE_FILE, STATE_FILE
 from agr_utils.training.checkpoints import load_tensors, pack_tensors
+from agr_utils.training.config import different_settings
 
 if TYPE_CHECKING:
     from agr_utils.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-KEPT = ("step", "sums", "seconds", "cosines", "history", "images_digest")  # of a trainer, beside its tensors
+KEPT = ("step", "sums", "seconds", "cosines", "history", "data_digest")  # of a trainer, beside its tensors
 
 
 def _modules(trainer: "Trainer") -> dict[str, nn.Module]:
@@ -33,7 +34,7 @@ def save_trainer(trainer: "Trainer") -> None:
     modules = _modules(trainer)
     tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
     tensors |= flatten_optimizer(trainer.optimizer)
-    about = {name: getattr(trainer, name) for name in KEPT}
+    about = {name: getattr(trainer, name) for name in KEPT} | {"config": trainer.config.to_dict()}
     if trainer.accelerator.scaler is not None:
         about["scaler"] = trainer.accelerator.scaler.state_dict()
     save_state(trainer.output_dir, tensors, about)
@@ -46,15 +47,22 @@ def _write_history(trainer: "Trainer") -> None:
 
 
 def resume_trainer(trainer: "Trainer") -> bool:
-    """Go on from the state in the run folder; False if there is none, an InputError if it is of other images."""
+    """Go on from the state in the run folder; False if there is none.
+
+    Raises:
+        InputError: if it is of another config, or of other images, pixels or labels.
+    """
     state = load_state(trainer.output_dir) if trainer.output_dir else None
     if state is None:
         return False
     tensors, about = state
-    if about.get("images_digest", trainer.images_digest) != trainer.images_digest:
+    path = trainer.output_dir / STATE_FILE
+    if "config" in about and (different := different_settings(about, path, trainer.config)):
+        raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
+    if about.get("data_digest", trainer.data_digest) != trainer.data_digest:
         raise InputError(
-            f"{trainer.output_dir}: was begun on other training images than these {len(trainer.train_rows)}. Point "
-            "AGR_DATA_DIR at those, or choose another --output-dir"
+            f"{trainer.output_dir}: was begun on other training images, pixels or labels, or was validated on others. "
+            "Bring those back (AGR_DATA_DIR), or choose another output folder"
         )
     for name, module in _modules(trainer).items():
         prefix = f"{name}."
@@ -94,7 +102,8 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
         except DamagedError as error:
             problems.append(str(error))
             path.replace(path.with_suffix(".damaged"))
-            logger.warning("%s: damaged, set aside as %s; going on from the one before", path, path.stem + ".damaged")
+            go_on = "; trying the one before" if name == STATE_FILE else ""
+            logger.warning("%s: damaged, set aside as %s%s", path, path.stem + ".damaged", go_on)
     if problems:
         raise InputError(f"{folder}: no whole state left ({problems[0]}). Run the command again to start from step 0")
     return None

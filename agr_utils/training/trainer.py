@@ -4,7 +4,6 @@ Every random choice of a step follows from (seed, step): the order of the images
 that was stopped goes on from its last checkpoint exactly as if it had not been.
 """
 
-import hashlib
 import math
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from agr_utils.models.backbones import zero_init_residual_
 from agr_utils.models.network import MultiTaskNet, normalize
 from agr_utils.run_files import STATE_FILE
 from agr_utils.training.accelerator import create_accelerator, keep_freed_memory
-from agr_utils.training.batches import Labels, epoch_batches, load_pixels, steps_per_epoch
+from agr_utils.training.batches import Labels, digest_data, epoch_batches, load_pixels, steps_per_epoch
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import StopRequest, describe_bad_batch, explain_out_of_memory
 from agr_utils.training.losses import UncertaintyWeights, gradient_cosines, summarize_cosines, task_losses, weighted_sum
@@ -67,8 +66,7 @@ class Trainer:
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
         check_data(config, data, self.labels, self.train_rows)
-        names = "\n".join(data.faces["image_id"].iloc[self.train_rows])  # tell a training from one of other images
-        self.images_digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+        self.data_digest = digest_data(data, self.labels, config.tasks, self.train_rows, self.validation_rows)
         self.steps_per_epoch = steps_per_epoch(len(self.train_rows), config.batch_size)
         self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []

@@ -119,6 +119,7 @@ def test_an_exported_run_answers(agr, run_folder: Path, face_folder: Path, tmp_p
     [
         (["train", "--backbone", "mobilnet_v3", "--output-dir", "x"], "Did you mean: mobilenet_v3"),
         (["train", "--data", "utkface", "--output-dir", "x"], "AGR_DATA_DIR"),
+        (["train", "--data", "synthetic", "--source", "x", "--output-dir", "x"], "--source is of real data"),
         (["train", "--pretrained", "maybe", "--output-dir", "x"], "if-available"),
         (["evaluate", "nowhere"], "no such file"),
         (["predict", "nowhere.jpg"], "no image there"),

@@ -1,18 +1,24 @@
 """A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from agr_lab.cli.main import app
+from agr_lab.reports.map_report import explain_run_folder
+from agr_lab.reports.outside import evaluate_outside
+from agr_lab.reports.sweep_report import sweep_run_folder
 from agr_utils.data.load import load_data
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.deploy.export import export_run
 from agr_utils.errors import InputError
 from agr_utils.measure.fairness import group_table
-from agr_utils.measure.metrics import get_metric, score_rows
+from agr_utils.measure.metrics import get_metric, score_rows, summarize
 from agr_utils.measure.results import read_run
 from agr_utils.tasks import Task, get_scheme
 from agr_utils.training.config import TrainConfig
@@ -85,12 +91,93 @@ def test_a_split_of_ones_own_is_kept_and_images_without_a_row_take_no_part(folde
         ({"path": "faces/99.png"}, r"line 2: faces/99.png is no image in .* \(1 of 60 rows have none\)"),
         ({"path": "faces/01.png"}, "line 3: faces/01.png is listed twice"),
         ({"path": ""}, "line 2: no path"),
+        ({"path": "./faces/01.png"}, "line 3: faces/01.png is listed twice"),
+        ({"age": "NaN"}, "line 2: age is 'NaN', not a number from 0 to 116"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_in_a_line(folder, tmp_path, cells, message):
     with pytest.raises(InputError, match=message) as caught:
         load(folder, tmp_path, name=change(folder, "wrong.csv", **cells))
     assert "\n" not in str(caught.value)
+
+
+def write_rows(folder, **cells):
+    """A table of the 60 images with these columns."""
+    rows = pd.DataFrame({"path": [f"faces/{n:02}.png" for n in range(60)]} | cells)
+    rows.to_csv(folder / "rows.csv", index=False)
+    return "rows.csv"
+
+
+def test_a_task_called_race_or_gender_may_be_a_number_and_have_many_classes(folder, tmp_path):
+    shades, codes = [n * 5 for n in range(60)], [f"k{n % 60 + 100}" for n in range(60)]
+    name = write_rows(folder, race=shades, gender=[0.5] * 60, code=codes)
+    tasks = (
+        Task("race", "number", limits=(0, 300)),
+        Task("gender", "number", limits=(0, 1)),
+        Task("code", classes=[f"k{n}" for n in range(160)]),
+    )
+    data = load(folder, tmp_path, tasks, name)
+    assert data.faces["race"].tolist() == shades and (data.faces["gender"] == 0.5).all()
+    assert data.faces["code"].tolist() == [n + 100 for n in range(60)]
+    config = TrainConfig(
+        data="table", labels=tasks, backbone="custom_cnn", image_size=32, num_epochs=1, batch_size=8, precision="fp32"
+    )
+    table = train_run(config, data, tmp_path / "run")
+    labels = dict(zip(data.faces["image_id"], zip(shades, codes, strict=True), strict=True))
+    assert table["race"].tolist() == [labels[image][0] for image in table["image_id"]]
+    scores = score_rows(table)
+    assert set(scores) == {"race_mae", "gender_mae", "code_accuracy"}
+    assert scores["race_mae"].mean() == pytest.approx((table["race_pred"] - table["race"]).abs().mean(), rel=1e-5)
+
+
+def test_only_an_empty_cell_is_a_missing_label(folder, tmp_path):
+    classes = ("None", "NA", "null", "n/a")
+    name = write_rows(folder, hat=[*classes * 14, "", "", "None", "NA"])
+    faces = load(folder, tmp_path, (Task("hat", classes=classes),), name).faces
+    assert faces["hat"].isna().sum() == 2 and faces["hat"].value_counts().to_dict() == {0: 15, 1: 15, 2: 14, 3: 14}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,glasses,glasses\nfaces/00.png,no,yes\n", "two columns are called 'glasses'"),
+        ("path,glasses, glasses\nfaces/00.png,no,yes\n", "two columns are called 'glasses'"),
+        ("path;glasses\nfaces/00.png;no\n", "separated by semicolons or tabs"),
+        ("path\tglasses\nfaces/00.png\tno\n", "separated by semicolons or tabs"),
+        ('path,glasses,note\nfaces/00.png,no,"a\nb"\nfaces/01.png,maybe,\n', "line 4: glasses is 'maybe'"),
+        ("path,glasses,\nfaces/00.png,maybe,\n", "line 2: glasses is 'maybe'"),
+        ("path,hat,\nfaces/00.png,no,\n", "no column 'glasses'; it has path, hat. Rename"),
+    ],
+)
+def test_what_is_wrong_with_the_columns_is_said(folder, tmp_path, text, message):
+    (folder / "columns.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(folder, tmp_path, TASKS[:1], "columns.csv")
+
+
+def test_a_person_in_two_splits_is_refused_and_rows_without_a_split_are_counted(folder, tmp_path):
+    splits = ["train"] * 40 + ["validation"] * 10 + ["test"] * 6 + ["", " "] * 2
+    name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 4}" for n in range(60)])
+    with pytest.raises(InputError, match="person 'p12' is in validation and test. Put all images into one split"):
+        load(folder, tmp_path, TASKS[:1], name)
+    name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 2}" if n % 3 else " " for n in range(60)])
+    assert str(load(folder, tmp_path, TASKS[:1], name).skipped) == "4 skipped: 4 no split in the table"
+
+
+def test_a_table_without_a_split_that_is_needed(folder, tmp_path, monkeypatch):
+    name = write_rows(folder, glasses="no", split="train")
+    with pytest.raises(InputError, match="no image in the split 'test' .* Write it into the column split"):
+        load(folder, tmp_path, TASKS[:1], name).rows("test")
+    monkeypatch.delenv("AGR_DATA_DIR", raising=False)
+    with pytest.raises(InputError, match="Name its CSV file with --source"):
+        load_data("table", 32, labels=TASKS)
+
+
+def test_no_task_has_a_name_that_torch_needs():
+    words = {name for kind in (nn.ModuleDict, nn.ParameterDict) for name in dir(kind()) if re.fullmatch("[a-z]+", name)}
+    for name in words:
+        with pytest.raises(InputError, match="cannot be the name"):
+            Task(name, classes=("no", "yes"))
 
 
 def test_no_such_table_and_no_table_at_all(folder, tmp_path):
@@ -114,6 +201,11 @@ def test_no_such_table_and_no_table_at_all(folder, tmp_path):
         ({"name": "height", "kind": "number"}, "smallest and the largest"),
         ({"name": "height", "kind": "number", "limits": (2, 1)}, "smallest and the largest"),
         ({"name": "split", "classes": ("a", "b")}, "cannot be the name"),
+        *[
+            ({"name": name, "classes": ("a", "b")}, "cannot be the name")
+            for name in ("hat_pred", "hat_p", "hat_p12", "age_lo", "person", "steps", "ärmel", "_hat")
+        ],
+        ({"name": "hat", "classes": ("no", "yes", "")}, "none of them empty"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(record, message):
@@ -135,6 +227,7 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert scores["glasses_accuracy"].mean() == pytest.approx(expected)
     assert scores["height_mae"].mean() == pytest.approx((table["height_pred"] - table["height"]).abs().mean(), rel=1e-5)
     assert table["height_pred"].between(50, 270).all()
+    assert table["group"].tolist() == data.faces.set_index("image_id").loc[table["image_id"], "group"].tolist()
     assert get_metric("height_mae").title == "Height, MAE (units)" and get_metric("glasses_accuracy").label == "Glasses"
     many = pd.concat([table.assign(image_id=table["image_id"] + str(n)) for n in range(10)], ignore_index=True)
     groups = group_table(many, data.scheme, "glasses")
@@ -142,10 +235,36 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     model, again, _ = load_run(tmp_path / "run", folder / "faces.csv")
     assert model.scheme == get_scheme("table", TASKS) and (again.faces["split"] == data.faces["split"]).all()
+    report = explain_run_folder(tmp_path / "run", folder / "faces.csv", num_scored=10, num_mean=10)
+    assert set(report.tables["scores"]["task"]) == {"glasses", "height", "age"}
+    with pytest.raises(InputError, match="of a table of one's own, of which is not known where to cover"):
+        sweep_run_folder(tmp_path / "run")
+    with pytest.raises(InputError, match="answers for a table of one's own, whose labels no other data set has"):
+        evaluate_outside(tmp_path / "run", "fairface", folder)
     with pytest.raises(InputError, match="answers glasses, height, age of a table of one's own"):
         export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
+
+
+def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
+    hats = [["no", "yes"][n // 8 % 2] for n in range(60)]  # a person of the test split is 8 pictures, and has one label
+    name = write_rows(
+        folder, hat=hats, split=split, person=[f"p{n // 4 if n < 36 else n // 8 * 100}" for n in range(60)]
+    )
+    command = ["train", "--data", str(folder / name), "--task", "hat=no,yes", "--backbone", "custom_cnn"]
+    command += ["--image-size", "32", "--num-epochs", "1", "--batch-size", "8", "--output-dir", str(tmp_path / "run")]
+    trained, evaluated = (CliRunner().invoke(app, words) for words in (command, ["evaluate", str(tmp_path / "run")]))
+    run = read_run(tmp_path / "run")
+    table, groups = run.split("test")
+    assert groups.nunique() == table["group"].nunique() == 4
+    row = summarize(table, table["image_id"].map(pd.read_csv(folder / name).set_index("path")["person"])).iloc[0]
+    line = f"test  hat_accuracy          {row['value']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]"
+    assert line in trained.output and line in evaluated.output
+    alone = summarize(table.drop(columns="group")).iloc[0]
+    assert row["high"] - row["low"] > alone["high"] - alone["low"]
 
 
 def test_labels_without_a_table_and_a_table_without_labels_are_refused():
@@ -169,7 +288,16 @@ def test_the_command_line_trains_on_a_table_of_ones_own(folder, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("hat", "say what the column holds"), ("height=tall..small", "no two numbers"), ("hat=a", "at least two")],
+    [
+        ("hat", "say what the column holds"),
+        ("all", "say what its columns hold, as in --task age"),
+        ("height=tall..small", "no two numbers"),
+        ("height=1..2..3", "no two numbers"),
+        ("height=220..100", "smallest and the largest"),
+        ("height=100..inf", "smallest and the largest"),
+        ("hat=a", "at least two"),
+        ("hat=no,yes,", "none of them empty"),
+    ],
 )
 def test_a_task_that_is_half_said_is_refused(folder, tmp_path, text, message):
     command = ["train", "--data", str(folder / "faces.csv"), "--task", text, "--output-dir", str(tmp_path / "run")]

@@ -99,11 +99,21 @@ def test_several_grids_and_a_label(tmp_path: Path):
         ("runs: [{seed: 2001-13-45}]", "not a YAML file"),
         ("runs: " + "[" * 5000 + "]" * 5000, "not a YAML file"),
         ("a: &a [*a]", "too large"),
+        ("runs: [{seed: 1, seed: 2}]", "the key 'seed' stands twice here"),
+        ("output_dir: elsewhere", "the key 'output_dir' stands twice here"),
     ],
 )
 def test_a_grid_that_cannot_be_is_one_clear_line(rest: str, words: str, tmp_path: Path, one_clear_line):
     with one_clear_line("grid.yaml", words):
         read_study(write_grid(tmp_path, rest))
+
+
+@pytest.mark.parametrize("splits", ["[]", "[validation, validation]"])
+def test_splits_that_no_run_could_finish(splits: str, tmp_path: Path, one_clear_line):
+    grid = write_grid(tmp_path, "")
+    grid.write_text(grid.read_text().replace("[validation]", splits))
+    with one_clear_line("grid.yaml", "splits is [", "each once"):
+        read_study(grid)
 
 
 BOMB = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 12))
@@ -246,6 +256,8 @@ def test_the_command_tells_what_failed_and_shows_the_status(tmp_path: Path, agr:
     status, shown, _ = agr("study", grid, "--status")
     assert status == 0
     assert re.search(r"-s1\s+finished", shown) and re.search(r"-s2\s+failed", shown)
+    for table in (shown, done.stderr):  # of a log, which is no 80 columns wide
+        assert re.search(r"run +status +epochs +spent +left +age mae +gender +race", table)
 
 
 def test_a_damaged_table_of_predictions_is_made_again(tmp_path: Path):

@@ -67,6 +67,9 @@ def open_source(source: Path) -> Iterator[Entry]:
             try:
                 archive = tarfile.open(source, tarinfo=_StrictTarInfo)  # noqa: SIM115 - closed below
             except tarfile.ReadError:
+                with source.open("rb") as file:
+                    if file.read(2) == b"PK":
+                        raise zipfile.BadZipFile("a zip whose end is missing") from None
                 raise no_archive from None
             with archive:
                 for item in archive:

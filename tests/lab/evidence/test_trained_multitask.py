@@ -129,7 +129,7 @@ def test_the_rule_of_c2(families: tuple, verdict: str):
 
 def test_a_network_that_costs_more_and_errs_more_is_on_no_front(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("agr_lab.evidence.reading.groups_of", lambda names: pd.Series(range(len(names))))
-    monkeypatch.setattr("agr_utils.measure.results.groups_of", lambda names: pd.Series(range(len(names))))
+    monkeypatch.setattr("agr_utils.measure.results.clusters_of", lambda table: pd.Series(range(len(table))))
     runs = [make_run(name, TASKS, seed, error, 1.0) for name, error in (("resnet18", 5.0), ("mobilenet_v2", 7.0))
             for seed in (1, 2)]  # fmt: skip
     row = {"way": "onnx", "image_size": 96, "batch_size": 1, "threads": 1, "network": "x", "fast": 0.01, "slow": 0.01}

@@ -161,7 +161,7 @@ def test_a_label_file_with_a_byte_order_mark_and_without_service_test(write_labe
 
 
 def test_rows_longer_than_the_header(write_labels, one_clear_line):
-    with one_clear_line("fairface_label_train.csv", "more fields than its header"):
+    with one_clear_line("fairface_label_train.csv", "Expected 5 fields in line 2, saw 6"):
         read(["train/1.jpg"], write_labels(["train/1.jpg,3-9,Male,White,True,again"]))
 
 
@@ -267,6 +267,16 @@ def test_the_service_test_is_a_protocol(write_labels, one_clear_line):
         apply_protocol(
             read(paths, write_labels([], [line[: line.rindex(",")] for line in lines], HEADER[:20])), "service-test"
         )
+
+
+def test_the_service_test_needs_its_column_in_both_label_files(write_labels, one_clear_line):
+    source = write_labels(["train/1.jpg,3-9,Male,White,True"], ["val/1.jpg,3-9,Male,White,True"])
+    paths = ["train/1.jpg", "val/1.jpg", "val/unlisted.jpg"]
+    assert apply_protocol(read(paths, source), "service-test")["split"].tolist() == ["train", "test", "unlisted"]
+    for file in source.glob("*train.csv"):
+        file.write_text("\n".join(line.rpartition(",")[0] for line in file.read_text().splitlines()))
+    with one_clear_line("a label file of FairFace has no column service_test"):
+        apply_protocol(read(paths, source), "service-test")
 
 
 def test_a_protocol_of_the_other_data_set(write_labels, one_clear_line):

@@ -196,6 +196,15 @@ def test_a_pipe_or_a_device_as_source_does_not_hang(tmp_path, one_clear_line):
             list_images(source)
 
 
+def test_a_zip_that_was_cut_off_is_damaged(tmp_path, one_clear_line):
+    source = tmp_path / "faces.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("face.png", b"x" * 1000)
+    source.write_bytes(source.read_bytes()[:600])
+    with one_clear_line(str(source), "damaged archive (a zip whose end is missing). Download it again"):
+        list_images(source)
+
+
 def test_links_and_odd_things_in_a_tar(tmp_path):
     archive = tmp_path / "odd.tar"
     with tarfile.open(archive, "w") as target:

@@ -43,10 +43,32 @@ def test_groups_are_compared_apart_and_counted_together():
     assert (table.dropna(subset="p_holm")["p_holm"] >= table.dropna(subset="p_holm")["p"]).all()
 
 
+def test_a_face_that_one_model_does_not_answer_counts_for_neither():
+    ours, theirs = make_predictions(0.5), make_predictions(1.5)
+    silent = ours.assign(age_pred=ours["age_pred"].where(ours["age_pred"] < 33), gender_p=np.nan)
+    silent.loc[0, "gender_p"] = ours.loc[0, "gender_p"]
+    for pair in ((silent, ours), (ours, silent)):
+        table = compare_runs(*pair, num_resamples=100).set_index("metric")
+        assert (table["value"] == 0).all(), "a model is no better than itself"
+    table = compare_runs(silent, theirs, num_resamples=100).set_index("metric")
+    assert table.loc["age_mae", "value"] == pytest.approx(1)
+
+
+def test_whole_groups_of_the_table_are_drawn_again():
+    ours, theirs = make_predictions(0.5, 0.3), make_predictions(0.5, 0.4)
+    alone = compare_runs(ours, theirs, num_resamples=500).set_index("metric").loc["gender_accuracy"]
+    groups = pd.Series((ours["gender_p"].round() == ours["gender"]).astype(int) * 2 + ours["gender"], dtype="Int64")
+    for pair in ((ours.assign(group=groups), theirs), (ours, theirs.assign(group=groups))):
+        table = compare_runs(*pair, num_resamples=500).set_index("metric").loc["gender_accuracy"]
+        assert table["value"] == alone["value"] and table["high"] - table["low"] > 2 * (alone["high"] - alone["low"])
+
+
 def test_what_cannot_be_compared_is_one_clear_line(one_clear_line):
     ours = make_predictions(0.5)
     with one_clear_line("different faces"):
         compare_runs(ours, ours.head(10))
+    with one_clear_line("the labels of age differ for 2 faces"):
+        compare_runs(ours, ours.assign(age=ours["age"].mask(ours.index < 1).mask(ours.index == 5, 31)))
     with one_clear_line("no task in common"):
         compare_runs(ours[["image_id", "split", "age", "age_min", "age_max", "age_pred"]],
                      ours[["image_id", "split", "gender", "gender_p"]])  # fmt: skip

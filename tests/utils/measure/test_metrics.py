@@ -137,6 +137,23 @@ def test_an_answer_that_is_not_a_number_is_no_answer():
     ]
 
 
+def test_what_is_left_out_of_a_task_whose_name_begins_another():
+    table = make_table().drop(columns=["age_pred", "gender_p", *[f"race_p{code}" for code in range(5)]])
+    table["hat"] = pd.array([0, 1, pd.NA, pd.NA], dtype="Int8")
+    table["hat_colour"] = pd.array([0, 1, 1, 0], dtype="Int8")
+    table = table.assign(hat_p0=0.5, hat_p1=0.5, hat_colour_p0=0.5, hat_colour_p1=0.5)
+    assert left_out(table) == ["hat: 2 without a label of 4 images"]
+
+
+def test_intervals_are_over_the_groups_of_the_table():
+    table = pd.concat([make_table().assign(image_id=[f"{name}{n}" for name in "abcd"]) for n in range(20)])
+    table = table.reset_index(drop=True)
+    groups = table["image_id"].str[0].map({"a": 7, "b": 8, "c": 9, "d": 9}).astype("Int64")
+    pd.testing.assert_frame_equal(summarize(table.assign(group=groups)), summarize(table, groups))
+    alone, together = summarize(table).loc["age_mae"], summarize(table.assign(group=groups)).loc["age_mae"]
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
 def test_a_metric_without_a_label_or_an_answer_is_left_out():
     table = make_table()
     table["race"] = pd.array([pd.NA] * 4, dtype="Int8")

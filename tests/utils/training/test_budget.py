@@ -52,6 +52,12 @@ def test_the_plan_of_a_run_is_made_once(
         check_run_folder(CONFIG, tmp_path, minutes=0.2)
 
 
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf")])
+def test_minutes_that_are_no_number(tmp_path: Path, one_clear_line, minutes: float):
+    with one_clear_line("minutes is", "must be a number of minutes"):
+        check_run_folder(CONFIG, tmp_path / "run", minutes)
+
+
 def test_too_few_minutes_are_an_error_that_says_how_many_it_takes(data: FaceData, one_clear_line):
     with one_clear_line("0.001 minutes are too short", "an epoch takes"):
         budget.plan_epochs(CONFIG, data, 0.001, num_predicted=100)

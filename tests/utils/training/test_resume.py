@@ -20,7 +20,15 @@ import torch
 from agr_lab.study.status import run_status
 from agr_utils.data.load import FaceData
 from agr_utils.errors import InputError
-from agr_utils.run_files import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.files import read_json, write_json
+from agr_utils.run_files import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    PREVIOUS_STATE_FILE,
+    STATE_FILE,
+)
 from agr_utils.training import state
 from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
@@ -240,6 +248,68 @@ def test_no_whole_state_is_an_error_and_not_a_silent_new_start(data: FaceData, t
         tear(tmp_path / name)
     with one_clear_line(str(tmp_path), "no whole state", "step 0"):
         trainer.resume()
+
+
+def change_label(data: FaceData) -> FaceData:
+    faces = data.faces.copy()
+    row = data.rows("validation")[0]
+    faces.loc[row, "race"] = (faces.loc[row, "race"] + 1) % 5
+    return replace(data, faces=faces)
+
+
+def change_pixel(data: FaceData) -> FaceData:
+    pixels = data.pixels.copy()
+    pixels[data.rows("train")[0], 0, 0, 0] ^= 1
+    return replace(data, pixels=pixels)
+
+
+@pytest.mark.parametrize("change", [change_label, change_pixel])
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_other_labels_or_pixels_under_the_same_names_are_refused(
+    data: FaceData, tmp_path: Path, one_clear_line, change: Callable[[FaceData], FaceData], is_finished: bool
+):
+    config, folder = replace(CONFIG, num_epochs=1), tmp_path / "run"
+    if is_finished:
+        train_run(config, data, folder)
+    else:
+        folder.mkdir()
+        Trainer(config, data, folder).save()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with one_clear_line(str(folder), "other training images, pixels or labels", "another output folder"):
+        train_run(config, change(data), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
+    faces = data.faces.assign(image_id=data.faces["image_id"] + "x")
+    with one_clear_line(str(folder), "other training images"):
+        train_run(config, replace(data, faces=faces), folder)
+
+
+def test_a_label_that_no_head_learns_may_change(data: FaceData, tmp_path: Path):
+    config = replace(CONFIG, num_epochs=1, tasks=("age",))
+    Trainer(config, data, tmp_path).save()
+    assert Trainer(config, change_label(data), tmp_path).resume()
+
+
+def test_a_state_of_an_earlier_version_goes_on(data: FaceData, tmp_path: Path):
+    Trainer(CONFIG, data, tmp_path).save()
+    tensors, about = load_state(tmp_path)
+    save_state(tmp_path, tensors, {key: about[key] for key in about if key not in ("config", "data_digest")})
+    assert Trainer(CONFIG, data, tmp_path).resume()
+
+
+@pytest.mark.parametrize("other", [{"seed": 7}, {"backbone": "custom_cnn"}])
+def test_a_state_of_another_config_is_refused_though_the_record_is_gone(
+    data: FaceData, tmp_path: Path, one_clear_line, other: dict
+):
+    Trainer(CONFIG, data, tmp_path).save()
+    with one_clear_line(str(tmp_path), f"a run with another {next(iter(other))}. Choose another output folder"):
+        train_run(replace(CONFIG, **other), data, tmp_path)
+
+
+def test_a_record_that_is_no_record_of_resuming(data: FaceData, tmp_path: Path, one_clear_line):
+    train_run(CONFIG, data, tmp_path)
+    write_json(tmp_path / CONFIG_FILE, read_json(tmp_path / CONFIG_FILE) | {"resumed": "x"})
+    with one_clear_line(f"{tmp_path / CONFIG_FILE}: resumed is 'x'; it must be a list"):
+        train_run(CONFIG, data, tmp_path)
 
 
 def test_a_full_disk_keeps_the_last_state(data: FaceData, tmp_path: Path, one_clear_line):

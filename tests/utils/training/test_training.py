@@ -228,6 +228,9 @@ def test_settings_of_drawn_faces_are_refused_for_real_ones():
         replace(real, num_images=500).refuse_unused()
     with pytest.raises(InputError, match="noise, relatedness or confounding"):
         replace(real, synthetic=SyntheticSettings(noise=0.2)).refuse_unused()
+    replace(real, protocol="ages-21-60").refuse_unused()
+    with pytest.raises(InputError, match="protocol only splits UTKFace and FairFace, and the data is synthetic"):
+        replace(CONFIG, protocol="ages-21-60").refuse_unused()
 
 
 def test_missing_labels_are_trained_around(data: FaceData):
