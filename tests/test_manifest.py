@@ -4,8 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from agr_utils.deploy.model import FaceModel
 from agr_utils.machine import repository_root
 
 ROOT = repository_root()
@@ -31,3 +33,8 @@ def test_a_picture_is_known_by_its_pixels(tmp_path: Path):
 
 def test_the_real_faces_are_the_published_ones(real_data_dir: Path):
     assert manifest.check_faces(real_data_dir, ROOT) == []
+
+
+def test_the_intervals_of_the_model_card_are_those_of_the_file_that_ships():
+    counted = pd.read_csv(ROOT / "results" / "shipped_intervals.csv")
+    assert set(counted["model_sha256"]) == {FaceModel().sha256[:16]}

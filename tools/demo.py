@@ -39,6 +39,8 @@ def build(output: Path = OUTPUT) -> None:
         sys.exit(f"{output} holds something else than this page, and was left as it is. Name a new or an empty folder.")
     if not (RUNTIME / RUNTIME_FILES[0]).exists():
         sys.exit("onnxruntime-web is not installed. Run: npm ci --prefix demo (make demo does)")
+    if output == OUTPUT:  # ours alone: nothing of an earlier build is to be published with this one
+        shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(SOURCES, output, dirs_exist_ok=True)
     for name in RUNTIME_FILES:
         shutil.copy(RUNTIME / name, output)

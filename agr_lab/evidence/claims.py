@@ -32,7 +32,7 @@ RULES = {
     C2: "at least four of 16 gaps are smaller and none is larger",
     C3_ACCURACY: "each newer network is better in at least two tasks and worse in none, against each older one",
     C3_EFFICIENCY: "both newer networks lie on all twelve Pareto fronts",
-    C4: "MobileNetV3 fits, is fast and no other of the five is a better choice, in either way to read that, on every "
+    C4: "MobileNetV3 fits, is fast and no other of the five is a better choice, under either reading, on every "
     "device measured",
 }
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"

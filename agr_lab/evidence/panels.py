@@ -29,9 +29,12 @@ def draw_panels(
 
 
 def lay_out(figure: plt.Figure, num_columns: int = 5) -> None:
-    """Let nothing overlap, and put the first panel's legend below all of them; none where nothing is drawn."""
+    """Let nothing overlap, and put one legend of all panels below them; none where nothing is drawn."""
     figure.tight_layout()
     handles, labels = figure.axes[0].get_legend_handles_labels()
+    for ax in figure.axes[1:]:
+        more = [pair for pair in zip(*ax.get_legend_handles_labels(), strict=True) if pair[1] not in labels]
+        handles, labels = handles + [handle for handle, _ in more], labels + [label for _, label in more]
     if handles:
         figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=num_columns, frameon=False)
 

@@ -25,7 +25,7 @@ def sweep_run_folder(
     from agr_utils.training.run import load_model, load_run  # what trains takes seconds to import
 
     if load_model(run_dir)[0].scheme.name == OWN_TABLE:
-        raise InputError(f"{run_dir}: of a table of one's own, of which is not known where to cover eyes and mouth")
+        raise InputError(f"{run_dir}: of a table of one's own, for which it is not known where to cover eyes and mouth")
     model, data, _ = load_run(run_dir, source)
     table = sweep(model, data, data.sample(split, num_images))
     table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}

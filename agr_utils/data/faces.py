@@ -64,7 +64,7 @@ def read_label_csv(content: io.BytesIO, name: object, advice: str) -> pd.DataFra
         InputError: with its name and the advice, if it is none, or two of its columns have one name.
     """
     first = content.getvalue().partition(b"\n")[0]
-    if b"," not in first and (b";" in first or b"\t" in first):
+    if max(first.count(b";"), first.count(b"\t")) > first.count(b","):
         raise InputError(f"{name}: its columns are separated by semicolons or tabs, and not by commas. {advice}")
     options = {"header": None, "keep_default_na": False, "na_values": [""], "skip_blank_lines": False}
     try:

@@ -80,7 +80,7 @@ def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     for person, splits in rows.dropna(subset="split").groupby("person")["split"].unique().items():
         if len(splits) > 1:
             raise InputError(
-                f"{file}: the person '{person}' is in {' and '.join(splits)}. Put all images into one split"
+                f"{file}: the person '{person}' is in {' and '.join(splits)}. Put all images of a person into one split"
             )
     for task in tasks:
         rows[task.name] = _read_labels(file, table[task.column or task.name].str.strip(), task)
@@ -103,7 +103,7 @@ def _read_labels(file: Path, cells: pd.Series, task: Task) -> pd.Series:
         line = wrong.index[wrong][0]
         raise InputError(
             f"{file} line {line}: {task.column or task.name} is '{cells[line]}', not {expected} "
-            f"({wrong.sum()} such cells). Mend the cells, or {_TASKS}"
+            f"({wrong.sum()} such cells). Mend them (empty: no label), or {_TASKS}"
         )
     return values
 

@@ -25,7 +25,7 @@ def cluster_variance(values: np.ndarray, clusters: Sequence | pd.Series) -> np.n
 
 
 def difference_of_trainings(
-    differences: Mapping[str, Sequence[pd.DataFrame]], clusters: Sequence | pd.Series, shared: int = 0
+    differences: Mapping[str, Sequence[pd.DataFrame]], clusters: Sequence | pd.Series, independence: float = 1.0
 ) -> pd.DataFrame:
     """Mean differences with the uncertainty of both kinds.
 
@@ -37,7 +37,7 @@ def difference_of_trainings(
         differences: under each name, as of an architecture, a table for each pair of trainings: (n, c), a row per face,
             the same columns everywhere, NaN where a face does not count.
         clusters: near-duplicate cluster of each of the n faces.
-        shared: degrees of freedom that the names do not have of their own, because they have trainings in common.
+        independence: share of the degrees of freedom between trainings that is left where names have some in common.
 
     Returns:
         Rows ``name, metric, value, low, high, p, faces_error, trainings_error, degrees, seeds``: the two standard
@@ -53,7 +53,7 @@ def difference_of_trainings(
             "one training of each says nothing about another. Train at least two seeds of one architecture"
         )
     between = sum(((m - m.mean(axis=0)) ** 2).sum(axis=0) for m in means.values()) / freedom  # (c,)
-    freedom = max(1, freedom - shared)
+    freedom *= independence
     num_clusters, parts = len(set(clusters)), []
     for name, tables in differences.items():
         faces = cluster_variance(sum(table.to_numpy(dtype=float) for table in tables) / len(tables), clusters)

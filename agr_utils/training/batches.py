@@ -51,7 +51,7 @@ def digest_data(data: FaceData, labels: "Labels", tasks: Sequence[str], *parts: 
         for name in columns:
             digest.update(labels.columns[name][rows].tobytes())
         for batch in split_batches(rows, 256):
-            digest.update(zlib.crc32(data.pixels[batch].tobytes()).to_bytes(4))
+            digest.update(zlib.crc32(data.pixels[batch]).to_bytes(4))
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """The state of a training on disk: saved so that a run that was stopped goes on exactly as if it had not been."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,10 +60,15 @@ def resume_trainer(trainer: "Trainer") -> bool:
     path = trainer.output_dir / STATE_FILE
     if "config" in about and (different := different_settings(about, path, trainer.config)):
         raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
-    if about.get("data_digest", trainer.data_digest) != trainer.data_digest:
+    if "images_digest" in about:  # of a state begun with 1.0.0
+        names = "\n".join(trainer.data.faces["image_id"].iloc[trainer.train_rows])
+        same = about["images_digest"] == hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()[:16]
+    else:
+        same = "data_digest" not in about or about["data_digest"] == trainer.data_digest
+    if not same:
         raise InputError(
             f"{trainer.output_dir}: was begun on other training images, pixels or labels, or was validated on others. "
-            "Bring those back (AGR_DATA_DIR), or choose another output folder"
+            "Bring those back (AGR_DATA_DIR; another Pillow may decode other pixels), or choose another output folder"
         )
     for name, module in _modules(trainer).items():
         prefix = f"{name}."

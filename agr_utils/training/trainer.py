@@ -6,6 +6,7 @@ that was stopped goes on from its last checkpoint exactly as if it had not been.
 
 import math
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,6 @@ class Trainer:
         self.labels = Labels(data)
         self.train_rows, self.validation_rows = data.rows("train"), data.rows("validation")
         check_data(config, data, self.labels, self.train_rows)
-        self.data_digest = digest_data(data, self.labels, config.tasks, self.train_rows, self.validation_rows)
         self.steps_per_epoch = steps_per_epoch(len(self.train_rows), config.batch_size)
         self.total_steps = max(1, round(config.num_epochs * self.steps_per_epoch))
         self.step, self.history = 0, []
@@ -89,6 +89,11 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.scheduler = schedule(optimizer, config, self.total_steps, self.steps_per_epoch)
         self._start_epoch()
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Tells the images, pixels and labels that it trains and validates on; a state has it."""
+        return digest_data(self.data, self.labels, self.config.tasks, self.train_rows, self.validation_rows)
 
     def _start_epoch(self) -> None:
         """Empty the sums of the epoch so far."""

@@ -33,10 +33,11 @@ const tools = { text, number, config };
 // --- the worker -----------------------------------------------------------------------------------------------------
 
 const waiting = new Map();
+let asked = 0; // so often: the number of a question is never used again
 let worker;
 
 function ask(action, values = {}, transfer = [], progress = () => {}) {
-  const id = waiting.size ? Math.max(...waiting.keys()) + 1 : 1;
+  const id = ++asked;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject, progress });
     worker.postMessage({ id, action, ...values }, transfer);
@@ -44,10 +45,11 @@ function ask(action, values = {}, transfer = [], progress = () => {}) {
 }
 
 function receive({ data: { id, result, share, code, detail } }) {
-  const asked = waiting.get(id);
-  if (share !== undefined) return asked.progress(share);
+  const question = waiting.get(id);
+  if (!question) return; // given up: the worker had failed
+  if (share !== undefined) return question.progress(share);
   waiting.delete(id);
-  return code ? asked.reject(Object.assign(new Error(detail), { code, detail })) : asked.resolve(result);
+  return code ? question.reject(Object.assign(new Error(detail), { code, detail })) : question.resolve(result);
 }
 
 // A module that is valid only where there is SIMD (i8x16.splat, i8x16.popcnt).
@@ -118,7 +120,8 @@ async function take(given, { whole = false, count = 1 } = {}) {
   $("result").hidden = $("whole").hidden = true;
   document.documentElement.dataset.busy = "true";
   try {
-    if (!document.documentElement.dataset.ready && !state.problem) say("waiting");
+    Promise.resolve(given).catch(() => {}); // what is wrong with it is said when it is awaited, below
+    if (state.isReady === undefined) say("waiting");
     if (!(await ready)) return;
     say("reading");
     const file = await given;
@@ -238,7 +241,7 @@ async function explain(face, task) {
   try {
     Object.assign(map, await ask("map", { number: photo.number, face, task }, [], progress));
     if (!isShown()) return;
-    say("mapDone");
+    if (Object.values(photo.maps).every((one) => one.values)) say("mapDone");
   } catch (error) {
     if (!isShown()) return;
     delete photo.maps[face];
@@ -355,3 +358,4 @@ listen();
 setLanguage(navigator.language.slice(0, 2));
 $("language").value = state.language;
 const ready = start();
+ready.then((isReady) => Object.assign(state, { isReady }));

@@ -158,7 +158,7 @@ def test_what_is_wrong_with_the_columns_is_said(folder, tmp_path, text, message)
 def test_a_person_in_two_splits_is_refused_and_rows_without_a_split_are_counted(folder, tmp_path):
     splits = ["train"] * 40 + ["validation"] * 10 + ["test"] * 6 + ["", " "] * 2
     name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 4}" for n in range(60)])
-    with pytest.raises(InputError, match="person 'p12' is in validation and test. Put all images into one split"):
+    with pytest.raises(InputError, match="'p12' is in validation and test. Put all images of a person into one"):
         load(folder, tmp_path, TASKS[:1], name)
     name = write_rows(folder, glasses="no", split=splits, person=[f"p{n // 2}" if n % 3 else " " for n in range(60)])
     assert str(load(folder, tmp_path, TASKS[:1], name).skipped) == "4 skipped: 4 no split in the table"
@@ -237,7 +237,7 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert model.scheme == get_scheme("table", TASKS) and (again.faces["split"] == data.faces["split"]).all()
     report = explain_run_folder(tmp_path / "run", folder / "faces.csv", num_scored=10, num_mean=10)
     assert set(report.tables["scores"]["task"]) == {"glasses", "height", "age"}
-    with pytest.raises(InputError, match="of a table of one's own, of which is not known where to cover"):
+    with pytest.raises(InputError, match="of a table of one's own, for which it is not known where to cover"):
         sweep_run_folder(tmp_path / "run")
     with pytest.raises(InputError, match="answers for a table of one's own, whose labels no other data set has"):
         evaluate_outside(tmp_path / "run", "fairface", folder)

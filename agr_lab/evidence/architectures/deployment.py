@@ -46,8 +46,9 @@ def judge_device(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame
     Returns:
         A row per network (index: its name): ``megabytes`` of the int8 file, what int8 costs (``age_mae``…), ``way`` and
         ``seconds`` of its fastest way, ``speedup`` of onnxruntime, ``fits``, ``fast``, ``beaten_by`` (names; None where
-        a faster one was not compared). ``file_seconds`` and ``file_beaten_by`` are those of the file that fits.
-        ``chosen``: whether nothing beats it; None where that is not known, or hangs on which file counts.
+        a faster one was not compared). ``file_seconds`` and ``file_beaten_by`` are those of the file that
+        fits, where it does. ``chosen``: whether nothing beats it; None where that is not known, or hangs on which file
+        counts.
     """
     rows, found = one_face(table), {}
     for name, ways in rows[rows["network"] != "shipped"].dropna(subset="backbone").groupby("backbone"):
@@ -77,7 +78,7 @@ def _beaten_by(name: str, judged: pd.DataFrame, differences: pd.DataFrame, prefi
     mine, others = judged.loc[name], judged.drop(name)
     times = others[f"{prefix}seconds"]
     faster = (times < FASTER * mine[f"{prefix}seconds"]) & (others[f"{prefix}slow"] < mine[f"{prefix}quickest"])
-    rivals = others[others["fits"] & others["fast"] & faster].index
+    rivals = others[others["fits"] & others["fast"] & faster & (times <= MAX_SECONDS)].index
     calls = {other: against(differences, name, other) for other in rivals}
     beaten = tuple(other for other, call in calls.items() if len(call) and not count_calls(call)["better"])
     return beaten if beaten or all(map(len, calls.values())) else None
@@ -112,6 +113,8 @@ def describe_choice(row: pd.Series) -> str:
     """In words, whether another network is faster and answers no worse, by both readings of the rule."""
     parts = []
     for prefix, way in (("", f"in its fastest way ({WAYS[row['way']]})"), ("file_", "by the file that fits")):
+        if prefix and not row["fits"]:
+            continue
         names = row[f"{prefix}beaten_by"]
         rival = " and ".join(get_backbone(name).title for name in names or ()) or "no other network"
         found = "faster ones were not compared" if names is None else f"{rival} is faster and no worse"
@@ -210,7 +213,7 @@ def judgement_table(evidence: Evidence) -> str:
             losses = (f"{row[m]:+.2f}" if METRICS[m].in_years else f"{100 * row[m]:+.1f}" for m in MATTERS)
             times = [f"{1000 * row[column]:.1f}" for column in ("seconds", "file_seconds")]
             cells = [f"{row['megabytes']:.2f}", *losses, yes[0], times[0], WAYS[row["way"]], f"{row['speedup']:.1f}",
-                     yes[1], best[0], times[1], best[1]]  # fmt: skip
+                     yes[1], best[0], *((times[1], best[1]) if row["fits"] else "––")]  # fmt: skip
             rows.append([cpu, get_backbone(name).title, *(cell.replace("+nan", "–") for cell in cells)])
     titles = ["Device", "Network", "int8 file (MB)", *(f"int8 costs: {METRICS[m].label}" for m in MATTERS), "(a) fits",
               "Fastest way (ms)", "by", "onnxruntime against PyTorch (×)", "(b) fast", "(c) no better choice",

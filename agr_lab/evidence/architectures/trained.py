@@ -1,5 +1,6 @@
 """Figure ``trained``: networks that are trained, not begun, each newer one against each other (docs/protocol_2.md)."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -50,6 +51,16 @@ def trained_scores(trainings: Trainings) -> tuple[dict[str, list[pd.DataFrame]],
     return scores, clusters
 
 
+def independence(pairs: Sequence[tuple[str, str]]) -> float:
+    """Share of the degrees of freedom that pairs have, of which some have a network and so its trainings in common.
+
+    Satterthwaite's: the squared trace of their differences' covariance over the trace of its square, for each pair.
+    """
+    signs = np.array([[(name == a) - (name == b) for name in {n for pair in pairs for n in pair}] for a, b in pairs])
+    covariance = signs @ signs.T
+    return float(np.trace(covariance) ** 2 / (len(pairs) * (covariance**2).sum()))
+
+
 @cache_copies(maxsize=4)
 def trained_differences(evidence: Evidence) -> pd.DataFrame:
     """Each newer architecture against each older one, and beside it against our own.
@@ -68,10 +79,7 @@ def trained_differences(evidence: Evidence) -> pd.DataFrame:
         }  # as many as both have
         if not any(len(tables) > 1 for tables in found.values()):
             continue
-        # A network stands in several pairs: of as many seeds each, only so many contrasts are independent.
-        free = [len(tables) - 1 for tables in found.values()]
-        shared = max(0, sum(free) - (len({name for pair in pairs for name in pair}) - 1) * max(free))
-        table = difference_of_trainings(found, clusters, shared)
+        table = difference_of_trainings(found, clusters, independence(pairs))
         table[["first", "second"]] = table["name"].str.split(expand=True)
         table["trainings"] = table["name"].map({name: len(tables) for name, tables in found.items()})
         table = table.assign(matters=table["metric"].map(MATTERS), seeds=[()] * len(table))  # counted, not asked

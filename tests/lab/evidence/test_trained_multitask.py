@@ -138,3 +138,9 @@ def test_a_network_that_costs_more_and_errs_more_is_on_no_front(monkeypatch: pyt
     assert len(table) == 9 and (table["resnet18"] == 1).all()
     assert table.loc[[("MACs", "age_mae"), ("latency", "age_mae")], "mobilenet_v2"].tolist() == [0, 0]
     assert front_probabilities(Evidence((), {}, tuple(runs))).empty
+    # A network that errs more is on the front of latency only where it is certainly faster.
+    rounds = bench["deploy"].set_index("backbone")
+    for fast, slow, share in ((0.008, 0.009, 1), (0.008, 0.0101, 0)):
+        rounds.loc["mobilenet_v2", ["fast", "slow"]] = fast, slow
+        found = front_probabilities(Evidence((), {"deploy": rounds.reset_index()}, tuple(runs)), 100)
+        assert found.loc[[("latency", "age_mae")], "mobilenet_v2"].item() == share

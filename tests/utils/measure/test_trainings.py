@@ -71,3 +71,10 @@ def test_models_that_answer_alike_differ_by_nothing():
 def test_one_training_of_each_is_refused():
     with pytest.raises(InputError, match="at least two seeds"):
         difference_of_trainings({"a": [pd.DataFrame({"x": [0.0, 1.0]})]}, range(2))
+
+
+def test_names_with_trainings_in_common_are_less_sure():
+    experiment = make_experiment(np.random.default_rng(4), 0.1, 0.3)
+    alone, sharing = (difference_of_trainings(experiment, np.arange(200), share) for share in (1.0, 0.5))
+    assert (sharing["degrees"] < alone["degrees"]).all() and (sharing["p"] > alone["p"]).all()
+    assert (sharing["trainings_error"] == alone["trainings_error"]).all()
