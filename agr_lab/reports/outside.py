@@ -87,10 +87,8 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
     from agr_utils.training.run import load_model
 
     network, about = load_model(model)
-    if network.scheme.name == OWN_TABLE:
-        raise InputError(
-            f"{model}: answers for a table of one's own, whose labels no other data set has. Leave --data out"
-        )
+    if network.scheme.name in (OWN_TABLE, "synthetic"):
+        raise InputError(f"{model}: answers with labels that no other data set has. Leave --data out")
     races = network.scheme.classes("race") if "race" in network.tasks else ()
     return lambda pixels: answer_pixels(AnswerNet(network), pixels), about["config"]["image_size"], races
 

@@ -63,7 +63,7 @@ def corrupt(
     Raises:
         InputError: for an unknown name, severity or data set, for no such images, or another number of seeds.
     """
-    images = check_images(images)
+    images = check_images(images).clamp(0, 1)  # it lets rounding errors pass, which have no power
     if name not in CORRUPTIONS:
         raise InputError(f"unknown corruption '{name}'. {name_hint(name, CORRUPTIONS)}")
     if severity not in SEVERITIES:

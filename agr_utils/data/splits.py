@@ -175,6 +175,9 @@ def groups_of(image_ids: pd.Series) -> pd.Series:
     return groups.astype("Int64").fillna(alone)
 
 
+LISTED = ("utkface", "synthetic")  # whose near-duplicates are in the committed split, or which have none
+
+
 def clusters_of(predictions: pd.DataFrame) -> pd.Series:
     """Cluster of each row of a predictions table: its ``group``, or what ``groups_of`` knows where it has none."""
     if "group" in predictions:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from agr_utils.data.augment import check_images
 from agr_utils.errors import InputError, name_hint
 from agr_utils.models.backbones import get_backbone
-from agr_utils.models.network import MultiTaskNet, expected_age, normalize
+from agr_utils.models.network import MultiTaskNet, evaluating, expected_age, normalize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,18 +175,16 @@ def _map_sides(model: MultiTaskNet, layers: dict[str, nn.Module], image_size: in
     for name, module in layers.items():
 
         def note(module: nn.Module, inputs: tuple, output: object, name: str = name) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[3] > 1:
+            # Maps of square pictures are square: a layer with its channels last has none.
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
                 sides[name] = output.shape[3]
 
         handles.append(module.register_forward_hook(note))
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             weight = next(model.parameters())
             model(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return sides

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
-from agr_utils.data.splits import groups_of, stable_numbers
+from agr_utils.data.splits import LISTED, clusters_of, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.comparisons import MATTERS, cache_copies
@@ -33,7 +33,7 @@ def sweep(
         A row per face and condition, faces in the same order in each: ``image_id, corruption, severity`` (``clean`` and
         0 for the faces as they are), ``age_signed`` (predicted minus labelled age, years), ``gender_error, race_error``
         (wrong or not), NaN without a label; those of the tasks that the model has. Answers are averaged over each face
-        and its mirror image, as everywhere.
+        and its mirror image, as everywhere. ``group`` of each face of a data set whose groups no file knows.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -49,7 +49,10 @@ def sweep(
                 probabilities = {task: p.cpu().numpy() for task, p in predict_probabilities(model, images).items()}
                 table = predictions_table(probabilities, data.faces.iloc[batch], "")
                 errors = error_rows(table).drop(columns="age_mae", errors="ignore")
-                parts.append(errors.assign(image_id=table["image_id"], corruption=name, severity=severity))
+                errors = errors.assign(image_id=table["image_id"], corruption=name, severity=severity)
+                if data.scheme.name not in LISTED:
+                    errors["group"] = data.faces["group"].iloc[batch].array
+                parts.append(errors)
                 progress.update(len(batch))
     columns = ["image_id", "corruption", "severity"]
     table = pd.concat(parts, ignore_index=True)
@@ -77,7 +80,12 @@ class Sweep:
         ids = pd.factorize(table["image_id"])[0]
         if left_over or (ids.reshape(-1, num_faces) != ids[:num_faces]).any():
             raise InputError("a sweep must have the same faces in every condition. Make it again with: agr robustness")
+        if self.conditions[0] != (CLEAN, 0):
+            raise InputError(
+                f"a sweep begins with the {CLEAN} faces, and this one with {self.conditions[0]}. Sort it so"
+            )
         self.image_ids = table["image_id"].iloc[:num_faces].reset_index(drop=True)
+        self.clusters = clusters_of(table.iloc[:num_faces])
         values = table[self.errors].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
         shape = (len(self.conditions), num_faces)
         self.values = values.reshape(*shape, -1).transpose(1, 0, 2)
@@ -97,7 +105,7 @@ class Sweep:
 
     def bootstrap(self) -> GroupBootstrap:
         """Resamples of the faces."""
-        return GroupBootstrap(groups_of(self.image_ids))
+        return GroupBootstrap(self.clusters)
 
 
 @cache_copies(maxsize=16)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.faces import age_band
+from agr_utils.errors import InputError, name_hint
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.metrics import Metric, by_name, score_rows, signed_age_error
 from agr_utils.tasks import LabelScheme
@@ -38,15 +39,21 @@ def error_rows(table: pd.DataFrame) -> pd.DataFrame:
     return errors
 
 
-def label_groups(table: pd.DataFrame, scheme: LabelScheme) -> pd.DataFrame:
-    """Name of the labelled group of each image: classes and ``age band`` as text, missing where the label is."""
+def label_groups(table: pd.DataFrame, scheme: LabelScheme, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Name of the labelled group of each image: classes and ``age band`` as text, missing where the label is.
+
+    ``columns``: only these; an InputError if there is no such label.
+    """
     groups = pd.DataFrame(index=table.index)
     for task in scheme.tasks:
         if task.kind == "classes":
             labels = table[task.name].map(dict(enumerate(task.classes)))
             groups[task.name] = pd.Categorical(labels, categories=task.classes)
     groups["age band"] = age_band(table["age_min"])
-    return groups
+    for name in columns or ():
+        if name not in groups:
+            raise InputError(f"no label '{name}' to group by. {name_hint(name, groups)}")
+    return groups if columns is None else groups[list(columns)]
 
 
 def group_columns(grouping: str) -> list[str]:
@@ -67,7 +74,7 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
         Images without a label of the grouping are in no group.
     """
     errors = error_rows(table)
-    groups = label_groups(table, scheme)[group_columns(grouping)]
+    groups = label_groups(table, scheme, group_columns(grouping))
     known = groups.notna().all(axis=1)
     if not known.any():
         return pd.DataFrame(columns=["count", *errors]).astype({"count": int})
@@ -96,7 +103,7 @@ def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd
     Groups are in the order of the labels; an image that lacks one of the labels belongs to none.
     """
     columns = group_columns(grouping)
-    groups = label_groups(table, scheme)[columns]
+    groups = label_groups(table, scheme, columns)
     number = groups.groupby(columns, observed=True).ngroup().fillna(-1).to_numpy(dtype=int)  # -1 or NaN: one is missing
     members = {}
     for code in range(number.max(initial=-1) + 1):
@@ -109,7 +116,7 @@ def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd
 def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> list[str]:
     """Names of the groups that ``group_members`` leaves out because they have fewer than MIN_IMAGES images."""
     columns = group_columns(grouping)
-    counts = label_groups(table, scheme)[columns].value_counts(sort=False)
+    counts = label_groups(table, scheme, columns).value_counts(sort=False)
     return [", ".join(map(str, name)) for name in sorted(counts.index[(counts > 0) & (counts < MIN_IMAGES)])]
 
 

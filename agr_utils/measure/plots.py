@@ -59,7 +59,8 @@ def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> 
     scale = 100 if column.endswith("accuracy") else 1
     for run in runs:
         minutes, values = run.history["cpu_seconds"].cumsum() / 60, scale * run.history[column]
-        ax.plot(minutes, values, color=COLOURS[run.title], marker=MARKERS[run.title], ms=4, label=run.title)
+        colour, marker = COLOURS.get(run.title, NEUTRAL), MARKERS.get(run.title, "o")
+        ax.plot(minutes, values, color=colour, marker=marker, ms=4, label=run.title)
     ax.set_xlabel("minutes of one CPU core")
     ax.set_ylabel(ylabel)
     return ax

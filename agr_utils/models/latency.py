@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agr_utils.models.network import evaluating
+
 
 @torch.inference_mode()
 def measure_latency(model: nn.Module, images: Tensor, num_repeats: int = 15, num_warmups: int = 3) -> float:
@@ -20,14 +22,12 @@ def measure_latency(model: nn.Module, images: Tensor, num_repeats: int = 15, num
     Returns:
         Seconds for the whole batch. See ``agr_utils.machine.describe_hardware`` for what to write beside it.
     """
-    was_training = model.training
-    model.eval()
     seconds = []
-    for _ in range(num_warmups + num_repeats):
-        clock = time.perf_counter()
-        model(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()  # a GPU works on after the call has returned
-        seconds.append(time.perf_counter() - clock)
-    model.train(was_training)
+    with evaluating(model):
+        for _ in range(num_warmups + num_repeats):
+            clock = time.perf_counter()
+            model(images)
+            if images.is_cuda:
+                torch.cuda.synchronize()  # a GPU works on after the call has returned
+            seconds.append(time.perf_counter() - clock)
     return float(np.median(seconds[num_warmups:]))

@@ -1,6 +1,7 @@
 """One backbone, up to three heads: the network of every chapter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +133,19 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     """Multiply-accumulate operations of one image, by torch's own operation counter (which counts two per MAC)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, image_size, image_size, device=device))
-    model.train(was_training)
+    weight = next(model.parameters())
+    with evaluating(model), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; afterwards each part is in the mode that it was in, frozen ones too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training

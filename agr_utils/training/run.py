@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.splits import LISTED
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json, write_table
 from agr_utils.machine import current_commit, describe_hardware
@@ -190,7 +191,7 @@ def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, 
     """Predictions table of one split, with the ``group`` of each image of a data set whose groups no file knows."""
     rows = data.rows(split)
     table = predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
-    if data.scheme.name not in ("utkface", "synthetic"):  # of these see groups_of
+    if data.scheme.name not in LISTED:
         table.insert(3, "group", data.faces["group"].iloc[rows].array)
     return table
 

@@ -239,7 +239,7 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert set(report.tables["scores"]["task"]) == {"glasses", "height", "age"}
     with pytest.raises(InputError, match="of a table of one's own, for which it is not known where to cover"):
         sweep_run_folder(tmp_path / "run")
-    with pytest.raises(InputError, match="answers for a table of one's own, whose labels no other data set has"):
+    with pytest.raises(InputError, match="answers with labels that no other data set has"):
         evaluate_outside(tmp_path / "run", "fairface", folder)
     with pytest.raises(InputError, match="answers glasses, height, age of a table of one's own"):
         export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")

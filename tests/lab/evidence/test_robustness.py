@@ -194,3 +194,24 @@ def test_tables_have_the_short_runs_of_all_architectures_and_the_long_ones_besid
     lines = mean_errors_table(evidence, "age_mae").splitlines()
     assert lines[0] == "| Corruption | Custom CNN | MobileNetV3 | MobileNetV3, long |"
     assert len(lines) == 2 + 1 + len(CORRUPTIONS)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_rounding_errors_beside_0_and_1_do_no_harm(name: str, images: Tensor):
+    changed = corrupt(torch.cat([images.round() - 1e-6, images.round() + 1e-6]), name, 1)
+    assert changed.isfinite().all() and changed.min() >= 0 and changed.max() <= 1
+
+
+def test_a_sweep_that_does_not_begin_with_the_faces_as_they_are_is_refused():
+    table = made_up({"blur": 1.0}).sort_values(["corruption", "severity", "image_id"])
+    with pytest.raises(InputError, match="begins with the clean faces, and this one with"):
+        Sweep(table)
+
+
+def test_faces_of_a_group_are_drawn_together():
+    table = made_up({"blur": 1.0}, count=40)
+    table["group"] = table["image_id"].map({name: n // 2 for n, name in enumerate(table["image_id"].unique())})
+    swept = Sweep(table)
+    assert swept.clusters.nunique() == 20
+    means = swept.bootstrap().means(np.arange(40.0)[:, None])
+    assert len(means) > 1 and swept.bootstrap().num_groups == 20

@@ -142,3 +142,13 @@ def test_expected_age_and_interval_of_known_distributions():
 def test_interval_refuses_an_impossible_coverage(coverage: float):
     with pytest.raises(ValueError, match="between 0 and 1"):
         age_interval(torch.full((1, 117), 1 / 117), coverage=coverage)
+
+
+def test_a_frozen_part_stays_frozen_when_operations_are_counted():
+    model = MultiTaskNet("custom_cnn_half", dropout=0.0).train()
+    model.backbone.eval()
+    count_macs(model.double(), 32)
+    assert model.training and not model.backbone.training
+    with pytest.raises(RuntimeError):
+        count_macs(model, 0)
+    assert model.training and not any(module.training for module in model.backbone.modules())
