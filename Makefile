@@ -35,7 +35,7 @@ test: lint $(NPM) unit test-notebooks book
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
-		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
+		{ echo "$(PYTHON) is missing or too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
 	@echo "Setting up $(VENV): several minutes, about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"

@@ -17,6 +17,8 @@ def repository_root() -> Path:
 
 def current_commit() -> str:
     """Commit of the checkout, with ``+changes`` if it was not clean; ``unknown`` outside one."""
+    if not (repository_root() / ".git").exists():  # git would look for one further up: somebody else's
+        return "unknown"
     try:
         git = ["git", "-C", str(repository_root())]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,10 +1,12 @@
 """The manifest names every published file, and tells pictures apart by their pixels."""
 
+import hashlib
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from agr_utils.deploy.model import FaceModel
@@ -38,3 +40,18 @@ def test_the_real_faces_are_the_published_ones(real_data_dir: Path):
 def test_the_intervals_of_the_model_card_are_those_of_the_file_that_ships():
     counted = pd.read_csv(ROOT / "results" / "shipped_intervals.csv")
     assert set(counted["model_sha256"]) == {FaceModel().sha256[:16]}
+
+
+def test_an_archive_without_git_is_checked_and_names_what_is_missing(tmp_path: Path, monkeypatch, capsys):
+    for name in ("results/a.csv", "results/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("results/a.csv", "results/b.csv")}
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    assert manifest.main(["check"]) == 0
+    (tmp_path / "results" / "b.csv").unlink()
+    assert manifest.main(["check"]) == 1
+    assert "results/b.csv: missing" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no git checkout"):
+        manifest.main(["write"])

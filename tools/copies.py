@@ -104,7 +104,11 @@ def assignment(path: Path, solved: bool) -> nbformat.NotebookNode:
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4).cells
     solutions = [cell.source for cell in solutions if "solution" in _tags(cell)]
     cells, exercise = [], 0
+    repository, branch = read_repository()
+    lessons = rf"](https://github.com/{repository}/blob/{branch}/notebooks/\1"
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # the other lessons do not lie beside it
+            cell.source = re.sub(r"\]\((\d\d_\w+\.ipynb)", lessons, cell.source)
         if "exercise" in _tags(cell):
             solution = f"### BEGIN SOLUTION\n{solutions[exercise]}\n### END SOLUTION" if solved else STUB
             cell.source = f"{cell.source}\n\n{solution}"

@@ -21,11 +21,13 @@ _DIGITS = 12  # of each picture's hash: 48 bits tell 21,288 pictures apart
 
 
 def published_files(root: Path) -> list[Path]:
-    """The committed files that the manifest lists, by name."""
-    listed = subprocess.run(
-        ["git", "-C", root, "ls-files", "-z", *PUBLISHED], capture_output=True, text=True, check=True
-    )
-    return sorted(root / name for name in listed.stdout.split("\0") if name)
+    """The committed files that the manifest lists, by name; those that are not there are left out."""
+    git = ["git", "-C", root, "ls-files", "-z", *PUBLISHED]
+    if (root / ".git").exists():
+        names = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split("\0")
+    else:  # an archive of a release
+        names = [line.split(maxsplit=1)[1] for line in (root / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    return sorted(root / name for name in names if name and (root / name).exists())
 
 
 def file_lines(root: Path) -> list[str]:
@@ -75,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
         write_faces(options.faces, ROOT)
         return 0
     if options.action == "write":
+        if not (ROOT / ".git").exists():
+            sys.exit(f"{MANIFEST} lists what is committed, and this is no git checkout. Nothing was written.")
         (ROOT / MANIFEST).write_text("\n".join(file_lines(ROOT)) + "\n", encoding="utf-8")
         return 0
     if options.faces:

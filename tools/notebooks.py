@@ -93,7 +93,10 @@ def write_notebook(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 def lint(path: Path) -> list[str]:
     """What is wrong with one notebook, a line each."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError) as error:
+        return [f"{path}: cannot be read as a notebook ({str(error).splitlines()[0]})"]
     problems = [f"{path.name}: {text}" for text in _lint_structure(notebook, path)]
     for number, cell in enumerate(notebook.cells):
         problems += [f"{path.name}, cell {number}: {text}" for text in _lint_cell(cell)]
@@ -193,7 +196,7 @@ def _execute_one(path: Path) -> bool:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    name, clock = path.relative_to(ROOT), time.perf_counter()
+    name, clock = os.path.relpath(path, ROOT), time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": path.parent}}
     quiet = ["--log-level=40"]  # of the kernel: that it listens on this machine need not be said for each notebook

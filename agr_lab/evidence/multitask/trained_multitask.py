@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.markdown import NOT_YET, error_cell, markdown_table
+from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
 from agr_lab.gpu.protocol import CLAIM_EPOCHS, INITIAL, SEEDS
 from agr_utils.data.splits import groups_of
@@ -228,7 +228,7 @@ def trained_gaps_table(evidence: Evidence) -> str:
     for comparison, (title, _) in COMPARISONS.items():
         if (table := evidence.gap_calls.get(comparison)) is not None:
             parts.append(f"({comparison}) {title}: **{verdict_relative_gaps(table)}**\n\n{gap_calls_table(table)}")
-    return "\n\n".join(parts) or NOT_YET
+    return "\n\n".join(parts) or "No comparison has all of its trainings yet; nothing is called."
 
 
 def main() -> None:

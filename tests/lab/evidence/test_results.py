@@ -132,9 +132,11 @@ def test_labels_can_be_read_from_the_split_file_alone():
 
 
 def write_run(folder: Path, *names: str) -> Path:
-    """A folder with the files of a finished run, each with its own name for a content."""
+    """A folder with the files of a finished run, and further ones with their own name for a content."""
     folder.mkdir(parents=True)
-    for name in (*PUBLISHED_FILES, *names):
+    for name in PUBLISHED_FILES:
+        shutil.copyfile(ROOT / "results" / "utkface-custom_cnn-64px-s0" / name, folder / name)
+    for name in names:
         (folder / name).write_text(name)
     return folder
 
@@ -144,9 +146,10 @@ def test_publishing_again_keeps_a_sweep_of_the_same_predictions_only(tmp_path: P
     target = publish_run(run, tmp_path / "results")
     (run / SWEEP_FILE).unlink()
     assert (publish_run(run, tmp_path / "results") / SWEEP_FILE).read_text() == SWEEP_FILE
-    (run / PREDICTIONS_FILE).write_text("trained again")
+    again = ROOT / "results" / "utkface-mobilenet_v2-64px-s0" / PREDICTIONS_FILE
+    shutil.copyfile(again, run / PREDICTIONS_FILE)
     publish_run(run, tmp_path / "results")
-    assert (target / PREDICTIONS_FILE).read_text() == "trained again" and not (target / SWEEP_FILE).exists()
+    assert (target / PREDICTIONS_FILE).read_bytes() == again.read_bytes() and not (target / SWEEP_FILE).exists()
 
 
 @pytest.mark.parametrize(("place", "given"), [("", "."), ("maps", ".."), ("", "../run"), ("", "../run/maps/..")])
@@ -269,3 +272,20 @@ def test_only_multitask_runs_one_an_architecture_are_published_as_such(tmp_path:
     shutil.copytree(ROOT / "results" / "claims" / name, tmp_path / name)
     with pytest.raises(InputError, match="two published runs of one architecture"):
         read_runs(tmp_path)
+
+
+def test_nothing_damaged_and_no_photograph_is_published(tiny_run: Path, tmp_path: Path, one_clear_line):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "maps").mkdir()
+    for name in ("about.json", "scores.parquet", "face.jpg"):
+        (run / "maps" / name).write_bytes(b"x")
+    published = publish_run(run, tmp_path / "results")
+    assert sorted(path.name for path in (published / "maps").iterdir()) == ["about.json", "scores.parquet"]
+    for name in (CONFIG_FILE, PREDICTIONS_FILE):
+        kept = (run / name).read_bytes()
+        (run / name).write_text("{")
+        with one_clear_line(name):
+            publish_run(run, tmp_path / "results")
+        (run / name).write_bytes(kept)
+    assert (published / CONFIG_FILE).read_bytes() == (run / CONFIG_FILE).read_bytes()
