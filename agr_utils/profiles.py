@@ -42,7 +42,7 @@ PROFILES = {
 
 def get_profile() -> Profile:
     """The profile named by ``AGR_PROFILE``; ``quick`` where it is not set."""
-    name = os.environ.get("AGR_PROFILE", "quick")
+    name = os.environ.get("AGR_PROFILE") or "quick"
     if name not in PROFILES:
         raise InputError(f"AGR_PROFILE is '{name}'. Set it to one of: {', '.join(PROFILES)}")
     return PROFILES[name]
@@ -50,7 +50,7 @@ def get_profile() -> Profile:
 
 def get_data_name() -> str:
     """The data set named by ``AGR_DATA``; ``synthetic`` where it is not set."""
-    return os.environ.get("AGR_DATA", "synthetic")
+    return os.environ.get("AGR_DATA") or "synthetic"
 
 
 def get_data_dir() -> Path | None:
