@@ -1,12 +1,13 @@
 """What figures of several panels share."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from agr_utils.measure.fairness import ERRORS
 from agr_utils.measure.forest import plot_forest
-from agr_utils.measure.metrics import Metric
+from agr_utils.measure.metrics import METRICS
 from agr_utils.measure.plots import NEUTRAL
 
 
@@ -41,7 +42,7 @@ def lay_out(figure: plt.Figure, num_columns: int = 5) -> None:
 
 def draw_forests(
     table: pd.DataFrame,
-    records: Mapping[str, Metric],
+    names: Sequence[str],
     columns: tuple[str, str, str],
     label: str,
     height: float,
@@ -52,7 +53,7 @@ def draw_forests(
 
     Args:
         table: as ``plot_forest`` wants it, with ``matters``, the smallest difference that does.
-        records: metric of each panel, by its name in the table; three in a row, or two by two.
+        names: of the metric or error of each panel, as in the table; three in a row, or two by two.
         columns: names of the metric, of the row, and of the marks within a row (empty where there is one).
         label: below each panel, where it says ``{unit}``.
         height: of the figure, in inches.
@@ -60,16 +61,16 @@ def draw_forests(
         options: of ``plot_forest``.
     """
     column, row, series = columns
-    shape, width = ((1, 3), 12) if len(records) == 3 else ((2, 2), 10)
+    shape, width = ((1, 3), 12) if len(names) == 3 else ((2, 2), 10)
     figure, axes = plt.subplots(*shape, figsize=(width, height), sharey=True)
 
     def draw(name: str, ax: plt.Axes) -> None:
-        record, found = records[name], table[table[column] == name]
+        record, found = (METRICS | ERRORS)[name], table[table[column] == name]
         matters = found["matters"].iloc[0]
         plot_forest(found, ax, row, series, **{"scale": record.scale, "matters": matters} | options)
         ax.set_title(title.format(record.label))
         ax.set_xlabel(label.format(unit=record.change_unit))
 
-    draw_panels(axes.flat, records, draw, len(table))
+    draw_panels(axes.flat, names, draw, len(table))
     lay_out(figure)
     return figure

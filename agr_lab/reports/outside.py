@@ -20,6 +20,8 @@ SHARED_RACES = {
     "white": "white", "black": "black", "asian": "asian", "east_asian": "asian", "southeast_asian": "asian",
     "indian": "indian",
 }  # fmt: skip
+_OTHER_LABELS = "{}: answers with labels that no other data set has. Leave --data out"
+_GENDERS = get_scheme("utkface").classes("gender")  # FairFace's too
 Answer = Callable[[np.ndarray], dict[str, np.ndarray]]  # (N, S, S, 3) uint8 to age_mean (N,), gender, race (N, C)
 
 
@@ -77,6 +79,8 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
     """What answers (PyTorch for a run folder, onnxruntime for a file), the side of its crops, and its races' names."""
     if Path(model).suffix == ".onnx":
         file = FaceModel(model)
+        if tuple(file.labels.get("gender", _GENDERS)) != _GENDERS:
+            raise InputError(_OTHER_LABELS.format(model))
 
         def run_file(pixels: np.ndarray) -> dict[str, np.ndarray]:
             answers = [file.run(face, file.tasks) for face in pixels]
@@ -88,7 +92,7 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
 
     network, about = load_model(model)
     if network.scheme.name in (OWN_TABLE, "synthetic"):
-        raise InputError(f"{model}: answers with labels that no other data set has. Leave --data out")
+        raise InputError(_OTHER_LABELS.format(model))
     races = network.scheme.classes("race") if "race" in network.tasks else ()
     return lambda pixels: answer_pixels(AnswerNet(network), pixels), about["config"]["image_size"], races
 

@@ -1,6 +1,7 @@
 """A model is scored on another data set: bands, genders and the races that both have names for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from skimage import data as pictures
 from typer.testing import CliRunner
 
 from agr_lab.cli.main import app
+from agr_lab.reports import outside
 from agr_lab.reports.outside import evaluate_outside, score_outside
 from agr_utils.deploy.model import SHIPPED_MODEL
 from agr_utils.tasks import get_scheme
@@ -73,3 +75,12 @@ def test_the_command_says_what_was_left_out(fairface: Path):
 def test_a_split_without_faces_is_refused(fairface: Path, one_clear_line):
     with one_clear_line("no face of the split 'unlisted'", "--split"):
         evaluate_outside(SHIPPED_MODEL, "fairface", fairface, "unlisted")
+
+
+def test_networks_of_drawn_faces_are_not_scored_on_photographs(tiny_run: Path, monkeypatch, one_clear_line):
+    with one_clear_line("labels that no other data set has", "Leave --data out"):
+        outside.open_answerer(tiny_run)
+    drawn = SimpleNamespace(labels={"gender": ["disc", "ring"]})
+    monkeypatch.setattr(outside, "FaceModel", lambda path: drawn)
+    with one_clear_line("drawn.onnx", "labels that no other data set has"):
+        outside.open_answerer(Path("drawn.onnx"))

@@ -9,7 +9,7 @@ from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements
-from agr_utils.measure.metrics import METRICS, score_rows
+from agr_utils.measure.metrics import score_rows
 from agr_utils.measure.plots import COLOURS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES, get_backbone
@@ -69,5 +69,4 @@ def draw_pairs(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
                        "better", "seeds"]]  # fmt: skip
     styles = {title: (colour, "o", 0.0) for title, colour in COLOURS.items()}
     label = "difference ({unit})\n← second better      first better →"
-    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "pair", "better")
-    return draw_forests(table, records, columns, label, 4.8, styles=styles), table
+    return draw_forests(table, list(MATTERS), ("metric", "pair", "better"), label, 4.8, styles=styles), table

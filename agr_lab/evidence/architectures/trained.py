@@ -103,8 +103,7 @@ def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     )
     styles = spread_styles(map(title_of, NEWER), 0.15)
     label = "difference ({unit})\n← newer worse      newer better →"
-    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "against", "newer")
-    return draw_forests(shown, records, columns, label, 3.4, styles=styles), table
+    return draw_forests(shown, list(MATTERS), ("metric", "against", "newer"), label, 3.4, styles=styles), table
 
 
 def trained_table(evidence: Evidence) -> str:

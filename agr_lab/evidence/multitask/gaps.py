@@ -113,7 +113,7 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     table = pd.concat(tables, names=["comparison"]).reset_index(0).reset_index(drop=True)
     shown = table.replace({"grouping": {name: name.replace(" x ", " × ") for name in GROUPINGS}})
     label, columns = "narrower by ({unit})\n← larger gap      smaller gap →", ("error", "grouping", "comparison")
-    figure = draw_forests(shown, ERRORS, columns, label, 7, "gap in {}", styles=comparison_styles(), margin=0.6,
+    figure = draw_forests(shown, list(ERRORS), columns, label, 7, "gap in {}", styles=comparison_styles(), margin=0.6,
                           matters="matters")  # fmt: skip
     if len(table):
         changes = pd.DataFrame([dict(row) for row in table.pop("backbones")], index=table.index)

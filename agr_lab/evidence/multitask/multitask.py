@@ -129,9 +129,9 @@ def multitask_rows(evidence: Evidence) -> pd.DataFrame:
 def draw_multitask(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Differences between multi-task and single-task models, by architecture."""
     table = multitask_rows(evidence)
-    records, columns = {name: METRICS[name] for name in MATTERS}, ("metric", "architecture", "comparison")
+    columns = ("metric", "architecture", "comparison")
     label = "change ({unit})\n← worse      better →"
-    figure = draw_forests(table, records, columns, label, 4.6, styles=comparison_styles(), margin=0.6, seeds=True)
+    figure = draw_forests(table, list(MATTERS), columns, label, 4.6, styles=comparison_styles(), margin=0.6, seeds=True)
     for ax in figure.axes if len(table) else ():
         ax.axhline(table["architecture"].nunique() - 1.5, color=NEUTRAL, lw=0.5)
     return figure, table

@@ -66,7 +66,7 @@ def draw_robustness_groups(evidence: RobustnessEvidence) -> tuple[plt.Figure, pd
     table = group_increases(evidence)
     shown = table.assign(group=table["group"] + table["count"].map(" ({:,})".format))
     label = "against all others ({unit})\n← hurt more      hurt less →"
-    return draw_forests(shown, {name: ERRORS[name] for name in SWEPT_ERRORS}, ("error", "group", ""), label, 4), table
+    return draw_forests(shown, SWEPT_ERRORS, ("error", "group", ""), label, 4), table
 
 
 def robustness_groups_table(evidence: RobustnessEvidence) -> str:

@@ -46,8 +46,8 @@ def draw_differences(tables: dict[str, pd.DataFrame], sides: str) -> tuple[plt.F
     """
     table = pd.concat(tables, names=["compared"]).reset_index("compared") if tables else pd.DataFrame()
     shown = table.replace({"corruption": {name: corruption.title for name, corruption in CORRUPTIONS.items()}})
-    records, columns = {name: ERRORS[name] for name in SWEPT_ERRORS}, ("error", "corruption", "compared")
-    return draw_forests(shown, records, columns, f"difference of the increase ({{unit}})\n{sides}", 5.4), table
+    columns = ("error", "corruption", "compared")
+    return draw_forests(shown, SWEPT_ERRORS, columns, f"difference of the increase ({{unit}})\n{sides}", 5.4), table
 
 
 def robustness_multitask_table(evidence: RobustnessEvidence) -> str:
