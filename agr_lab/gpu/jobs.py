@@ -31,6 +31,7 @@ class Job:
     teacher_share: float = 0.7  # of that answer in the target
     ema: float = 0.998  # decay of the averaged weights, per step
     seed: int = 0
+    bf16: tuple[str, ...] = ("cuda",)  # kinds of device on which forward passes are in bfloat16
     evaluations: int = 4  # of the validation split, evenly spaced
     predict: tuple[str, ...] = ("validation",)  # splits whose answers come back
     keep: bool = False  # whether the weights come back, in half precision
@@ -42,5 +43,5 @@ def job_from(content: dict) -> Job:
     unknown = set(content) - {setting.name for setting in fields(Job)}
     if unknown:
         raise SystemExit(f"unknown setting of a job: {', '.join(sorted(unknown))}")
-    lists = ("tasks", "teachers", "predict")
+    lists = ("tasks", "teachers", "bf16", "predict")
     return Job(**content | {name: tuple(content[name]) for name in lists if name in content})

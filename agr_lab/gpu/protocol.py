@@ -97,7 +97,8 @@ def stages(backbone: str, finished: Finished) -> Iterator[tuple[int, Job]]:
             yield (3 if epochs == CLAIM_EPOCHS else 6), make_job(backbone, TASKS, rate, epochs, seed, weighting)
     if backbone in MAP_BACKBONES:
         job = make_job(backbone, TASKS, rate, CLAIM_EPOCHS, SEEDS[0], weighting)
-        yield 9, replace(job, name=f"{job.name}-{MAP_SIZE}px", image_size=MAP_SIZE, seconds=2 * job.seconds)
+        more = {"image_size": MAP_SIZE, "bf16": ("cuda", "cpu"), "seconds": 2 * job.seconds}
+        yield 9, replace(job, name=f"{job.name}-{MAP_SIZE}px", **more)
     for tasks in singles:
         if chosen := best(rate_jobs(backbone, tasks), finished):
             for place, epochs in ((5, CLAIM_EPOCHS), (7, CLAIM_EPOCHS / len(TASKS))):

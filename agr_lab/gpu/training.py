@@ -131,6 +131,11 @@ class Training:
         """Work of this training, in order, beside that of others."""
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
+    def autocast(self) -> torch.autocast:
+        """bfloat16 in the forward pass, where the job says so."""
+        kind = self.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=kind in self.job.bf16, cache_enabled=False)
+
     def prepare_tables(self) -> None:
         """What differs from step to step, for every step: faces, learning rate, decay of the average."""
         job, rows, random = self.job, self.faces.splits["train"], np.random.default_rng(self.job.seed)
@@ -209,7 +214,7 @@ class Training:
         for group in self.optimizer.param_groups:
             torch.mul(group["peak"], factor, out=group["lr"])
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stream is not None, cache_enabled=False):
+        with self.autocast():
             logits = self.model(images)
         losses = soft_losses(logits, targets)
         sum(loss * job.task_weights.get(task, 1.0) for task, loss in losses.items()).backward()
@@ -238,7 +243,7 @@ class Training:
 
     def predict_pixels(self, pixels: Tensor) -> dict[str, np.ndarray]:
         """Probabilities of each task, averaged over a picture and its mirror image."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stream is not None, cache_enabled=False):
+        with self.autocast():
             parts = [predict_probabilities(self.averaged, to_images(chunk)) for chunk in pixels.split(512)]
         return {task: torch.cat([part[task] for part in parts]).cpu().numpy() for task in self.model.tasks}
 
