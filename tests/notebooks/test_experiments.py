@@ -1,5 +1,6 @@
 """The checks of exercises that train something: each is tried with wrong answers, and the training is made up."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from agr_utils.data.corruptions import corrupt
+from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, bootstrap
 from agr_utils.measure.results import read_figure
 
@@ -200,6 +202,82 @@ def run_found(answer) -> None:
     exec(check_of("07_comparison.ipynb", "07.3: right"), names)
 
 
+def run_foretell(answer: dict) -> None:
+    """Trainings are made up: of 30 labels sharing brings 20 points, of 600 nothing."""
+    right = {("age", "race"): {30: 0.6, 600: 0.9}, ("race",): {30: 0.4, 600: 0.9}}
+
+    def train(num_labels, tasks, seed):
+        return None, pd.DataFrame({"race_accuracy": np.arange(100) < 100 * right[tasks][num_labels]}).astype(float)
+
+    names = {
+        "foretell": lambda: answer,
+        "make_data": lambda relatedness, num_labels: num_labels,
+        "train": train,
+        "PAIR": ("age", "race"),
+        "MATTERS": MATTERS,
+        "bootstrap": bootstrap,
+        "pd": pd,
+        "profile": SimpleNamespace(name="quick"),
+    }
+    exec(check_of("08_multitask_or_not.ipynb", "08.2: right"), names)
+
+
+def standardised(errors, group, band, weights=None):
+    """Right as it is; with the weights of bands, given a table of all faces, it makes a mistake."""
+    faces = pd.DataFrame({"error": errors, "group": group, "band": band})
+    shares = faces["band"].value_counts(normalize=True) if weights is None else weights(faces)
+    return (faces.pivot_table(index="group", columns="band", values="error") * shares).sum(axis=1).to_dict()
+
+
+def names_10() -> dict:
+    """What lesson 10 gives to the checks of its exercises: faces of two classes, about which a model is too modest."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 500)
+    shown = np.where(rng.random(500) < 0.9, labels, 1 - labels)
+    faces = pd.DataFrame({"age": rng.integers(0, 80, 500), "race": labels, "race_p0": 0.7 - 0.4 * shown})
+    faces["race_p1"] = 1 - faces["race_p0"]
+    groups = pd.DataFrame({"race": np.where(labels, "b", "a")})
+    return {
+        "table": faces,
+        "validation": faces,
+        "scheme": SimpleNamespace(race=("a", "b")),
+        "errors": pd.DataFrame({"age_mae": rng.random(500)}),
+        "fairness": SimpleNamespace(label_groups=lambda table, scheme: groups),
+        "calibration_error": lambda confidence, correct: abs(confidence.mean() - correct.mean()),
+        "np": np,
+        "pd": pd,
+    }
+
+
+def run_standardised(answer) -> None:
+    exec(check_of("10_fairness_and_calibration.ipynb", "standardised("), names_10() | {"standardised": answer})
+
+
+def with_temperature(p, temperature):
+    """Right as it is."""
+    powers = p ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def run_temperature(answer) -> None:
+    exec(check_of("10_fairness_and_calibration.ipynb", "with_temperature("), names_10() | {"with_temperature": answer})
+
+
+def widening_by_group(needed, group, coverage=0.9, too_few=np.inf):
+    """Right as it is."""
+    years = {}
+    for name in dict.fromkeys(group.tolist()):
+        ordered = np.sort(needed[group == name])
+        rank = math.ceil((len(ordered) + 1) * coverage)
+        years[name] = float(ordered[rank - 1]) if rank <= len(ordered) else too_few
+    return years
+
+
+def run_widening(answer) -> None:
+    check = check_of("10_fairness_and_calibration.ipynb", "widening_by_group(")
+    exec(check, {"widening_by_group": answer, "np": np})
+
+
 def brightened(images):
     """Right: pictures in the dark get the light of the others, and those in good light are left alone."""
     brightness = images.mean(dim=(1, 2, 3), keepdim=True)
@@ -303,6 +381,16 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
         (run_found, lambda faces, count: 0.95, {}),  # what an interval is said to hold
         (run_found, lambda faces, count: share_found(faces, count, deviations=1.0), {}),  # too narrow
         (run_found, lambda faces, count: share_found(faces[:count], count, num_sets=1), {}),  # one set
+        (run_foretell, {30: "gain"}, {}),  # half an answer
+        (run_foretell, {30: "gain", 600: "gain"}, {}),
+        (run_foretell, {30: "undecided", 600: "undecided"}, {}),
+        (run_foretell, {30: "gain", 600: "nothing"}, {}),  # no such word
+        (run_standardised, lambda *faces: pd.Series(faces[0]).groupby(faces[1]).mean().to_dict(), {}),  # as they are
+        (run_standardised, lambda *faces: standardised(*faces, lambda table: 0.5), {}),  # all bands alike
+        (run_temperature, lambda p, temperature: p, {}),
+        (run_temperature, lambda p, temperature: p ** (1 / temperature), {}),  # no longer probabilities
+        (run_temperature, lambda p, temperature: with_temperature(p, 1 / temperature), {}),  # the wrong way round
+        (run_widening, lambda *faces, **share: widening_by_group(*faces, **share, too_few=7.0), {}),  # of eight faces
         (run_mend, lambda images: images, {}),  # no gain
         (run_mend, lambda images: (images * 2.2).clamp(0, 1), {}),  # pictures in good light pay for it
         (run_mend, lambda images: images * 0 + 0.5, {}),  # grey
@@ -341,6 +429,14 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_budget, {"image_size": 48, "num_epochs": 1}, "right"),
         (run_found, lambda faces, count: None, "not done yet"),
         (run_found, share_found, "right"),
+        (run_foretell, {}, "not done yet"),
+        (run_foretell, {30: "gain", 600: "undecided"}, "right"),
+        (run_standardised, lambda errors, group, band: {}, "not done yet"),
+        (run_standardised, standardised, "right"),
+        (run_temperature, lambda p, temperature: None, "not done yet"),
+        (run_temperature, with_temperature, "right"),
+        (run_widening, lambda needed, group, coverage=0.9: None, "not done yet"),
+        (run_widening, widening_by_group, "right"),
         (run_mend, lambda images: None, "not done yet"),
         (run_mend, brightened, "right"),
         (run_winners, lambda curves, name: None, "not done yet"),
