@@ -286,13 +286,15 @@ def brightened(images):
 
 def run_mend(mend) -> None:
     generator = torch.Generator().manual_seed(0)
-    pictures = 0.5 + 0.1 * (torch.rand(40, 3, 8, 8, generator=generator) - 0.5)
+    pixels = 255 * (0.5 + 0.1 * (torch.rand(80, 8, 8, 3, generator=generator) - 0.5))
+    faces = pd.DataFrame({name: np.zeros(80) for name in ("age", "gender", "race")})
 
-    def errors_of(model, images):  # of a network that knows one brightness only
+    def errors_of(model, images, labels):  # of a network that knows one brightness only
         off = (images.mean(dim=(1, 2, 3)) - 0.5).abs().numpy()
         return pd.DataFrame({name: off + 0.3 * (images.std(dim=(1, 2, 3)).numpy() < 1e-6) for name in ("a", "b")})
 
-    names = {"mend": mend, "pictures": pictures, "corrupt": corrupt, "errors_of": errors_of, "plain": [None], "pd": pd,
+    names = {"mend": mend, "strangers": SimpleNamespace(pixels=pixels.byte().numpy(), faces=faces), "NUM_SWEPT": 40,
+             "corrupt": corrupt, "errors_of": errors_of, "plain": [None] * 3, "pd": pd, "torch": torch,
              "bootstrap": bootstrap, "profile": SimpleNamespace(name="quick")}  # fmt: skip
     exec(check_of("11_robustness.ipynb", "11.3: right"), names)
 
@@ -314,7 +316,14 @@ def coarser(split: str):
     return lambda pixels, faces, rng: np.where((faces["split"] == split).to_numpy()[:, None, None, None], 9, pixels)
 
 
-def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
+def one_picture(pixels):
+    """The pixels with the first picture changed, which is of the training."""
+    changed = pixels.copy()
+    changed[0] = 9
+    return changed
+
+
+def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0, expected=("gain", "cannot tell")) -> None:
     """The trainings are made up: the second is better for each camera by so many years, on 20 strangers."""
     split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 80
     data = SimpleNamespace(
@@ -326,6 +335,7 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
     better = errors.sub(np.where(camera, webcam, phone), axis=0)
     names = {
         "serve_webcam": serve_webcam,
+        "EXPECTED": dict(zip(("webcam", "phone"), expected, strict=True)),
         "data": data,
         "HEADS": ("age", "badge", "collar"),
         "TASKS": [],
@@ -348,6 +358,11 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
         "pd": pd,
     }
     exec(check_of("13_your_own_faces.ipynb", "serve_webcam("), names)
+
+
+def run_nothing_gained(serve_webcam) -> None:
+    """A null result that was foreseen is right, too."""
+    run_webcam(serve_webcam, webcam=0.0, expected=("cannot tell", "cannot tell"))
 
 
 @pytest.mark.parametrize(
@@ -400,8 +415,10 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0) -> None:
         (run_winners, lambda curves, name: ("A", "B"), {}),  # right in fog only
         (run_webcam, coarser("test"), {}),  # the test was changed, too
         (run_webcam, lambda pixels, faces, rng: pixels, {}),  # nothing was changed
-        (run_webcam, coarser("train"), {"webcam": 0.0}),  # within chance
-        (run_webcam, coarser("train"), {"phone": -1.0}),  # the other pictures pay for it
+        (run_webcam, lambda pixels, faces, rng: one_picture(pixels), {}),  # one picture was changed
+        (run_webcam, coarser("train"), {"webcam": 0.0}),  # no gain, and one was expected
+        (run_webcam, coarser("train"), {"phone": -1.0}),  # the other pictures pay for it, and that was not expected
+        (run_webcam, coarser("train"), {"expected": ("", "")}),  # nothing was expected
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -443,6 +460,7 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_winners, two_winners, "right"),
         (run_webcam, lambda pixels, faces, rng: None, "not done yet"),
         (run_webcam, coarser("train"), "right"),
+        (run_nothing_gained, coarser("train"), "right"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):

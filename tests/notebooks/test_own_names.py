@@ -7,7 +7,7 @@ import nbformat
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "13_your_own_faces.ipynb"
 DRAWN = {"badge", "collar", "camera", "webcam", "phone", "disc", "ring", "dark", "light"}  # what drawn people have
-DRAWINGS_ONLY = {"own-10", "photograph", "own-36"}  # how they are made, and exercise 13.2
+DRAWINGS_ONLY = {"own-10", "photograph", "own-35", "own-36"}  # how they are made, and exercise 13.2
 
 
 class WithoutDrawings(ast.NodeTransformer):
