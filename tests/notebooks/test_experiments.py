@@ -81,17 +81,51 @@ def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = ()
     exec(check_of("04_mobilenet_v3.ipynb", "train_without_attention()"), names)
 
 
-def copies_01() -> dict:
-    """What the lesson gives to the experiment 01.4: pictures of noise, and darker ones that are moved by a pixel."""
-    rng = np.random.default_rng(0)
-    originals = rng.integers(0, 255, (40, 24, 24)).astype(np.uint8)
-    copies = np.roll(originals, 1, axis=2)
-    names = {"originals": originals, "cuts": copies, "np": np, "pd": pd, "bootstrap": bootstrap, "Image": Image}
+def halves_by(order):
+    """An answer to 00.2 that sorts the faces by ``order(answer, error)``."""
+
+    def errors_by_width(answers, ages):
+        errors = [abs(answer["age"] - age) for answer, age in zip(answers, ages, strict=True)]
+        places = sorted(range(len(answers)), key=lambda place: order(answers[place], errors[place]))
+        half = len(places) // 2
+        return tuple(float(np.mean([errors[place] for place in part])) for part in (places[:half], places[half:]))
+
+    return errors_by_width
+
+
+def width(answer: dict, error: float) -> float:
+    return answer["age_interval"][1] - answer["age_interval"][0]
+
+
+def run_widths(errors_by_width) -> None:
+    answers = [{"age": 30.0, "age_interval": [20.0, 40.0 + number]} for number in range(4)]
+    names = {"errors_by_width": errors_by_width, "answers": answers, "ages": np.array([31, 33, 25, 40]), "np": np}
+    exec(check_of("00_start_here.ipynb", "00.2: right"), names)
+
+
+def noise_01(num_images: int = 60, seed: int = 0) -> np.ndarray:
+    """In place of drawings, (N, 24, 24, 3): pictures of noise."""
+    return np.random.default_rng(seed).integers(0, 255, (num_images, 24, 24, 3)).astype(np.uint8)
+
+
+def moved_copies(pixels: np.ndarray, rng: object = None) -> np.ndarray:
+    """In place of cut copies: grey ones that are moved by a pixel."""
+    return np.roll(grey_copies(pixels), 1, axis=2)
+
+
+def grey_copies(pixels: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(face).convert("L")) for face in pixels])
+
+
+def run_copies(likeness) -> None:
+    names = {"originals": grey_copies(noise_01()), "cuts": moved_copies(noise_01()), "np": np, "Image": Image}
+    names["draw_faces"] = lambda num_images, size, seed: SimpleNamespace(pixels=noise_01(num_images, seed))
+    names["cut_copies"] = moved_copies
     cells = nbformat.read(NOTEBOOKS / "01_data_exploration.ipynb", as_version=4).cells
     for cell in cells:
         if cell.cell_type == "code" and cell.source.startswith(("def found_copies", "def plain_likeness")):
-            exec(cell.source, names)
-    return names | {"baseline": names["found_copies"](plain, originals, copies)}
+            exec(cell.source.split("\n\n\n")[0], names)
+    exec(check_of("01_data_exploration.ipynb", "01.4: right"), names | {"likeness": likeness})
 
 
 def correlation(original: np.ndarray, copies: np.ndarray) -> np.ndarray:
@@ -105,10 +139,6 @@ def plain(original, copies):
 def moved(original, copies):
     """Right: tries the move, too."""
     return np.maximum(correlation(original, copies), correlation(np.roll(original, 1, axis=1), copies))
-
-
-def run_copies(likeness) -> None:
-    exec(check_of("01_data_exploration.ipynb", "01.4: right"), copies_01() | {"likeness": likeness})
 
 
 class Backbone(nn.Module):
@@ -379,6 +409,10 @@ def run_nothing_gained(serve_webcam) -> None:
         (run_ablation, "without", {"accuracy": 0.5}),
         (run_ablation, "without", {"modules": (SimpleNamespace(conv_reduce="there"),)}),
         (run_ablation, "without", {"step": 4}),
+        (run_widths, halves_by(lambda answer, error: error), {}),  # sorted by the error: a circle
+        (run_widths, halves_by(lambda answer, error: answer["age"]), {}),  # by the age
+        (run_widths, halves_by(lambda answer, error: answer["age_interval"][1] - answer["age"]), {}),  # half a width
+        (run_widths, halves_by(lambda answer, error: -width(answer, error)), {}),  # the wide ones first
         (run_copies, plain, {}),  # no better than the baseline
         (run_copies, lambda original, copies: np.arange(len(copies)), {}),  # the place in the list, not the picture
         (run_copies, lambda original, copies: 0.5, {}),  # one number for all
@@ -435,6 +469,8 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_surgery, surgery, "right"),
         (run_ablation, None, "not done yet"),
         (run_ablation, "without", "right"),
+        (run_widths, lambda answers, ages: None, "not done yet"),
+        (run_widths, halves_by(width), "right"),
         (run_copies, lambda original, copies: None, "not done yet"),
         (run_copies, moved, "right"),
         (run_features, lambda backbone, images: None, "not done yet"),
