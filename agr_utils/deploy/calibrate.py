@@ -49,7 +49,7 @@ def fit_interval_levels(probabilities: np.ndarray, ages: np.ndarray) -> dict[str
     faces takes the level of all.
 
     Args:
-        probabilities: (n, 117), calibrated.
+        probabilities: (n, 117).
         ages: (n,) years, NaN where not known.
 
     Returns:

@@ -16,7 +16,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.reading.images import resize_square
 from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, check_opset, finish_onnx
 from agr_utils.deploy.answers import OUTPUTS, to_answer
-from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature, soften
+from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature
 from agr_utils.deploy.detect import ZOOM
 from agr_utils.deploy.model import FORMAT, FaceModel
 from agr_utils.deploy.quality import fit_limit, measure_quality
@@ -155,14 +155,18 @@ def predict_pixels(pixels: np.ndarray, network: AnswerNet) -> list[dict]:
 
 
 def calibrate_network(model: MultiTaskNet, data: FaceData, mirror: bool = True) -> AnswerNet:
-    """A network with the temperatures and the levels of the age interval that its validation faces ask for."""
+    """A network with the temperatures of its classes and the levels of its age interval that validation faces ask for.
+
+    The age has no temperature: one moves the expected age of a lopsided distribution, by more than a year of a network
+    that is barely trained, and the interval keeps its promise without.
+    """
     rows = data.rows("validation")
     raw, faces = answer_pixels(AnswerNet(model, mirror), data.pixels[rows]), data.faces.iloc[rows]
     labels = {task: faces[task].to_numpy(dtype=float, na_value=np.nan) for task in model.tasks}
-    temperatures = {task: fit_temperature(raw[task], labels[task]) for task in model.tasks}
+    temperatures = {task: fit_temperature(raw[task], labels[task]) for task in model.tasks if task != "age"}
     calibration = {"temperatures": temperatures}
     if "age" in model.tasks:
-        calibration |= fit_interval_levels(soften(raw["age"], temperatures["age"]), labels["age"])
+        calibration |= fit_interval_levels(raw["age"], labels["age"])
     return AnswerNet(model, mirror, calibration)
 
 

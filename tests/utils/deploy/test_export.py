@@ -51,6 +51,18 @@ def test_a_file_answers_as_its_network_does_in_torch(exported: Path, tiny_run: P
     assert model.run(pixels[0], ("gender",))["gender"].sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_calibration_leaves_the_expected_age_as_it_is(tiny_run: Path, data: FaceData):
+    from agr_utils.training.run import load_model
+
+    model = load_model(tiny_run / "checkpoint.safetensors")[0]
+    plain, calibrated = (
+        export.answer_pixels(network, data.pixels[:20])
+        for network in (export.AnswerNet(model), export.calibrate_network(model, data))
+    )
+    assert np.allclose(plain["age_mean"], calibrated["age_mean"], atol=1e-3)
+    assert not np.allclose(plain["gender"], calibrated["gender"], atol=1e-3)
+
+
 def test_a_mirrored_face_gets_the_same_answer(exported: Path, data: FaceData):
     model, image = FaceModel(exported), data.pixels[3]
     plain, mirrored = model.run(image, model.tasks), model.run(image[:, ::-1].copy(), model.tasks)
