@@ -41,6 +41,7 @@ def empty_copy(path: Path) -> nbformat.NotebookNode:
             cell.outputs, cell.execution_count = [], None
         else:
             cell.source = _outward(_without_answers(cell.source))
+    notebook.cells = [cell for cell in notebook.cells if cell.source]  # some were nothing but an answer
     return notebook
 
 

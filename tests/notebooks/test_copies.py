@@ -71,6 +71,7 @@ def test_learners_copy_has_no_output_and_no_answer(path: Path, learner: Path):
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert "solution" not in tags(cell) and "<details>" not in cell.source and "](../" not in cell.source
+        assert cell.source
         if cell.cell_type == "code":
             assert cell.outputs == [] and cell.execution_count is None
     original = nbformat.read(path, as_version=4)
