@@ -15,7 +15,7 @@ from torch import nn
 
 from agr_utils.data.corruptions import corrupt
 from agr_utils.measure.comparisons import MATTERS
-from agr_utils.measure.metrics import METRICS, bootstrap
+from agr_utils.measure.metrics import bootstrap
 from agr_utils.measure.results import read_figure
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -178,41 +178,26 @@ def run_features(features_from) -> None:
     exec(check_of("03_mobilenet_v2.ipynb", "03.4: right"), names)
 
 
-def change(race: float, age: float = 0.0) -> pd.DataFrame:
-    """A paired change whose intervals reach 0.02 (years: 0.2) to either side."""
-    values = pd.Series({"age_mae": age, "gender_accuracy": 0.0, "race_accuracy": race})
-    half = pd.Series({"age_mae": 0.2, "gender_accuracy": 0.02, "race_accuracy": 0.02})
-    return pd.DataFrame({"value": values, "low": values - half, "high": values + half})
-
-
-def run_dials(dials: tuple | None, race: float = 0.05) -> None:
+def run_prediction(said: dict, found: tuple, function: str, notebook: str, number: str) -> None:
+    """A prediction is compared with the verdicts that the trainings gave."""
+    table = pd.DataFrame({"verdict": found}, index=list(said))
     names = {
-        "choose_dials": lambda: dials,
-        "train_dialled": lambda depth, width, resolution: (depth * width**2 * resolution**2, [0.0, race]),
-        "score_rows": np.array,
-        "bootstrap": lambda difference, groups: change(race),
-        "np": np,
+        f"predict_{function}": lambda: said,
+        f"compare_{function}": lambda: table.copy(),
+        "pd": pd,
         "profile": SimpleNamespace(name="quick"),
+        "DATA": "synthetic",
     }
-    exec(check_of("05_efficientnet_b1.ipynb", "05.4: right"), names)
+    exec(check_of(notebook, f"{number}: right"), names)
 
 
-def run_budget(settings: dict, race: float = 0.0, age: float = -0.5) -> None:
-    names = {
-        "spend_budget": lambda: settings,
-        "training_macs": lambda image_size, num_epochs, early_size=None, early_share=0.7: num_epochs * image_size**2,
-        "train_with": lambda **settings: change(0.0),
-        "score_rows": lambda table: pd.DataFrame(0.0, index=[0], columns=table.index),
-        "metrics": ["age_mae", "gender_accuracy", "race_accuracy"],
-        "scores": {"48 px": [0.0]},
-        "bootstrap": lambda difference, groups: change(race, age),
-        "groups": None,
-        "METRICS": METRICS,
-        "HIGH": 48,
-        "NUM_EPOCHS": 1,
-        "profile": SimpleNamespace(name="quick"),
-    }
-    exec(check_of("06_efficientnet_b3.ipynb", "06.4: right"), names)
+def run_dials(said: tuple, found=("lose", "undecided", "lose"), dials=("depth", "width", "resolution")) -> None:
+    said = dict(zip(dials, said, strict=True))
+    run_prediction(said, found, "dials", "05_efficientnet_b1.ipynb", "05.4")
+
+
+def run_ways(said: tuple, found=("gain", "undecided", "lose"), ways=("small", "growing", "large")) -> None:
+    run_prediction(dict(zip(ways, said, strict=True)), found, "ways", "06_efficientnet_b3.ipynb", "06.4")
 
 
 def share_found(differences, num_faces, num_sets=200, deviations=1.96):
@@ -420,13 +405,13 @@ def run_nothing_gained(serve_webcam) -> None:
         (run_features, lambda backbone, images: backbone(images), {}),  # the last layer again
         (run_features, lambda backbone, images: images.flatten(1), {}),  # pixels
         (run_features, lambda backbone, images: from_the_start(backbone, images)[:, 0], {}),  # no table
-        (run_dials, (2, 1.5, 32), {}),  # too dear
-        (run_dials, (1, 1.2, 32), {"race": 0.01}),  # within chance
-        (run_dials, (1, 1, 32), {"race": 0.0}),  # the baseline itself
-        (run_budget, {"image_size": 48, "num_epochs": 2}, {}),  # too dear
-        (run_budget, {"image_size": 32, "num_epochs": 2, "learning_rate": 1e-2}, {}),  # something else was changed
-        (run_budget, {"image_size": 32, "num_epochs": 2}, {"race": -0.1}),  # a task pays for it
-        (run_budget, {"image_size": 32, "num_epochs": 2}, {"age": 0.1}),  # within chance
+        (run_dials, ("gain", "gain", "gain"), {}),  # otherwise than it came out
+        (run_dials, ("lose", "undecided", "lose"), {"found": ("undecided",) * 3}),  # a difference where there is none
+        (run_dials, ("lose", "undecided", "worse"), {}),  # another word
+        (run_dials, ("lose", "undecided", "lose"), {"dials": ("depth", "width", "size")}),  # another dial
+        (run_ways, ("gain", "gain", "lose"), {}),
+        (run_ways, ("gain", "no difference", "lose"), {}),
+        (run_ways, ("gain", "undecided", "lose"), {"ways": ("small", "growing", "big")}),
         (run_found, lambda faces, count: 0.95, {}),  # what an interval is said to hold
         (run_found, lambda faces, count: share_found(faces, count, deviations=1.0), {}),  # too narrow
         (run_found, lambda faces, count: share_found(faces[:count], count, num_sets=1), {}),  # one set
@@ -460,6 +445,12 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         run(answer, **settings)
 
 
+@pytest.mark.parametrize("run", [run_dials, run_ways])
+def test_an_honest_null_passes(run, capsys):
+    run(("undecided",) * 3, found=("undecided",) * 3)
+    assert "right" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("run", "answer", "said"),
     [
@@ -475,11 +466,11 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_copies, moved, "right"),
         (run_features, lambda backbone, images: None, "not done yet"),
         (run_features, from_the_start, "right"),
-        (run_dials, None, "not done yet"),
-        (run_dials, (1, 1.4, 32), "right"),
-        (run_budget, {}, "not done yet"),
-        (run_budget, {"image_size": 32, "num_epochs": 2}, "right"),
-        (run_budget, {"image_size": 48, "num_epochs": 1}, "right"),
+        (run_dials, (None, None, None), "not done yet"),
+        (run_dials, ("lose", None, "lose"), "not done yet"),
+        (run_dials, ("lose", "undecided", "lose"), "right"),
+        (run_ways, (None, None, None), "not done yet"),
+        (run_ways, ("gain", "undecided", "lose"), "right"),
         (run_found, lambda faces, count: None, "not done yet"),
         (run_found, share_found, "right"),
         (run_foretell, {}, "not done yet"),
