@@ -65,15 +65,20 @@ def run_surgery(pcgrad) -> None:
     exec(check_of("02_custom_cnn.ipynb", "pcgrad(opposed)"), {"pcgrad": pcgrad, "torch": torch, "Tensor": torch.Tensor})
 
 
-def run_ablation(answer: str | None, accuracy: float = 0.95, modules: tuple = (), step: int = 9) -> None:
+def run_ablation(
+    answer: str | None, accuracy: float = 0.95, modules: tuple = (), step: int = 9, num_epochs: int = 3
+) -> None:
     network = SimpleNamespace(modules=lambda: modules)
-    trainer = SimpleNamespace(model=network, ema=SimpleNamespace(module=network), step=step, total_steps=9)
+    trainer = SimpleNamespace(
+        model=network, ema=SimpleNamespace(module=network), step=step, total_steps=9, config=num_epochs
+    )
     names = {
         "train_without_attention": lambda: answer and (trainer, answer),
         "paired_difference": lambda table, reference: gain(0.0 if table == reference else -0.2).assign(
             value=0.0 if table == reference else -0.1
         ),
         "predictions": {"MobileNetV3": "with"},
+        "config": 3,
         "summarize": lambda table: pd.DataFrame({"value": [accuracy]}, index=["gender_accuracy"]),
         "profile": SimpleNamespace(name="quick"),
         "DATA": "synthetic",
@@ -155,6 +160,11 @@ class Backbone(nn.Module):
 
 def from_the_start(backbone, images):
     return backbone.early(images.mean(dim=(1, 2, 3))[:, None])
+
+
+def with_pixels(backbone, images):
+    """Wrong: the pictures themselves are among the features, which need no backbone."""
+    return torch.hstack([images.flatten(1), from_the_start(backbone, images)])
 
 
 def run_features(features_from) -> None:
@@ -398,6 +408,7 @@ def run_nothing_gained(serve_webcam) -> None:
         (run_widths, halves_by(lambda answer, error: answer["age"]), {}),  # by the age
         (run_widths, halves_by(lambda answer, error: answer["age_interval"][1] - answer["age"]), {}),  # half a width
         (run_widths, halves_by(lambda answer, error: -width(answer, error)), {}),  # the wide ones first
+        (run_ablation, "without", {"num_epochs": 30}),  # a longer training
         (run_copies, plain, {}),  # no better than the baseline
         (run_copies, lambda original, copies: np.arange(len(copies)), {}),  # the place in the list, not the picture
         (run_copies, lambda original, copies: 0.5, {}),  # one number for all
@@ -405,6 +416,7 @@ def run_nothing_gained(serve_webcam) -> None:
         (run_features, lambda backbone, images: backbone(images), {}),  # the last layer again
         (run_features, lambda backbone, images: images.flatten(1), {}),  # pixels
         (run_features, lambda backbone, images: from_the_start(backbone, images)[:, 0], {}),  # no table
+        (run_features, with_pixels, {}),
         (run_dials, ("gain", "gain", "gain"), {}),  # otherwise than it came out
         (run_dials, ("lose", "undecided", "lose"), {"found": ("undecided",) * 3}),  # a difference where there is none
         (run_dials, ("lose", "undecided", "worse"), {}),  # another word
