@@ -33,24 +33,71 @@ def gain(low: float) -> pd.DataFrame:
     return pd.DataFrame({"value": [low + 0.1], "low": [low], "high": [low + 0.2]}, index=["race_accuracy"])
 
 
-def run_rescue(answer: dict, low: float = 0.1) -> None:
+def run_weight(answer: dict[str, str], age: float = -1.0) -> None:
+    """The trainings are made up: with a weight of 1 the ages are a year better, and nothing else changes."""
+
+    def scores(years: float) -> pd.DataFrame:
+        rng, right = np.random.default_rng(0), np.tile([0.0, 1.0], 50)
+        table = {"age_mae": rng.uniform(4, 6, 100) + years, "age_cs5": right}
+        return pd.DataFrame(table | {"gender_accuracy": right, "race_accuracy": right})
+
     names = {
-        "rescue": lambda: answer,
-        "train_deep": lambda **settings: (None, "table"),
-        "paired": lambda table, reference: gain(low),
-        "PUBLISHED": {"dropout": 0.2},
+        "with_weight_1": lambda: answer,
+        "train_weighted": lambda age_weight: scores(age if age_weight == 1 else 0),
+        "at_03": scores(0),
+        "metrics": SimpleNamespace(bootstrap=bootstrap),
         "profile": SimpleNamespace(name="quick"),
+        "np": np,
     }
-    exec(check_of("02_custom_cnn.ipynb", "rescue()"), names)
+    exec(check_of("02_custom_cnn.ipynb", "with_weight_1()"), names)
 
 
-def surgery(gradients: list[torch.Tensor], *, only_opposed: bool = True, from_copies: bool = False) -> torch.Tensor:
-    """Gradient surgery by the book, or with one of two mistakes."""
+def run_class_weights(class_weights) -> None:
+    names = {"class_weights": class_weights, "torch": torch}
+    exec(check_of("02_custom_cnn.ipynb", "class_weights(labels_02"), names)
+
+
+def balanced(labels: torch.Tensor, num_classes: int, only_present: bool = True) -> torch.Tensor:
+    """Inverse frequencies; with one mistake, classes without a face count among those to be balanced."""
+    counts = torch.bincount(labels[labels >= 0], minlength=num_classes)
+    share = (counts > 0).sum() if only_present else num_classes
+    return counts.sum() / (share * counts.clamp(min=1))
+
+
+def run_equal_pulls(equal_pulls) -> None:
+    exec(check_of("14_designing_multitask_networks.ipynb", "equal_pulls({"), {"equal_pulls": equal_pulls, "np": np})
+
+
+def equal_pulls(norms: dict[str, float], total: float | None = None) -> dict[str, float]:
+    """Weights of equal pull, with a mean of 1, or with another sum."""
+    inverse = {task: 1 / norm for task, norm in norms.items() if norm}
+    scale = (total or len(inverse)) / sum(inverse.values())
+    return {task: scale * inverse[task] if task in inverse else 1 for task in norms}
+
+
+def run_one_more(answer: tuple[dict, str], low: float = 0.1, second: float | None = None) -> None:
+    lows = iter([low, low if second is None else second])
+    names = {
+        "one_more": lambda: answer,
+        "train_deep": lambda seed, **settings: None,
+        "scores": lambda trainer: None,
+        "paired": lambda table, reference: gain(next(lows)),
+        "profile": SimpleNamespace(name="quick"),
+        "pd": pd,
+    }
+    exec(check_of("14_designing_multitask_networks.ipynb", "one_more()"), names)
+
+
+def surgery(
+    gradients: list[torch.Tensor], *, only_opposed: bool = True, from_copies: bool = False, at_once: bool = False
+) -> torch.Tensor:
+    """Gradient surgery by the book, or with one of three mistakes."""
     kept = [gradient.clone() for gradient in gradients]
     for number, mine in enumerate(kept):
         for place, other in enumerate(kept if from_copies else gradients):
-            if place != number and (not only_opposed or mine @ other < 0):
-                mine -= mine @ other / (other @ other) * other
+            against = (gradients[number] if at_once else mine) @ other
+            if place != number and (not only_opposed or against < 0):
+                mine -= against / (other @ other) * other
     return sum(kept)
 
 
@@ -62,7 +109,8 @@ def surgery_in_place(gradients: list[torch.Tensor]) -> torch.Tensor:
 
 
 def run_surgery(pcgrad) -> None:
-    exec(check_of("02_custom_cnn.ipynb", "pcgrad(opposed)"), {"pcgrad": pcgrad, "torch": torch, "Tensor": torch.Tensor})
+    names = {"pcgrad": pcgrad, "torch": torch, "Tensor": torch.Tensor}
+    exec(check_of("14_designing_multitask_networks.ipynb", "pcgrad(opposed)"), names)
 
 
 def run_ablation(
@@ -393,12 +441,25 @@ def run_nothing_gained(serve_webcam) -> None:
 @pytest.mark.parametrize(
     ("run", "answer", "settings"),
     [
-        (run_rescue, {"dropout": 0.0, "ema_decay": 0.9}, {}),
-        (run_rescue, {"num_epochs": 20}, {}),
-        (run_rescue, {"learning_rate": 1e-3}, {"low": -0.02}),
+        (run_weight, {"age": "better"}, {}),  # two tasks are missing
+        (run_weight, {"age": "better", "gender": "worse", "race": "cannot tell"}, {}),
+        (run_weight, {"age": "better", "gender": "cannot tell", "race": "cannot tell"}, {"age": 1.0}),  # it got worse
+        (run_weight, {"age": "more", "gender": "cannot tell", "race": "cannot tell"}, {}),
+        (run_class_weights, lambda labels, count: balanced(labels, count, only_present=False), {}),
+        (run_class_weights, lambda labels, count: torch.ones(count), {}),
+        (run_equal_pulls, lambda norms: dict.fromkeys(norms, 1.0), {}),
+        (run_equal_pulls, lambda norms: equal_pulls(norms, total=1), {}),
+        (run_one_more, ({"dropout": 0.0, "ema_decay": 0.9}, "better"), {}),
+        (run_one_more, ({"num_epochs": 20}, "better"), {}),
+        (run_one_more, ({"seed": 3}, "better"), {}),
+        (run_one_more, ({"tasks": ("race",)}, "better"), {}),
+        (run_one_more, ({"ema_decay": 0.9}, "yes"), {}),
+        (run_one_more, ({"ema_decay": 0.9}, "better"), {"second": -0.02}),  # one seed is not two
+        (run_one_more, ({"ema_decay": 0.9}, "cannot tell"), {}),
         (run_surgery, sum, {}),  # the plain sum
         (run_surgery, lambda gradients: surgery(gradients, only_opposed=False), {}),
         (run_surgery, lambda gradients: surgery(gradients, from_copies=True), {}),
+        (run_surgery, lambda gradients: surgery(gradients, at_once=True), {}),
         (run_surgery, surgery_in_place, {}),
         (run_ablation, "with", {}),
         (run_ablation, "without", {"accuracy": 0.5}),
@@ -466,8 +527,14 @@ def test_an_honest_null_passes(run, capsys):
 @pytest.mark.parametrize(
     ("run", "answer", "said"),
     [
-        (run_rescue, {}, "not done yet"),
-        (run_rescue, {"learning_rate": 1e-3}, "right"),
+        (run_weight, {}, "not done yet"),
+        (run_weight, {"age": "better", "gender": "cannot tell", "race": "cannot tell"}, "right"),
+        (run_class_weights, lambda labels, count: None, "not done yet"),
+        (run_class_weights, balanced, "right"),
+        (run_equal_pulls, lambda norms: None, "not done yet"),
+        (run_equal_pulls, equal_pulls, "right"),
+        (run_one_more, ({}, ""), "not done yet"),
+        (run_one_more, ({"ema_decay": 0.9}, "better"), "right"),
         (run_surgery, lambda gradients: None, "not done yet"),
         (run_surgery, surgery, "right"),
         (run_ablation, None, "not done yet"),

@@ -26,7 +26,8 @@ from agr_utils.training.trainer import Trainer
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "02_custom_cnn.ipynb"
-SOURCES = (NOTEBOOK, NOTEBOOKS / "solutions" / NOTEBOOK.name)  # the second holds PCGrad and the study of Part 6
+DESIGNS = NOTEBOOKS / "solutions" / "14_designing_multitask_networks.ipynb"  # PCGrad, and a study built on lesson 02
+SOURCES = (NOTEBOOK, DESIGNS)
 NAN = float("nan")
 
 
@@ -45,7 +46,7 @@ def is_definition(node: ast.stmt) -> bool:
 
 
 def read_source() -> str:
-    """The code of the notebook and its solutions, without the cells for Colab and for the learner's own answers."""
+    """The code of the notebook and of the designs, without the cells for Colab and for the learner's own answers."""
     cells = [cell for path in SOURCES for cell in nbformat.read(path, as_version=4).cells]
     left_out = {"setup", "exercise", "check"}
     return "\n".join(
