@@ -32,6 +32,12 @@ def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> st
     return f"Did you mean: {', '.join(near)}?" if near else f"Choose one of: {', '.join(listed or known)}"
 
 
+def check_has(known: Iterable[str], *names: str, what: str = "the table") -> None:
+    """Refuse a table, or ``what`` else has names, that lacks one of these: an InputError that says what it has."""
+    if missing := [name for name in names if name not in known]:
+        raise InputError(f"{what} lacks {', '.join(missing)}. There is: {', '.join(map(str, known))}")
+
+
 COURSE_NEEDED = 'agr predict needs no more, but this does: pip install "agr-utils[course]"'
 
 

@@ -44,12 +44,15 @@ def probability_columns(table: pd.DataFrame, task: str) -> list[str]:
     """Names of the columns with the probabilities of a task, in the order of the codes; of gender that of code 1.
 
     Raises:
-        InputError: if a code below the largest one has none.
+        InputError: if the table has none of them, or a code below the largest one has none.
     """
     if task == "gender" and "gender_p" in table:
         return ["gender_p"]
     codes = [int(found[1]) for column in table if (found := re.fullmatch(rf"{task}_p(\d+)", str(column)))]
-    columns = [f"{task}_p{code}" for code in range(max(codes, default=-1) + 1)]
+    if not codes:
+        answered = ", ".join(tasks_of(table)) or "nothing"
+        raise InputError(f"the predictions have no probabilities of '{task}'. They answer: {answered}")
+    columns = [f"{task}_p{code}" for code in range(max(codes) + 1)]
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
     return columns

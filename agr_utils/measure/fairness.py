@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.faces import age_band
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.metrics import Metric, by_name, score_rows, signed_age_error
 from agr_utils.tasks import LabelScheme
@@ -46,13 +46,12 @@ def label_groups(table: pd.DataFrame, scheme: LabelScheme, columns: Sequence[str
     """
     groups = pd.DataFrame(index=table.index)
     for task in scheme.tasks:
-        if task.kind == "classes":
+        if task.kind == "classes" and task.name in table:
             labels = table[task.name].map(dict(enumerate(task.classes)))
             groups[task.name] = pd.Categorical(labels, categories=task.classes)
-    groups["age band"] = age_band(table["age_min"])
-    for name in columns or ():
-        if name not in groups:
-            raise InputError(f"no label '{name}' to group by. {name_hint(name, groups)}")
+    if "age_min" in table:
+        groups["age band"] = age_band(table["age_min"])
+    check_has(groups, *columns or (), what="what images can be grouped by")
     return groups if columns is None else groups[list(columns)]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.splits import clusters_of
+from agr_utils.errors import check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.predictions_table import check_predictions, class_probabilities, is_number, tasks_of
 
@@ -119,17 +120,16 @@ def signed_age_error(table: pd.DataFrame) -> pd.Series:
 
     NaN without a label, and where the prediction is not finite.
     """
+    check_has(table, "age", "age_pred")
     predicted = table["age_pred"].astype("Float64").astype(float)
     return predicted.where(np.isfinite(predicted)) - table["age"].astype("Float64").astype(float)
 
 
-def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
-    """Most probable code of a task with classes, (n,) int; None where the table lacks the task.
+def predicted_class(table: pd.DataFrame, task: str) -> pd.Series:
+    """Most probable code of a task with classes, (n,) int; an InputError where the table lacks the task.
 
     A probability that is not a number is no answer: those rows are NaN, and the whole is float.
     """
-    if task not in tasks_of(table):
-        return None
     probabilities = class_probabilities(table, task)  # (n, C)
     two = probabilities.shape[1] == 2  # of two that are equal, the second
     codes = (probabilities[:, 1] >= 0.5).astype(int) if two else probabilities.argmax(axis=1)
