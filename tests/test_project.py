@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import runpy
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -103,6 +105,19 @@ def test_every_broad_except_says_why():
         if broad.match(line) and "#" not in line
     ]
     assert not silent, f"a broad except without a comment that says why: {silent}"
+
+
+TOOLS = [path for path in sorted((ROOT / "tools").rglob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.name)
+def test_every_tool_says_what_it_does_and_does_nothing_else_when_asked_for_help(path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr()
+    assert not stop.value.code and said.out.startswith(f"usage: {path.name}") and said.err == ""
 
 
 def test_what_is_used_of_the_insides_of_dependencies_is_still_there():

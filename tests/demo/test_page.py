@@ -3,9 +3,11 @@
 import base64
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -460,6 +462,18 @@ def test_a_port_that_cannot_be_used_is_said(monkeypatch, tmp_path, site):
     taken = site.strip("/").rpartition(":")[2]
     with pytest.raises(SystemExit, match=f"Port {taken} cannot be used"):
         demo.serve(taken)
+
+
+def test_a_browser_that_closes_the_connection_is_no_error(monkeypatch, tmp_path):
+    (tmp_path / "large").write_bytes(bytes(20_000_000))
+    errors, done = [], threading.Event()
+    monkeypatch.setattr(demo.ThreadingHTTPServer, "handle_error", lambda *of: errors.append(sys.exception()))
+    monkeypatch.setattr(demo.ThreadingHTTPServer, "shutdown_request", lambda *of: done.set())
+    for address in serve(tmp_path):
+        with socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(address).port)) as browser:
+            browser.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+            browser.recv(100)
+        assert done.wait(10) and errors == []
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's arithmetic is not tested: node is missing")
