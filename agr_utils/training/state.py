@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from agr_utils.errors import DamagedError, InputError
-from agr_utils.files import atomic_path
-from agr_utils.run_files import HISTORY_FILE, PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.files import atomic_path, read_json
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, PREVIOUS_STATE_FILE, STATE_FILE
 from agr_utils.training.checkpoints import load_tensors, pack_tensors
 from agr_utils.training.config import different_settings
 
@@ -57,8 +57,15 @@ def resume_trainer(trainer: "Trainer") -> bool:
     if state is None:
         return False
     tensors, about = state
-    path = trainer.output_dir / STATE_FILE
-    if "config" in about and (different := different_settings(about, path, trainer.config)):
+    path, settings = trainer.output_dir / STATE_FILE, about
+    if "config" not in about:  # of a state begun with 1.0.0, whose settings stand beside it
+        path = trainer.output_dir / CONFIG_FILE
+        if not path.exists():
+            raise InputError(
+                f"{path}: gone, and a run of 1.0.0 needs it. Put it back, or choose another output folder"
+            )
+        settings = read_json(path)
+    if different := different_settings(settings, path, trainer.config):
         raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
     if "images_digest" in about:  # of a state begun with 1.0.0
         names = "\n".join(trainer.data.faces["image_id"].iloc[trainer.train_rows])
