@@ -137,7 +137,7 @@ def test_ten_thousand_resamples_of_a_test_split_are_quick():
     assert time.process_time() - clock < 10  # about 1.5 s of one core; the limit leaves room for a busy machine
 
 
-def test_conformal_widening_reaches_the_coverage_asked_for():
+def test_conformal_widening_reaches_the_coverage_asked_for(one_clear_line):
     rng = np.random.default_rng(0)
     age = rng.uniform(0, 100, 2_000)
     centre = age + rng.normal(0, 6, 2_000)
@@ -148,6 +148,9 @@ def test_conformal_widening_reaches_the_coverage_asked_for():
     assert widening > 0
     assert covered.mean() == pytest.approx(0.9, abs=0.03)
     assert conformal_widening(table.iloc[:0]) == 0
+    for coverage in (0, 1, -1, float("nan")):
+        with one_clear_line(f"the coverage is {coverage}. It must be more than 0 and less than 1"):
+            conformal_widening(table, coverage)
 
 
 def test_predictions_table_keeps_missing_labels_missing(drawn_faces):
