@@ -267,6 +267,15 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     page.uncheck("#abstain")
     expected = predicted(astronaut, tasks=("age", "gender", "race"))
     assert_same(json.loads(page.text_content("#json")), expected)
+    worker = worker_of(page)
+    worker.evaluate("""() => {
+        const post = self.postMessage.bind(self);
+        self.ends = [];
+        self.postMessage = (message) => {
+            if (message.share === undefined) self.ends.push(message.code ?? "done");
+            post(message);
+        };
+    }""")
     page.click("#map-0-race")
     page.wait_for_selector("#progress-0")
     page.uncheck("#race")  # it is gone at once, though the worker is busy
@@ -276,6 +285,9 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     assert_same(json.loads(page.text_content("#json")), predicted(astronaut))
     page.check("#abstain")
     assert "race" not in page.text_content("#json")
+    while not (ends := worker.evaluate("self.ends")):
+        page.wait_for_timeout(0.1 * SECOND)
+    assert ends == ["stale"]  # and the map is not computed to its end
 
 
 def test_a_drawing_without_a_face_can_be_taken_for_one(page, tmp_path):
