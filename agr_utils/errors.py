@@ -1,9 +1,12 @@
-"""The one error that means: what was handed in cannot be used."""
+"""The one error that means: what was handed in cannot be used. And names, with what is said of unknown ones."""
 
 import difflib
 import importlib.util
 import re
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Control characters, line and paragraph separators, and what reverses the direction of writing. A file may be named so.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,6 +26,11 @@ class InputError(ValueError):
 
 class DamagedError(InputError):
     """What lies on the disk is not what this project wrote there."""
+
+
+def by_name(*items: T) -> dict[str, T]:
+    """What is looked up by its ``name``, in the order given."""
+    return {item.name: item for item in items}
 
 
 def name_hint(name: str, known: Iterable[str], listed: Iterable[str] = ()) -> str:

@@ -142,12 +142,10 @@ def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
     """
     # Whole stages: what lies within them is numbered twice.
     stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
-    names, shape = {}, (1, 3, image_size, image_size)
-    for name, output in _outputs(model, stages, shape).items():
-        maps = _as_maps(output, shape)
-        if maps is not None and maps.shape[3] <= math.ceil(image_size / 4) and maps.requires_grad:
-            names[maps.shape[3]] = name
-    return dict(sorted(names.items(), reverse=True))
+    shape = (1, 3, image_size, image_size)
+    maps = {name: _as_maps(output, shape) for name, output in _outputs(model, stages, shape).items()}
+    names = {found.shape[3]: name for name, found in maps.items() if found is not None}
+    return {side: names[side] for side in sorted(names, reverse=True) if side <= math.ceil(image_size / 4)}
 
 
 def map_side(model: MultiTaskNet, layer: str, height: int, width: int | None = None) -> int:
@@ -159,18 +157,16 @@ def map_side(model: MultiTaskNet, layer: str, height: int, width: int | None = N
     shape = (1, 3, height, width or height)
     outputs = _outputs(model, {layer: find_layer(model, layer)}, shape)
     if layer not in outputs:
-        raise InputError(f"layer '{layer}' takes no part in the forward pass. Choose another one")
+        raise InputError(f"layer '{layer}' takes no part in what is made of the image. Choose another one")
     maps = _as_maps(outputs[layer], shape)
     if maps is None:
         found = tuple(getattr(outputs[layer], "shape", ())) or type(outputs[layer]).__name__
         raise InputError(f"layer '{layer}' has no map (its output is {found}). Choose an earlier one, or larger images")
-    if not maps.requires_grad:  # the layer computes positions, say
-        raise InputError(f"layer '{layer}' has no map: it gives the same for every image. Choose another one")
     return maps.shape[3]
 
 
 def _outputs(model: MultiTaskNet, layers: dict[str, nn.Module], shape: Sequence[int]) -> dict[str, object]:
-    """What layers give for images that ask for a gradient, in the order of the forward pass; those that are run."""
+    """What layers make of an image, in the order of the forward pass; nothing of positions, which depend on none."""
     outputs: dict[str, object] = {}
     with torch.inference_mode(False), torch.enable_grad(), _frozen(model), evaluating(model), ExitStack() as hooks:
         weight = next(model.parameters())
@@ -179,7 +175,7 @@ def _outputs(model: MultiTaskNet, layers: dict[str, nn.Module], shape: Sequence[
             keep = functools.partial(lambda name, module, inputs, output: outputs.update({name: output}), name)
             hooks.enter_context(module.register_forward_hook(keep))
         model(image)
-    return outputs
+    return {name: output for name, output in outputs.items() if getattr(output, "requires_grad", True)}
 
 
 def _as_maps(output: object, shape: Sequence[int]) -> Tensor | None:

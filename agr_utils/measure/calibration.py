@@ -14,10 +14,7 @@ NUM_BINS = 15  # of equal width, as most papers have it (Guo et al. 2017)
 
 
 def confidence(table: pd.DataFrame, task: str) -> pd.Series:
-    """Probability of the predicted class of ``gender`` or ``race``, (n,) float in [0, 1]; NaN without an answer.
-
-    Here and below, a table that lacks the task is refused with an InputError.
-    """
+    """Probability of the predicted class, (n,) float in [0, 1]: NaN without an answer, InputError without the task."""
     return pd.Series(class_probabilities(table, task).max(axis=1), index=table.index)
 
 

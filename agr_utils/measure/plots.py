@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from agr_utils.data.faces import age_band
 from agr_utils.errors import check_has
-from agr_utils.measure.metrics import get_metric, predicted_class, signed_age_error
+from agr_utils.measure.metrics import get_metric, predicted_class, signed_error
 from agr_utils.tasks import LabelScheme
 
 # Okabe and Ito's palette: distinguishable with any kind of colour vision. A marker each, for print in grey.
@@ -103,7 +103,7 @@ def plot_label_counts(faces: pd.DataFrame, scheme: LabelScheme, axes: Sequence[A
 
 def age_error_by_band(table: pd.DataFrame) -> pd.DataFrame:
     """MAE of the age in each age band, in years: ``value``, and ``low, high``, which are 1.96 standard errors off."""
-    by_band = signed_age_error(table).abs().groupby(age_band(table["age"]), observed=False)
+    by_band = signed_error(table).abs().groupby(age_band(table["age"]), observed=False)
     mean, half_width = by_band.mean(), 1.96 * by_band.sem()
     return pd.DataFrame({"value": mean, "low": mean - half_width, "high": mean + half_width})
 

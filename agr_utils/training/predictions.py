@@ -32,10 +32,7 @@ def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tens
 
 
 def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-    """Probabilities for some rows, without augmentation: ``age`` (n, 117), classes (n, C), numbers (n, 1) float32.
-
-    An InputError where there is no row.
-    """
+    """Probabilities of some rows: ``age`` (n, 117), classes (n, C), numbers (n, 1) float32. InputError for no row."""
     if len(rows) == 0:
         raise InputError("there is no face to predict. Name rows of the faces table, data.rows('test') for instance")
     model.eval()

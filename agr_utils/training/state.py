@@ -60,18 +60,13 @@ def resume_trainer(trainer: "Trainer") -> bool:
     path, settings = trainer.output_dir / STATE_FILE, about
     if "config" not in about:  # of a state begun with 1.0.0, whose settings stand beside it
         path = trainer.output_dir / CONFIG_FILE
-        if not path.exists():
-            raise InputError(
-                f"{path}: gone, and a run of 1.0.0 needs it. Put it back, or choose another output folder"
-            )
         settings = read_json(path)
     if different := different_settings(settings, path, trainer.config):
         raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
+    same = "data_digest" not in about or about["data_digest"] == trainer.data_digest
     if "images_digest" in about:  # of a state begun with 1.0.0
         names = "\n".join(trainer.data.faces["image_id"].iloc[trainer.train_rows])
         same = about["images_digest"] == hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()[:16]
-    else:
-        same = "data_digest" not in about or about["data_digest"] == trainer.data_digest
     if not same:
         raise InputError(
             f"{trainer.output_dir}: was begun on other training images, pixels or labels, or was validated on others. "

@@ -125,7 +125,7 @@ def test_a_layer_that_shows_no_image_is_refused(images: Tensor):
     model = CornerNet()
     model.backbone = ChannelsLast()
     for batch in (images, images[:1]):
-        with pytest.raises(InputError, match="'positions' has no map: it gives the same for every image"):
+        with pytest.raises(InputError, match="'positions' takes no part in what is made of the image"):
             explain(model, batch, "race", layer="positions")
         with pytest.raises(InputError, match=r"'windows' has no map \(its output is \(4, 3, 4, 4\)"):
             explain(model, batch, "race", layer="windows")
@@ -181,7 +181,7 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
         explain(model, images.numpy(), "age")
     with pytest.raises(InputError, match="Choose one of: stem, stages"):
         explain(model, images, "age", layer="zzz")
-    with pytest.raises(InputError, match="layer 'unused' takes no part in the forward pass"):
+    with pytest.raises(InputError, match="layer 'unused' takes no part in what is made of the image"):
         spare = MultiTaskNet("custom_cnn", "synthetic")
         spare.backbone.unused = nn.Conv2d(3, 3, 1)
         explain(spare, images, "age", layer="unused")

@@ -14,7 +14,7 @@ from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
 from agr_utils.measure.calibration import confidence, covered, null_ece, reliability
 from agr_utils.measure.fairness import group_intervals, group_members
 from agr_utils.measure.forest import plot_group_errors
-from agr_utils.measure.metrics import bootstrap, left_out, predicted_class, score_rows, signed_age_error, summarize
+from agr_utils.measure.metrics import bootstrap, left_out, predicted_class, score_rows, signed_error, summarize
 from agr_utils.predictions_table import (
     predicted_splits,
     probability_columns,
@@ -55,7 +55,7 @@ def test_a_table_of_one_task_has_that_task_only(one_clear_line):
     table = make_table().drop(columns=["age_pred", "gender_p"])
     assert tasks_of(table) == ("race",)
     assert list(score_rows(table)) == ["race_accuracy"]
-    with one_clear_line("no probabilities of 'gender'", "They answer: race"):
+    with one_clear_line("the table lacks gender_p0. There is: "):
         predicted_class(table, "gender")
 
 
@@ -65,15 +65,15 @@ AGES, GENDERS = ("age_pred", "age_lo", "age_hi"), ("gender_p",)
 @pytest.mark.parametrize(
     ("lacking", "use", "words"),
     [
-        (GENDERS, lambda table: confidence(table, "gender"), "no probabilities of 'gender'"),
-        (GENDERS, lambda table: reliability(table, "gender"), "no probabilities of 'gender'"),
-        (GENDERS, lambda table: null_ece(table, "gender"), "no probabilities of 'gender'"),
-        (GENDERS, lambda table: plots.plot_confusion(table, "gender", SCHEME, None), "no probabilities of 'gender'"),
+        (GENDERS, lambda table: confidence(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: reliability(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: null_ece(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: plots.plot_confusion(table, "gender", SCHEME, None), "the table lacks gender_p0"),
         (("race",), lambda table: plots.plot_confusion(table, "race", SCHEME, None), "the table lacks race. There is"),
         (("race",), lambda table: group_members(table, SCHEME, "race"), "lacks race. There is: gender, age band"),
         (("age_min",), lambda table: group_members(table, SCHEME, "age band"), "lacks age band. There is"),
         ((), lambda table: group_members(table, SCHEME, "smile"), "lacks smile. There is: gender, race, age band"),
-        (AGES, signed_age_error, "the table lacks age_pred. There is: run_id, image_id"),
+        (AGES, signed_error, "the table lacks age_pred. There is: run_id, image_id"),
         (AGES, covered, "the table lacks age_lo, age_hi"),
         (AGES, plots.age_error_by_band, "the table lacks age_pred"),
         (AGES, lambda table: plots.plot_predictions(table, SCHEME, [None] * 3), "the table lacks age_pred"),

@@ -294,7 +294,7 @@ def test_a_state_of_version_1_0_0_goes_on_by_the_settings_of_its_record(data: Fa
     tensors, about = load_state(tmp_path)
     save_state(tmp_path, tensors, {key: about[key] for key in about if key not in ("config", "data_digest")})
     for use in (train_run, lambda *given: Trainer(*given).resume()):
-        with one_clear_line(f"{tmp_path / CONFIG_FILE}: gone, and a run of 1.0.0 needs it", "Put it back"):
+        with one_clear_line(f"{tmp_path / CONFIG_FILE}: no such file. Put it back, or choose another folder"):
             use(CONFIG, data, tmp_path)
     assert not (tmp_path / CONFIG_FILE).exists()
     write_json(tmp_path / CONFIG_FILE, {"config": CONFIG.to_dict()})
