@@ -57,7 +57,7 @@ def predictions_table(
         knows. ``widening``: years, see ``conformal_widening``.
     """
     labels = dict.fromkeys((*LABELS, *probabilities))
-    group = [] if faces["source"].isin(LISTED).all() else ["group"]
+    group = ["group"] if set(faces.get("source", ())) - set(LISTED) else []
     table = faces[["image_id", "split", *group, *labels]].reset_index(drop=True)
     table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
     if "age" in probabilities:

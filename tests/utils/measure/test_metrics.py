@@ -227,11 +227,11 @@ def test_race_probabilities_are_those_of_their_codes():
     )
     assert probability_columns(many, "race") == [f"race_p{code}" for code in range(12)]  # and 10 comes after 9
     for lost in ("race_p0", "race_p3"):
-        with pytest.raises(InputError, match=f"lack the column {lost}"):
+        with pytest.raises(InputError, match=f"the table lacks {lost}"):
             summarize(table.drop(columns=lost))
     with pytest.raises(InputError, match="give 2 classes of race; labels are"):
         summarize(table.drop(columns=["race_p2", "race_p3", "race_p4"]))
-    with pytest.raises(InputError, match="lack the column gender"):
+    with pytest.raises(InputError, match="the table lacks gender"):
         summarize(table.drop(columns="gender"))
 
 
