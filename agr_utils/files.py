@@ -205,7 +205,7 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(read_bytes(path).decode())
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file. Put it back, or choose another folder") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits, lists in lists

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, check_has
 from agr_utils.files import read_table
 from agr_utils.tasks import TASKS
 
@@ -44,14 +44,13 @@ def probability_columns(table: pd.DataFrame, task: str) -> list[str]:
     """Names of the columns with the probabilities of a task, in the order of the codes; of gender that of code 1.
 
     Raises:
-        InputError: if a code below the largest one has none.
+        InputError: if the first code, or another one below the largest, has none.
     """
     if task == "gender" and "gender_p" in table:
         return ["gender_p"]
     codes = [int(found[1]) for column in table if (found := re.fullmatch(rf"{task}_p(\d+)", str(column)))]
-    columns = [f"{task}_p{code}" for code in range(max(codes, default=-1) + 1)]
-    if missing := [column for column in columns if column not in table]:
-        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    columns = [f"{task}_p{code}" for code in range(max(codes, default=0) + 1)]
+    check_has(table, *columns)
     return columns
 
 
@@ -77,8 +76,7 @@ def check_predictions(table: pd.DataFrame) -> None:
     tasks = tasks_of(table)
     answers = {t: [f"{t}_pred"] if is_number(table, t) else probability_columns(table, t) for t in tasks}
     needed = [column for task in tasks for column in (task, *answers[task])]
-    if missing := [column for column in needed if column not in table]:
-        raise InputError(f"the predictions lack the column {', '.join(missing)}. Make them again with: agr train")
+    check_has(table, *needed)
     for column in needed:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise InputError(f"the column '{column}' of the predictions holds {table[column].dtype}, and not numbers")

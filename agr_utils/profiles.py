@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agr_utils.errors import InputError
+from agr_utils.errors import InputError, by_name
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,11 @@ _SHORT = {
     "zero_init_residual": True,
     "task_weights": {"age": 0.3, "gender": 1.0, "race": 1.0},  # the age's loss is five times the others' at first
 }
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile("smoke", 320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.0, training=_SHORT),
-        Profile("quick", 2_000, num_epochs=4, image_size=40, batch_size=32, augmentation=0.0, training=_SHORT),
-        Profile("full", None, num_epochs=24, image_size=128, batch_size=128, augmentation=1.0),
-    )
-}
+PROFILES = by_name(
+    Profile("smoke", 320, num_epochs=1, image_size=32, batch_size=32, augmentation=0.0, training=_SHORT),
+    Profile("quick", 2_000, num_epochs=4, image_size=40, batch_size=32, augmentation=0.0, training=_SHORT),
+    Profile("full", None, num_epochs=24, image_size=128, batch_size=128, augmentation=1.0),
+)
 
 
 def get_profile() -> Profile:

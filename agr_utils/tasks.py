@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import InputError, by_name, name_hint
 
 TASKS = ("age", "gender", "race")  # of the data sets that this project is about
 NUM_AGES = 117  # bins of the age head: the whole years 0 to 116, the range of UTKFace
@@ -115,19 +115,16 @@ def _faces_scheme(name: str, gender: Sequence[str], race: Sequence[str]) -> Labe
     return LabelScheme(name, (Task("age", "age"), Task("gender", classes=gender), Task("race", classes=race)))
 
 
-SCHEMES = {
-    scheme.name: scheme
-    for scheme in (
-        _faces_scheme("utkface", ("male", "female"), ("white", "black", "asian", "indian", "other")),
-        _faces_scheme(
-            "fairface",
-            ("male", "female"),
-            ("white", "black", "latino_hispanic", "east_asian", "southeast_asian", "indian", "middle_eastern"),
-        ),
-        # Synthetic classes are named after what codes them, because they are nothing else: a badge and a pattern.
-        _faces_scheme("synthetic", ("disc", "ring"), ("plain", "rows", "columns", "checks", "dots")),
-    )
-}
+SCHEMES = by_name(
+    _faces_scheme("utkface", ("male", "female"), ("white", "black", "asian", "indian", "other")),
+    _faces_scheme(
+        "fairface",
+        ("male", "female"),
+        ("white", "black", "latino_hispanic", "east_asian", "southeast_asian", "indian", "middle_eastern"),
+    ),
+    # Synthetic classes are named after what codes them, because they are nothing else: a badge and a pattern.
+    _faces_scheme("synthetic", ("disc", "ring"), ("plain", "rows", "columns", "checks", "dots")),
+)
 OWN_TABLE = "table"  # the data set that is a CSV file of one's own, whose scheme stands in the config
 
 

@@ -2,6 +2,10 @@
 
 import inspect
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -103,6 +107,32 @@ def test_every_broad_except_says_why():
         if broad.match(line) and "#" not in line
     ]
     assert not silent, f"a broad except without a comment that says why: {silent}"
+
+
+def test_a_source_archive_holds_no_part_of_the_tests(tmp_path: Path):
+    pytest.importorskip("setuptools")
+    names = ("pyproject.toml", "MANIFEST.in", "README.md", "tests/test_size.py", "agr_utils/__init__.py")
+    for name in (*names, *PROJECT["project"]["license-files"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    build = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    with tarfile.open(next((tmp_path / "dist").glob("*.tar.gz"))) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    assert "agr_utils/__init__.py" in names and not [name for name in names if name.startswith("tests")]
+
+
+TOOLS = [path for path in sorted((ROOT / "tools").rglob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.name)
+def test_every_tool_says_what_it_does_and_does_nothing_else_when_asked_for_help(path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr()
+    assert not stop.value.code and said.out.startswith(f"usage: {path.name}") and said.err == ""
 
 
 def test_what_is_used_of_the_insides_of_dependencies_is_still_there():

@@ -1,5 +1,6 @@
 """Write ``croissant.json``: machine-readable metadata of the split and the predictions, with responsible-AI fields."""
 
+import argparse
 import hashlib
 import json
 import sys
@@ -193,6 +194,7 @@ def _records(name: str, description: str, file: str, columns: dict[str, tuple[st
 
 def main() -> int:
     """Write the file."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     (ROOT / "croissant.json").write_text(json.dumps(describe(ROOT), indent=1, ensure_ascii=False) + "\n", "utf-8")
     return 0
 

@@ -6,6 +6,7 @@ pasted into. Writes results/bench/crops.csv:
 OMP_NUM_THREADS=1 python tools/crops.py
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +45,7 @@ def scenes(data: FaceData, rows: np.ndarray) -> Iterator[Image.Image]:
 
 def main() -> None:
     """Answer for every face at every width, and write the mean errors."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     model = FaceModel(SHIPPED_MODEL)
     data = load_data("utkface", model.size, skip_unreadable=True)
     rows = np.random.default_rng(0).permutation(data.rows("validation"))[:NUM_FACES]

@@ -1,9 +1,7 @@
-"""The page in demo/: build it into build/demo, and serve it on this machine only.
+"""The page in demo/: build it into a folder, and serve what lies in build/demo, on this machine only."""
 
-python tools/demo.py build [FOLDER]
-python tools/demo.py serve [PORT]
-"""
-
+import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -83,6 +81,11 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
+    def handle(self) -> None:
+        """Answer; a browser that closes the connection meanwhile, as one does when a page is left, is no error."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, *arguments) -> None:
         """Say nothing of each request."""
 
@@ -112,17 +115,14 @@ def serve(port: str) -> None:
 
 def main() -> None:
     """See the module."""
-    match sys.argv[1:]:
-        case ["build"]:
-            build()
-        case ["build", folder]:
-            build(Path(folder).resolve())
-        case ["serve"]:
-            serve(str(PORT))
-        case ["serve", port]:
-            serve(port)
-        case _:
-            sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["build", "serve"])
+    parser.add_argument("place", nargs="?", help=f"folder to build into (build/demo), or port to serve at ({PORT})")
+    options = parser.parse_args()
+    if options.action == "build":
+        build(Path(options.place).resolve() if options.place else OUTPUT)
+    else:
+        serve(options.place or str(PORT))
 
 
 if __name__ == "__main__":

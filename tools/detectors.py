@@ -5,6 +5,7 @@ anything else. Needs scikit-image, dlib-bin, facenet-pytorch, face-detection-tfl
 with --no-deps. Writes results/bench/detectors.csv: OMP_NUM_THREADS=1 python tools/detectors.py
 """
 
+import argparse
 import math
 import sys
 import time
@@ -167,7 +168,8 @@ def measure(find: Detector, paths: list[Path]) -> dict[str, float]:
 
 def main() -> None:
     """Measure all and write the table."""
-    folder = get_data_dir()
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    folder = get_data_dir() or sys.exit("Set AGR_DATA_DIR to where UTKFace lies.")
     names = list_images(folder)
     chosen = np.random.default_rng(0).choice(len(names), len(SIZES) * len(ANGLES) * len(LIGHTS), replace=False)
     paths = [folder / names[index] for index in chosen]

@@ -5,6 +5,8 @@ results/shipped_intervals.csv:
 AGR_DATA_DIR=… python tools/file_intervals.py
 """
 
+import argparse
+
 import numpy as np
 import pandas as pd
 
@@ -19,6 +21,7 @@ from agr_utils.measure.calibration import coverage_of
 
 def main() -> None:
     """Answer for every test face, and count."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     model = FaceModel(SHIPPED_MODEL)
     data = load_data("utkface", model.size, skip_unreadable=True)
     faces = data.faces.iloc[data.rows("test")].reset_index(drop=True)

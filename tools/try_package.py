@@ -1,8 +1,8 @@
 """Install each archive into an empty environment and let it answer for a photograph: ``make package``."""
 
+import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import time
 import venv
@@ -31,14 +31,17 @@ def try_archive(archive: Path, picture: Path) -> None:
 
 def main() -> None:
     """Try every archive that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("archives", nargs="+", type=Path, help="wheels and source archives")
+    options = parser.parse_args()
     from PIL import Image
     from skimage.data import astronaut
 
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "astronaut.png"
         Image.fromarray(astronaut()).save(picture)
-        for archive in sys.argv[1:]:
-            try_archive(Path(archive).resolve(), picture)
+        for archive in options.archives:
+            try_archive(archive.resolve(), picture)
 
 
 if __name__ == "__main__":

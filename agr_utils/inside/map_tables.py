@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces
+from agr_utils.errors import check_has
 from agr_utils.inside.explain import METHODS, explain, map_layers, map_side, target_layer
 from agr_utils.inside.map_scores import centred_map, energy_inside, pointing_hit, random_maps, rank_correlation
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
@@ -54,6 +55,7 @@ def score_cues(
         scores = {"energy": energy_inside(maps, cue), "hit": pointing_hit(maps, cue)}
         return scores | {"collar": energy_inside(maps, collar)} | agreement(other, images, task, kind, maps, layer)
 
+    check_has(drawn.masks, *model.tasks, what="the set of masks")
     data = FaceData(drawn.faces, drawn.pixels, model.scheme)
     return score_maps(model, data, rows, layer, methods, score)
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
-from agr_utils.data.splits import LISTED, clusters_of, stable_numbers
+from agr_utils.data.splits import clusters_of, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.comparisons import MATTERS, cache_copies
@@ -49,10 +49,8 @@ def sweep(
                 probabilities = {task: p.cpu().numpy() for task, p in predict_probabilities(model, images).items()}
                 table = predictions_table(probabilities, data.faces.iloc[batch], "")
                 errors = error_rows(table).drop(columns="age_mae", errors="ignore")
-                errors = errors.assign(image_id=table["image_id"], corruption=name, severity=severity)
-                if data.scheme.name not in LISTED:
-                    errors["group"] = data.faces["group"].iloc[batch].array
-                parts.append(errors)
+                errors = errors.join(table[table.columns.intersection(["image_id", "group"])])
+                parts.append(errors.assign(corruption=name, severity=severity))
                 progress.update(len(batch))
     columns = ["image_id", "corruption", "severity"]
     table = pd.concat(parts, ignore_index=True)

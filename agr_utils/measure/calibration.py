@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from agr_utils.errors import check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.fairness import group_members
 from agr_utils.measure.metrics import predicted_class
@@ -13,7 +14,7 @@ NUM_BINS = 15  # of equal width, as most papers have it (Guo et al. 2017)
 
 
 def confidence(table: pd.DataFrame, task: str) -> pd.Series:
-    """Probability of the predicted class of ``gender`` or ``race``, (n,) float in [0, 1]; NaN without an answer."""
+    """Probability of the predicted class, (n,) float in [0, 1]: NaN without an answer, InputError without the task."""
     return pd.Series(class_probabilities(table, task).max(axis=1), index=table.index)
 
 
@@ -70,6 +71,7 @@ def null_ece(table: pd.DataFrame, task: str, num_draws: int = 2_000) -> np.ndarr
 
 def covered(table: pd.DataFrame) -> pd.Series:
     """Whether the age interval holds the labelled age, (n,) float 0 or 1; NaN without a label or an interval."""
+    check_has(table, "age", "age_lo", "age_hi")
     age, low, high = (table[name].astype("Float64").astype(float) for name in ("age", "age_lo", "age_hi"))
     return ((low <= age) & (age <= high)).astype(float).where(age.notna() & low.notna() & high.notna())
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.faces import age_band
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import by_name, check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.metrics import Metric, by_name, score_rows, signed_age_error
+from agr_utils.measure.metrics import Metric, score_rows, signed_error
 from agr_utils.tasks import LabelScheme
 
 MIN_IMAGES = 30  # a smaller group is named and not given a number
@@ -30,7 +30,7 @@ def error_rows(table: pd.DataFrame) -> pd.DataFrame:
     """What each image adds to each error (ERRORS, and those of other tasks); NaN where its label is missing."""
     scores, errors = score_rows(table), pd.DataFrame(index=table.index)
     if "age_mae" in scores:
-        errors["age_mae"], errors["age_signed"] = scores["age_mae"], signed_age_error(table)
+        errors["age_mae"], errors["age_signed"] = scores["age_mae"], signed_error(table)
     for name in scores.columns.difference(["age_mae", "age_cs5"], sort=False):
         task, _, kind = name.rpartition("_")
         errors[f"{task}_error" if kind == "accuracy" else name] = (
@@ -46,13 +46,12 @@ def label_groups(table: pd.DataFrame, scheme: LabelScheme, columns: Sequence[str
     """
     groups = pd.DataFrame(index=table.index)
     for task in scheme.tasks:
-        if task.kind == "classes":
+        if task.kind == "classes" and task.name in table:
             labels = table[task.name].map(dict(enumerate(task.classes)))
             groups[task.name] = pd.Categorical(labels, categories=task.classes)
-    groups["age band"] = age_band(table["age_min"])
-    for name in columns or ():
-        if name not in groups:
-            raise InputError(f"no label '{name}' to group by. {name_hint(name, groups)}")
+    if "age_min" in table:
+        groups["age band"] = age_band(table["age_min"])
+    check_has(groups, *columns or (), what="what images can be grouped by")
     return groups if columns is None else groups[list(columns)]
 
 
@@ -62,7 +61,7 @@ def group_columns(grouping: str) -> list[str]:
 
 
 def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:
-    """Errors of one run by group (fairlearn's MetricFrame).
+    """Errors of one run by group.
 
     Args:
         table: predictions of one run and one split.
@@ -73,28 +72,13 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
         One row per group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
         Images without a label of the grouping are in no group.
     """
-    errors = error_rows(table)
-    groups = label_groups(table, scheme, group_columns(grouping))
-    known = groups.notna().all(axis=1)
-    if not known.any():
-        return pd.DataFrame(columns=["count", *errors]).astype({"count": int})
-    from fairlearn.metrics import MetricFrame, count  # takes a second, and most of what is here does not need it
-
-    metrics = {"count": count} | {name: _mean_of(errors[name]) for name in errors}
-    positions = np.flatnonzero(known)  # a metric is given positions and looks the errors up: NaN may not pass through
-    frame = MetricFrame(
-        metrics=metrics, y_true=positions, y_pred=positions, sensitive_features=groups[known].astype(str)
-    )
     columns = group_columns(grouping)
-    present = groups[known].drop_duplicates().sort_values(columns).astype(str)  # in the order of the labels
-    by_group = frame.by_group.loc[present[columns[0]] if len(columns) == 1 else list(present.itertuples(index=False))]
-    by_group.loc[by_group["count"] < MIN_IMAGES, list(errors)] = np.nan
-    return by_group.astype({"count": int})
-
-
-def _mean_of(errors: pd.Series):
-    values = errors.to_numpy(dtype=float)
-    return lambda positions, _: float(np.nanmean(values[positions])) if np.isfinite(values[positions]).any() else np.nan
+    errors, groups = error_rows(table), label_groups(table, scheme, columns)
+    by_group = errors.groupby([groups[name] for name in columns], observed=True)
+    result = by_group.mean()
+    result.insert(0, "count", by_group.size())
+    result.loc[result["count"] < MIN_IMAGES, list(errors)] = np.nan
+    return result
 
 
 def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from agr_utils.errors import check_has
 from agr_utils.measure.comparisons import SIGNIFICANT
 from agr_utils.measure.fairness import ERRORS
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
@@ -102,9 +103,11 @@ def plot_group_errors(tables: dict[str, pd.DataFrame], error: str, ax: Axes) -> 
 
     ``tables``: title of the run to what ``group_intervals`` gave, all of one grouping.
     """
+    check_has(ERRORS, error, what="ERRORS")
     title, scale = ERRORS[error].title, ERRORS[error].scale
     shifts = np.linspace(-0.3, 0.3, len(tables)) if len(tables) > 1 else [0.0]
     for shift, (name, table) in zip(shifts, tables.items(), strict=True):
+        check_has(dict.fromkeys(table["error"]), error, what=f"the table of {name}")
         rows = table[table["error"] == error]
         colour, positions = COLOURS.get(name, NEUTRAL), np.arange(len(rows)) + shift
         ax.hlines(positions, scale * rows["low"], scale * rows["high"], color=colour, lw=1.2)

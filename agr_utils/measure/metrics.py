@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.splits import clusters_of
+from agr_utils.errors import by_name, check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.predictions_table import check_predictions, class_probabilities, is_number, tasks_of
 
@@ -53,11 +54,6 @@ class Metric:
         return "more is better" if self.higher_is_better else "less is better"
 
 
-def by_name(*metrics: Metric) -> dict[str, Metric]:
-    """Metrics by their names, in the order given."""
-    return {metric.name: metric for metric in metrics}
-
-
 METRICS = by_name(
     Metric("age_mae", "MAE", "years", higher_is_better=False),
     Metric("age_cs5", "CS@5", "%", higher_is_better=True),
@@ -97,39 +93,34 @@ def score_rows(table: pd.DataFrame) -> pd.DataFrame:
         InputError: see ``check_predictions``.
     """
     check_predictions(table)
-    scores, tasks = pd.DataFrame(index=table.index), tasks_of(table)
-    if "age" in tasks:
-        error = signed_age_error(table).abs()
-        scores["age_mae"] = error
-        scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
-    for task in tasks:
-        label = table[task].astype("Float64").astype(float)
-        if not is_number(table, task):
-            predicted = predicted_class(table, task)
+    scores = pd.DataFrame(index=table.index)
+    for task in tasks_of(table):
+        if is_number(table, task):
+            scores[f"{task}_mae"] = error = signed_error(table, task).abs()
+            if task == "age":
+                scores["age_cs5"] = (error <= CS_YEARS).astype(float).where(error.notna())
+        else:
+            label, predicted = table[task].astype("Float64").astype(float), predicted_class(table, task)
             known = predicted.notna() & label.notna()
             scores[f"{task}_accuracy"] = (predicted == label).astype(float).where(known)
-        elif task != "age":
-            predicted = table[f"{task}_pred"].astype("Float64").astype(float)
-            scores[f"{task}_mae"] = (predicted.where(np.isfinite(predicted)) - label).abs()
     return scores.dropna(axis=1, how="all")
 
 
-def signed_age_error(table: pd.DataFrame) -> pd.Series:
-    """Predicted minus labelled age in years, (n,) float; above 0 for those predicted too old.
+def signed_error(table: pd.DataFrame, task: str = "age") -> pd.Series:
+    """Predicted minus labelled age in years, or another number, (n,) float; above 0 for those predicted too old.
 
-    NaN without a label, and where the prediction is not finite.
+    NaN without a label, and where the prediction is not finite; an InputError where the table lacks the task.
     """
-    predicted = table["age_pred"].astype("Float64").astype(float)
-    return predicted.where(np.isfinite(predicted)) - table["age"].astype("Float64").astype(float)
+    check_has(table, task, f"{task}_pred")
+    label, predicted = (table[name].astype("Float64").astype(float) for name in (task, f"{task}_pred"))
+    return predicted.where(np.isfinite(predicted)) - label
 
 
-def predicted_class(table: pd.DataFrame, task: str) -> pd.Series | None:
-    """Most probable code of a task with classes, (n,) int; None where the table lacks the task.
+def predicted_class(table: pd.DataFrame, task: str) -> pd.Series:
+    """Most probable code of a task with classes, (n,) int; an InputError where the table lacks the task.
 
     A probability that is not a number is no answer: those rows are NaN, and the whole is float.
     """
-    if task not in tasks_of(table):
-        return None
     probabilities = class_probabilities(table, task)  # (n, C)
     two = probabilities.shape[1] == 2  # of two that are equal, the second
     codes = (probabilities[:, 1] >= 0.5).astype(int) if two else probabilities.argmax(axis=1)

@@ -9,7 +9,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from agr_utils.data.faces import age_band
-from agr_utils.measure.metrics import get_metric, predicted_class
+from agr_utils.errors import check_has
+from agr_utils.measure.metrics import get_metric, predicted_class, signed_error
 from agr_utils.tasks import LabelScheme
 
 # Okabe and Ito's palette: distinguishable with any kind of colour vision. A marker each, for print in grey.
@@ -48,6 +49,7 @@ def plot_faces(pixels: np.ndarray, titles: Sequence[str] | None = None, num_colu
 
 def plot_history(history: pd.DataFrame, column: str, ax: Axes, label: str | None = None, **style) -> Axes:
     """One column of a training history against the epoch."""
+    check_has(history, column, what="the history")
     ax.plot(history["epoch"], history[column], label=label, **style)
     ax.set_xlabel("epoch")
     ax.set_ylabel(column.replace("_", " "))
@@ -58,6 +60,7 @@ def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> 
     """A validation metric of several runs against the minutes of computing that they had had; accuracies in %."""
     scale = 100 if column.endswith("accuracy") else 1
     for run in runs:
+        check_has(run.history, column, what=f"the history of {run.title}")
         minutes, values = run.history["cpu_seconds"].cumsum() / 60, scale * run.history[column]
         colour, marker = COLOURS.get(run.title, NEUTRAL), MARKERS.get(run.title, "o")
         ax.plot(minutes, values, color=colour, marker=marker, ms=4, label=run.title)
@@ -71,6 +74,7 @@ def plot_intervals(summaries: dict[str, pd.DataFrame], metric: str, ax: Axes) ->
     record = get_metric(metric)
     scale = record.scale
     for position, (name, summary) in enumerate(summaries.items()):
+        check_has(summary.index, metric, what=f"the summary of {name}")
         row = summary.loc[metric] * scale
         colour = COLOURS.get(name, NEUTRAL)
         ax.plot([row["low"], row["high"]], [position, position], color=colour, lw=2)
@@ -99,9 +103,7 @@ def plot_label_counts(faces: pd.DataFrame, scheme: LabelScheme, axes: Sequence[A
 
 def age_error_by_band(table: pd.DataFrame) -> pd.DataFrame:
     """MAE of the age in each age band, in years: ``value``, and ``low, high``, which are 1.96 standard errors off."""
-    known = table.dropna(subset=["age"])
-    error = (known["age_pred"].astype(float) - known["age"].astype(float)).abs()
-    by_band = error.groupby(age_band(known["age"]), observed=False)
+    by_band = signed_error(table).abs().groupby(age_band(table["age"]), observed=False)
     mean, half_width = by_band.mean(), 1.96 * by_band.sem()
     return pd.DataFrame({"value": mean, "low": mean - half_width, "high": mean + half_width})
 
@@ -119,6 +121,7 @@ def plot_age_error(table: pd.DataFrame, ax: Axes, label: str | None = None, **st
 
 def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes) -> Axes:
     """Share of each labelled class that is predicted as each class; rows sum to 100 %."""
+    check_has(table, task)
     known = table[task].notna()
     labels, predicted = table.loc[known, task].astype(int), predicted_class(table, task)[known]
     names = scheme.classes(task)
@@ -134,6 +137,7 @@ def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes
 
 def plot_predictions(table: pd.DataFrame, scheme: LabelScheme, axes: Sequence[Axes]) -> Sequence[Axes]:
     """The three answers of one model on three axes: ages, a dot a face, and the confusions of gender and race."""
+    check_has(table, "age_min", "age_max", "age_pred", "gender", "race")
     labelled = (table["age_min"].astype(float) + table["age_max"].astype(float)) / 2  # of a band its middle
     axes[0].scatter(labelled, table["age_pred"], s=8, alpha=0.5, color="#0072B2", linewidths=0)
     longest = float(np.nanmax([labelled.max(), table["age_pred"].max()]))

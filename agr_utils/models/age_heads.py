@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import InputError, by_name, name_hint
 from agr_utils.tasks import NUM_AGES
 
 if TYPE_CHECKING:
@@ -54,15 +54,12 @@ def ordinal_probabilities(logits: "Tensor") -> "Tensor":
     return torch.cat([edge, older], dim=1) - torch.cat([older, torch.zeros_like(edge)], dim=1)
 
 
-AGE_HEADS = {
-    head.name: head
-    for head in (
-        AgeHead("distribution", NUM_AGES, softmax_probabilities, "DLDL-v2, Gao et al. 2018"),
-        AgeHead("classification", NUM_AGES, softmax_probabilities, "DEX, Rothe et al. 2018"),
-        AgeHead("regression", 1, point_probabilities, "smooth L1, Girshick 2015"),
-        AgeHead("ordinal", NUM_AGES - 1, ordinal_probabilities, "CORN, Shi et al. 2023"),
-    )
-}
+AGE_HEADS = by_name(
+    AgeHead("distribution", NUM_AGES, softmax_probabilities, "DLDL-v2, Gao et al. 2018"),
+    AgeHead("classification", NUM_AGES, softmax_probabilities, "DEX, Rothe et al. 2018"),
+    AgeHead("regression", 1, point_probabilities, "smooth L1, Girshick 2015"),
+    AgeHead("ordinal", NUM_AGES - 1, ordinal_probabilities, "CORN, Shi et al. 2023"),
+)
 
 
 def get_age_head(name: str) -> AgeHead:

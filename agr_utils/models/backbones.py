@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.request import Request, urlopen
 
-from agr_utils.errors import InputError, name_hint
+from agr_utils.errors import InputError, by_name, name_hint
 
 if TYPE_CHECKING:  # the registry is read wherever results are, without waiting for PyTorch
     from torch import nn
@@ -41,21 +41,18 @@ class Backbone:
     target_layer: str
 
 
-BACKBONES = {
-    backbone.name: backbone
-    for backbone in (
-        Backbone("custom_cnn", "Custom CNN", 2026, "", "bf16", "stages.0"),
-        Backbone("mobilenet_v2", "MobileNetV2", 2018, "mobilenetv2_100", "fp32", "blocks.1"),
-        Backbone("mobilenet_v3", "MobileNetV3", 2019, "mobilenetv3_large_100", "fp32", "blocks.1"),
-        Backbone("efficientnet_b1", "EfficientNet-B1", 2019, "efficientnet_b1", "fp32", "blocks.1"),
-        Backbone("efficientnet_b3", "EfficientNet-B3", 2019, "efficientnet_b3", "fp32", "blocks.1"),
-    )
-}
+BACKBONES = by_name(
+    Backbone("custom_cnn", "Custom CNN", 2026, "", "bf16", "stages.0"),
+    Backbone("mobilenet_v2", "MobileNetV2", 2018, "mobilenetv2_100", "fp32", "blocks.1"),
+    Backbone("mobilenet_v3", "MobileNetV3", 2019, "mobilenetv3_large_100", "fp32", "blocks.1"),
+    Backbone("efficientnet_b1", "EfficientNet-B1", 2019, "efficientnet_b1", "fp32", "blocks.1"),
+    Backbone("efficientnet_b3", "EfficientNet-B3", 2019, "efficientnet_b3", "fp32", "blocks.1"),
+)
 
 
 # Not among the five that the claims are about: the custom CNN at half its width, which lessons train where the
 # architecture is not their subject.
-OTHERS = {"custom_cnn_half": Backbone("custom_cnn_half", "Custom CNN, half as wide", 2026, "", "bf16", "stages.0")}
+OTHERS = by_name(Backbone("custom_cnn_half", "Custom CNN, half as wide", 2026, "", "bf16", "stages.0"))
 
 
 def get_backbone(name: str) -> Backbone:

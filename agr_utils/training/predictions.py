@@ -10,6 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agr_utils.data.load import FaceData
+from agr_utils.data.splits import LISTED
+from agr_utils.errors import InputError
 from agr_utils.models.network import MultiTaskNet, age_interval, expected_age, normalize
 from agr_utils.predictions_table import LABELS
 from agr_utils.tasks import AGE_COVERAGE, NUM_AGES
@@ -30,7 +32,9 @@ def predict_probabilities(model: MultiTaskNet, images: Tensor) -> dict[str, Tens
 
 
 def predict_rows(model: MultiTaskNet, data: FaceData, rows: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-    """Probabilities for some rows, without augmentation: ``age`` (n, 117), classes (n, C), numbers (n, 1) float32."""
+    """Probabilities of some rows: ``age`` (n, 117), classes (n, C), numbers (n, 1) float32. InputError for no row."""
+    if len(rows) == 0:
+        raise InputError("there is no face to predict. Name rows of the faces table, data.rows('test') for instance")
     model.eval()
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {task: [] for task in model.tasks}
@@ -49,10 +53,12 @@ def predictions_table(
     Returns:
         ``run_id, image_id, split, age, age_min, age_max, age_pred, age_lo, age_hi, gender, gender_p`` (of code 1),
         ``race, race_p0…``; of other tasks the label and ``…_p0…`` or, of a number, ``…_pred``. Columns of a task that
-        the model lacks are absent, but for the labels. ``widening``: years, see ``conformal_widening``.
+        the model lacks are absent, but for the labels. ``group`` of each image of a data set whose groups no file
+        knows. ``widening``: years, see ``conformal_widening``.
     """
     labels = dict.fromkeys((*LABELS, *probabilities))
-    table = faces[["image_id", "split", *labels]].reset_index(drop=True)
+    group = ["group"] if set(faces.get("source", ())) - set(LISTED) else []
+    table = faces[["image_id", "split", *group, *labels]].reset_index(drop=True)
     table.insert(0, "run_id", pd.Series(run_id, index=table.index, dtype="string"))
     if "age" in probabilities:
         age = torch.from_numpy(probabilities["age"])
@@ -81,8 +87,10 @@ def conformal_widening(table: pd.DataFrame, coverage: float = AGE_COVERAGE) -> f
     Args:
         table: predictions of a validation split with unwidened intervals; only rows with a known age and an interval
             count.
-        coverage: share of faces whose age should lie inside, in (0, 1).
+        coverage: share of faces whose age should lie inside, in (0, 1); an InputError for another one.
     """
+    if not 0 < coverage < 1:
+        raise InputError(f"the coverage is {coverage}. It must be more than 0 and less than 1, 0.9 for instance")
     known = table.dropna(subset=["age", "age_lo", "age_hi"]).astype({"age": float, "age_lo": float, "age_hi": float})
     outside = np.maximum(known["age_lo"] - known["age"], known["age"] - known["age_hi"]).to_numpy()
     rank = math.ceil(round((len(outside) + 1) * coverage, 9))  # 10 * 0.9 may be a hair above 9

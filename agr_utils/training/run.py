@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from agr_utils.data.load import FaceData, load_data
-from agr_utils.data.splits import LISTED
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json, write_table
 from agr_utils.machine import current_commit, describe_hardware
@@ -188,12 +187,9 @@ def calibrate(model: MultiTaskNet, data: FaceData) -> float:
 
 
 def predict_split(model: MultiTaskNet, data: FaceData, split: str, run_id: str, widening: float = 0.0) -> pd.DataFrame:
-    """Predictions table of one split, with the ``group`` of each image of a data set whose groups no file knows."""
+    """Predictions table of one split."""
     rows = data.rows(split)
-    table = predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
-    if data.scheme.name not in LISTED:
-        table.insert(3, "group", data.faces["group"].iloc[rows].array)
-    return table
+    return predictions_table(predict_rows(model, data, rows), data.faces.iloc[rows], run_id, widening)
 
 
 def save_model(path: Path, model: MultiTaskNet, about: dict) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from agr_utils.errors import DamagedError, InputError
-from agr_utils.files import atomic_path
-from agr_utils.run_files import HISTORY_FILE, PREVIOUS_STATE_FILE, STATE_FILE
+from agr_utils.files import atomic_path, read_json
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, PREVIOUS_STATE_FILE, STATE_FILE
 from agr_utils.training.checkpoints import load_tensors, pack_tensors
 from agr_utils.training.config import different_settings
 
@@ -57,14 +57,16 @@ def resume_trainer(trainer: "Trainer") -> bool:
     if state is None:
         return False
     tensors, about = state
-    path = trainer.output_dir / STATE_FILE
-    if "config" in about and (different := different_settings(about, path, trainer.config)):
+    path, settings = trainer.output_dir / STATE_FILE, about
+    if "config" not in about:  # of a state begun with 1.0.0, whose settings stand beside it
+        path = trainer.output_dir / CONFIG_FILE
+        settings = read_json(path)
+    if different := different_settings(settings, path, trainer.config):
         raise InputError(f"{path}: of a run with another {', '.join(different)}. Choose another output folder")
+    same = "data_digest" not in about or about["data_digest"] == trainer.data_digest
     if "images_digest" in about:  # of a state begun with 1.0.0
         names = "\n".join(trainer.data.faces["image_id"].iloc[trainer.train_rows])
         same = about["images_digest"] == hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()[:16]
-    else:
-        same = "data_digest" not in about or about["data_digest"] == trainer.data_digest
     if not same:
         raise InputError(
             f"{trainer.output_dir}: was begun on other training images, pixels or labels, or was validated on others. "

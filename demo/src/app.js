@@ -180,6 +180,7 @@ async function showRace() {
     }
     const faces = Object.keys(photo.maps).filter((face) => photo.maps[face].task === "race");
     for (const face of faces) delete photo.maps[face];
+    worker.postMessage({ id: ++asked, action: "hideRace" });
     if (faces.length) sayFound(photo); // no longer that a map is being made
   }
   render();

@@ -1,5 +1,6 @@
-// The networks run here, beside the page, so that the page stays awake. Messages in: load, photo, answer, map. All but
-// the first carry the number of the photo that they are about; once a newer one was posted, they are refused.
+// The networks run here, beside the page, so that the page stays awake. Messages in: load, photo, answer, map, hideRace.
+// The middle three carry the number of the photo that they are about; once a newer one was posted, they are refused, and
+// so are maps of race once it was hidden.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
 import { answerCrop, occlusionMap } from "./answers.js";
@@ -9,6 +10,7 @@ import { fromRgba } from "./pixels.js";
 
 let model, detector;
 let latest = 0; // number of the newest photo
+let hidden = 0; // id of the message with which race was last hidden
 let crops = []; // of this photo: {pixels, side}
 
 class Failure extends Error {
@@ -92,12 +94,12 @@ async function map({ number, face, task }, id) {
   return occlusionMap(crops[face].pixels, task, run, async (share) => {
     self.postMessage({ id, share });
     await new Promise((resolve) => setTimeout(resolve)); // lets messages in
-    refuseStale(number);
+    refuseStale({ number, task }, id);
   });
 }
 
-function refuseStale(number) {
-  if (number < latest) throw new Failure("stale");
+function refuseStale({ number, task }, id) {
+  if (number < latest || (task === "race" && id < hidden)) throw new Failure("stale");
 }
 
 const actions = { load, photo, answer, map };
@@ -105,8 +107,9 @@ let last = Promise.resolve(); // one after another: a session takes one call at 
 
 self.onmessage = ({ data: { id, action, ...arguments_ } }) => {
   if (action === "photo") latest = arguments_.number;
+  if (action === "hideRace") return void (hidden = id);
   last = last
-    .then(() => refuseStale(arguments_.number))
+    .then(() => refuseStale(arguments_, id))
     .then(() => actions[action](arguments_, id))
     .then((result) => self.postMessage({ id, result }))
     .catch((error) => self.postMessage({ id, code: error.code ?? "unexpected", detail: String(error.message) }));

@@ -3,9 +3,11 @@
 import base64
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -265,6 +267,15 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     page.uncheck("#abstain")
     expected = predicted(astronaut, tasks=("age", "gender", "race"))
     assert_same(json.loads(page.text_content("#json")), expected)
+    worker = worker_of(page)
+    worker.evaluate("""() => {
+        const post = self.postMessage.bind(self);
+        self.ends = [];
+        self.postMessage = (message) => {
+            if (message.share === undefined) self.ends.push(message.code ?? "done");
+            post(message);
+        };
+    }""")
     page.click("#map-0-race")
     page.wait_for_selector("#progress-0")
     page.uncheck("#race")  # it is gone at once, though the worker is busy
@@ -274,6 +285,9 @@ def test_race_is_hidden_until_it_is_asked_for(page, astronaut):
     assert_same(json.loads(page.text_content("#json")), predicted(astronaut))
     page.check("#abstain")
     assert "race" not in page.text_content("#json")
+    while not (ends := worker.evaluate("self.ends")):
+        page.wait_for_timeout(0.1 * SECOND)
+    assert ends == ["stale"]  # and the map is not computed to its end
 
 
 def test_a_drawing_without_a_face_can_be_taken_for_one(page, tmp_path):
@@ -460,6 +474,18 @@ def test_a_port_that_cannot_be_used_is_said(monkeypatch, tmp_path, site):
     taken = site.strip("/").rpartition(":")[2]
     with pytest.raises(SystemExit, match=f"Port {taken} cannot be used"):
         demo.serve(taken)
+
+
+def test_a_browser_that_closes_the_connection_is_no_error(monkeypatch, tmp_path):
+    (tmp_path / "large").write_bytes(bytes(20_000_000))
+    errors, done = [], threading.Event()
+    monkeypatch.setattr(demo.ThreadingHTTPServer, "handle_error", lambda *of: errors.append(sys.exception()))
+    monkeypatch.setattr(demo.ThreadingHTTPServer, "shutdown_request", lambda *of: done.set())
+    for address in serve(tmp_path):
+        with socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(address).port)) as browser:
+            browser.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+            browser.recv(100)
+        assert done.wait(10) and errors == []
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's arithmetic is not tested: node is missing")

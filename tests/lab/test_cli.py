@@ -64,7 +64,9 @@ def test_train_evaluate_publish(agr, run_folder: Path, tmp_path: Path):
     assert recorded.startswith("agr train --backbone custom_cnn")
 
 
-def test_explain_and_robustness_write_into_the_run_and_are_published(agr, run_folder: Path, tmp_path: Path):
+def test_explain_and_robustness_write_into_the_run_and_are_published(
+    agr, run_folder: Path, tmp_path: Path, monkeypatch
+):
     run = tmp_path / "second"
     shutil.copytree(run_folder, run)
     status, _, err = agr("explain", str(run), "--other", str(run))
@@ -76,8 +78,10 @@ def test_explain_and_robustness_write_into_the_run_and_are_published(agr, run_fo
     save_tensors(other / "checkpoint.safetensors", tensors, about)
     status, out, _ = agr("explain", str(run), "--num-scored", "10", "--other", str(other))
     assert status == 0 and "layer stages.0, 10 faces of test" in out and "hirescam" in out
+    read = []
+    monkeypatch.setattr("agr_utils.training.run.load_tensors", lambda path: read.append(path) or load_tensors(path))
     status, out, _ = agr("robustness", str(run), "--num-images", "10", "--split", "validation")
-    assert status == 0 and "10 faces of validation" in out and "Low light, noise" in out
+    assert status == 0 and "10 faces of validation" in out and "Low light, noise" in out and len(read) == 1
     assert agr("publish", str(run), "--results-dir", str(tmp_path / "results"))[0] == 0
     published = {path.name for path in (tmp_path / "results" / "second").iterdir()}
     assert published == {"config.json", "history.csv", "predictions.parquet", "maps", "robustness.parquet"}

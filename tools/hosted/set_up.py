@@ -1,5 +1,6 @@
 """Second half of a notebook's set-up cell in Colab and Kaggle: install what the host lacks, and nothing that it has."""
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -47,5 +48,7 @@ def set_up(course: Path) -> None:
     os.chdir(course / "notebooks")
 
 
+if __name__ == "__main__":  # in a notebook the arguments are the kernel's
+    argparse.ArgumentParser(description=__doc__).parse_args()
 if __name__ in {"__main__", "<run_path>"}:
     set_up(COURSE)

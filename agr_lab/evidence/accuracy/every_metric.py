@@ -5,9 +5,10 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_utils.data.faces import age_band
+from agr_utils.errors import by_name
 from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
 from agr_utils.measure.calibration import covered, null_ece, sample_ece
-from agr_utils.measure.metrics import METRICS, Metric, by_name, score_rows
+from agr_utils.measure.metrics import METRICS, Metric, score_rows
 from agr_utils.measure.results import Run
 
 MORE_METRICS = by_name(

@@ -229,7 +229,7 @@ def test_a_benchmark_without_a_column_is_one_clear_line(one_clear_line):
 
 
 def test_reading_results_does_not_wait_for_what_trains():
-    slow = "{'timm', 'torchvision', 'accelerate', 'torchmetrics', 'pytorch_grad_cam', 'sklearn', 'fairlearn'}"
+    slow = "{'timm', 'torchvision', 'accelerate', 'torchmetrics', 'pytorch_grad_cam', 'sklearn'}"
     code = f"import sys, agr_lab.evidence.gallery; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,5 +1,6 @@
 """Changed faces, and what a sweep says of one model or of two."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_a_sweep_of_a_model_is_read_back_as_it_was(data: FaceData, tmp_path: Pat
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(InputError, match="not a sweep"):
         read_sweep(tmp_path / "text.parquet")
+
+
+def test_a_sweep_says_the_groups_that_no_file_knows(data: FaceData):
+    data = replace(data, faces=data.faces.assign(source="fairface", group=data.faces.index // 2))
+    table = sweep(MultiTaskNet("custom_cnn", "synthetic", ["gender"]).eval(), data, data.rows("test"), ["gamma"])
+    known = data.faces.set_index("image_id").loc[table["image_id"], "group"]
+    assert table["group"].tolist() == known.tolist()
 
 
 def made_up(growth: dict[str, float], group_growth: float = 0.0, count: int = 400) -> pd.DataFrame:

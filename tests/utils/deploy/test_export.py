@@ -293,6 +293,8 @@ def test_risk_and_coverage_by_hand():
     assert coverage.tolist() == [0.25, 0.75, 1.0]
     assert risk.tolist() == pytest.approx([0, 1 / 3, 0.5])
     assert needed.tolist() == [0.9, 0.6, 0.5]
+    nobody = calibrate.risk_coverage(np.zeros(0), np.zeros(0, dtype=bool))
+    assert [part.tolist() for part in nobody] == [[], [], []]
 
 
 def test_abstaining_halves_the_risk_where_confidence_means_something():

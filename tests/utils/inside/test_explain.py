@@ -93,6 +93,44 @@ def test_a_map_finds_what_the_answer_depends_on():
     assert pointing_hit(race, quarter).eq(1).all() and pointing_hit(gender, quarter).eq(0).all()
 
 
+class ChannelsLast(nn.Module):
+    """The features of CornerNet as a layer (B, H, W, C), positions (1, C, H, W) and windows (4 * B, C, h, w)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages, self.turned, self.windows = nn.AvgPool2d(4), nn.Identity(), nn.Identity()
+        self.positions = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.turned(self.stages(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = x + 0 * self.positions(torch.ones(1, *x.shape[1:]))
+        half = x.shape[-1] // 2
+        self.windows(x.reshape(-1, 3, half, half))  # as a layer that looks at parts by themselves
+        x = torch.relu(x).mean(dim=1)
+        return torch.stack([x[:, :half, :half].mean(dim=(1, 2)), x[:, half:, half:].mean(dim=(1, 2))], dim=1)
+
+
+def test_a_layer_whose_channels_come_last_has_the_same_maps(images: Tensor):
+    model = CornerNet()
+    model.backbone = ChannelsLast()
+    oblong = torch.rand(2, 3, 2 * SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    for batch in (images, oblong):
+        for method in METHODS:
+            maps = [explain(model, batch, "race", method, layer) for layer in ("stages", "turned")]
+            assert maps[0].max() > 0 and torch.allclose(*maps, atol=1e-5)
+    assert map_layers(model, SIZE) == {SIZE // 4: "turned"}
+
+
+def test_a_layer_that_shows_no_image_is_refused(images: Tensor):
+    model = CornerNet()
+    model.backbone = ChannelsLast()
+    for batch in (images, images[:1]):
+        with pytest.raises(InputError, match="'positions' takes no part in what is made of the image"):
+            explain(model, batch, "race", layer="positions")
+        with pytest.raises(InputError, match=r"'windows' has no map \(its output is \(4, 3, 4, 4\)"):
+            explain(model, batch, "race", layer="windows")
+
+
 def test_explaining_leaves_the_model_as_it_was(model: MultiTaskNet, images: Tensor):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
@@ -131,7 +169,7 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
     with pytest.raises(InputError, match="no layer 'stage.0' in the backbone. Did you mean: stages"):
         explain(model, images, "age", layer="stage.0")
     with pytest.raises(
-        InputError, match=r"layer 'stages.0.1.attention.squeeze' has no map \(its output is \(3, 12, 1, 1\)"
+        InputError, match=r"layer 'stages.0.1.attention.squeeze' has no map \(its output is \(1, 12, 1, 1\)"
     ):
         explain(model, images, "age", layer="stages.0.1.attention.squeeze")
     with pytest.raises(InputError, match="one size; these have: 3x32x32, 3x40x40"):
@@ -143,7 +181,7 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
         explain(model, images.numpy(), "age")
     with pytest.raises(InputError, match="Choose one of: stem, stages"):
         explain(model, images, "age", layer="zzz")
-    with pytest.raises(InputError, match="layer 'unused' takes no part in the forward pass"):
+    with pytest.raises(InputError, match="layer 'unused' takes no part in what is made of the image"):
         spare = MultiTaskNet("custom_cnn", "synthetic")
         spare.backbone.unused = nn.Conv2d(3, 3, 1)
         explain(spare, images, "age", layer="unused")
@@ -343,3 +381,7 @@ def test_a_table_of_cues_says_how_far_maps_are_ahead_of_a_blob(model: MultiTaskN
     figure = plot_cue_maps(model, drawn, row=0)
     titles = [ax.get_title() for ax in figure.axes]
     assert len(titles) == 12 and titles[0] == "cue of the age" and titles[3].startswith("Blob: ")
+    del drawn.masks["race"]
+    for use in (cue_table, lambda *given: plot_cue_maps(*given, row=0)):
+        with pytest.raises(InputError, match="the set of masks lacks race. There is: "):
+            use(model, drawn)

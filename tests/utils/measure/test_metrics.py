@@ -1,5 +1,7 @@
 import time
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,15 +9,22 @@ import pytest
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
 from agr_utils.files import write_table
+from agr_utils.measure import plots
 from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
-from agr_utils.measure.metrics import bootstrap, left_out, predicted_class, score_rows, summarize
+from agr_utils.measure.calibration import confidence, covered, null_ece, reliability
+from agr_utils.measure.fairness import group_intervals, group_members
+from agr_utils.measure.forest import plot_group_errors
+from agr_utils.measure.metrics import bootstrap, left_out, predicted_class, score_rows, signed_error, summarize
 from agr_utils.predictions_table import (
     predicted_splits,
     probability_columns,
     read_predictions,
     tasks_of,
 )
+from agr_utils.tasks import get_scheme
 from agr_utils.training.predictions import conformal_widening, predictions_table
+
+SCHEME = get_scheme("utkface")
 
 
 def make_table() -> pd.DataFrame:
@@ -42,11 +51,56 @@ def test_metrics_by_hand_with_missing_labels_left_out():
     assert summary["count"].tolist() == [3, 3, 3, 3]
 
 
-def test_a_table_of_one_task_has_that_task_only():
+def test_a_table_of_one_task_has_that_task_only(one_clear_line):
     table = make_table().drop(columns=["age_pred", "gender_p"])
     assert tasks_of(table) == ("race",)
     assert list(score_rows(table)) == ["race_accuracy"]
-    assert predicted_class(table, "gender") is None
+    with one_clear_line("the table lacks gender_p0. There is: "):
+        predicted_class(table, "gender")
+
+
+AGES, GENDERS = ("age_pred", "age_lo", "age_hi"), ("gender_p",)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "use", "words"),
+    [
+        (GENDERS, lambda table: confidence(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: reliability(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: null_ece(table, "gender"), "the table lacks gender_p0"),
+        (GENDERS, lambda table: plots.plot_confusion(table, "gender", SCHEME, None), "the table lacks gender_p0"),
+        (("race",), lambda table: plots.plot_confusion(table, "race", SCHEME, None), "the table lacks race. There is"),
+        (("race",), lambda table: group_members(table, SCHEME, "race"), "lacks race. There is: gender, age band"),
+        (("age_min",), lambda table: group_members(table, SCHEME, "age band"), "lacks age band. There is"),
+        ((), lambda table: group_members(table, SCHEME, "smile"), "lacks smile. There is: gender, race, age band"),
+        (AGES, signed_error, "the table lacks age_pred. There is: run_id, image_id"),
+        (AGES, covered, "the table lacks age_lo, age_hi"),
+        (AGES, plots.age_error_by_band, "the table lacks age_pred"),
+        (AGES, lambda table: plots.plot_predictions(table, SCHEME, [None] * 3), "the table lacks age_pred"),
+        (AGES, lambda table: plots.plot_age_error(table, None), "the table lacks age_pred"),
+        (AGES, lambda table: plots.plot_intervals({"a": summarize(table)}, "age_mae", None), "of a lacks age_mae"),
+        (AGES, lambda table: draw_errors(table, "age_mae"), "the table of a lacks age_mae. There is: gender_er"),
+        ((), lambda table: draw_errors(table, "smile_error"), "ERRORS lacks smile_error. There is: age_mae"),
+    ],
+)
+def test_a_task_that_the_table_lacks_is_named(lacking: tuple[str, ...], use, words: str, one_clear_line):
+    table = make_table().assign(age_min=30.0, age_max=30.0, age_lo=20.0, age_hi=50.0).drop(columns=list(lacking))
+    with one_clear_line(words):
+        use(table)
+
+
+def draw_errors(table: pd.DataFrame, error: str) -> None:
+    table = pd.concat([table.assign(image_id=table["image_id"] + str(number)) for number in range(20)])
+    rows = group_intervals(table.reset_index(drop=True), SCHEME, "gender", GroupBootstrap(range(80), 10))
+    plot_group_errors({"a": rows}, error, plt.figure().subplots())
+
+
+def test_a_history_without_the_column_is_named(one_clear_line):
+    run = SimpleNamespace(title="mine", history=pd.DataFrame({"epoch": [1], "cpu_seconds": [1.0]}))
+    with one_clear_line("the history lacks race_accuracy. There is: epoch, cpu_seconds"):
+        plots.plot_history(run.history, "race_accuracy", None)
+    with one_clear_line("the history of mine lacks race_accuracy"):
+        plots.plot_learning_curves([run], "race_accuracy", "race", None)
 
 
 def test_interval_of_a_known_proportion():
@@ -83,7 +137,7 @@ def test_ten_thousand_resamples_of_a_test_split_are_quick():
     assert time.process_time() - clock < 10  # about 1.5 s of one core; the limit leaves room for a busy machine
 
 
-def test_conformal_widening_reaches_the_coverage_asked_for():
+def test_conformal_widening_reaches_the_coverage_asked_for(one_clear_line):
     rng = np.random.default_rng(0)
     age = rng.uniform(0, 100, 2_000)
     centre = age + rng.normal(0, 6, 2_000)
@@ -94,6 +148,9 @@ def test_conformal_widening_reaches_the_coverage_asked_for():
     assert widening > 0
     assert covered.mean() == pytest.approx(0.9, abs=0.03)
     assert conformal_widening(table.iloc[:0]) == 0
+    for coverage in (0, 1, -1, float("nan")):
+        with one_clear_line(f"the coverage is {coverage}. It must be more than 0 and less than 1"):
+            conformal_widening(table, coverage)
 
 
 def test_predictions_table_keeps_missing_labels_missing(drawn_faces):
@@ -170,11 +227,11 @@ def test_race_probabilities_are_those_of_their_codes():
     )
     assert probability_columns(many, "race") == [f"race_p{code}" for code in range(12)]  # and 10 comes after 9
     for lost in ("race_p0", "race_p3"):
-        with pytest.raises(InputError, match=f"lack the column {lost}"):
+        with pytest.raises(InputError, match=f"the table lacks {lost}"):
             summarize(table.drop(columns=lost))
     with pytest.raises(InputError, match="give 2 classes of race; labels are"):
         summarize(table.drop(columns=["race_p2", "race_p3", "race_p4"]))
-    with pytest.raises(InputError, match="lack the column gender"):
+    with pytest.raises(InputError, match="the table lacks gender"):
         summarize(table.drop(columns="gender"))
 
 

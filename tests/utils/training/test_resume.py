@@ -289,10 +289,17 @@ def test_a_label_that_no_head_learns_may_change(data: FaceData, tmp_path: Path):
     assert Trainer(config, change_label(data), tmp_path).resume()
 
 
-def test_a_state_of_an_earlier_version_goes_on(data: FaceData, tmp_path: Path):
+def test_a_state_of_version_1_0_0_goes_on_by_the_settings_of_its_record(data: FaceData, tmp_path: Path, one_clear_line):
     Trainer(CONFIG, data, tmp_path).save()
     tensors, about = load_state(tmp_path)
     save_state(tmp_path, tensors, {key: about[key] for key in about if key not in ("config", "data_digest")})
+    for use in (train_run, lambda *given: Trainer(*given).resume()):
+        with one_clear_line(f"{tmp_path / CONFIG_FILE}: no such file. Put it back, or choose another folder"):
+            use(CONFIG, data, tmp_path)
+    assert not (tmp_path / CONFIG_FILE).exists()
+    write_json(tmp_path / CONFIG_FILE, {"config": CONFIG.to_dict()})
+    with one_clear_line(f"{tmp_path / CONFIG_FILE}: of a run with another seed"):
+        Trainer(replace(CONFIG, seed=7), data, tmp_path).resume()
     assert Trainer(CONFIG, data, tmp_path).resume()
 
 

@@ -14,6 +14,7 @@ from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.files import read_json, write_json
 from agr_utils.models.age_heads import AGE_HEADS
+from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE
 from agr_utils.tasks import TASKS
 from agr_utils.training import run as run_module
@@ -22,7 +23,7 @@ from agr_utils.training.batches import Labels, epoch_batches, load_pixels, split
 from agr_utils.training.checkpoints import load_tensors, save_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.losses import AGE_LOSSES
-from agr_utils.training.predictions import conformal_widening
+from agr_utils.training.predictions import conformal_widening, predict_rows
 from agr_utils.training.run import check_run_folder, load_model, predict_split, save_model, train_run
 from agr_utils.training.trainer import Trainer
 from agr_utils.training.validation import validate
@@ -391,6 +392,11 @@ def test_a_checkpoint_with_an_odd_description_is_one_clear_line(tmp_path: Path, 
     save_tensors(tmp_path / "odd.safetensors", {"x": torch.zeros(2)}, about)
     with one_clear_line("odd.safetensors", "not"):
         load_model(tmp_path / "odd.safetensors")
+
+
+def test_no_rows_to_predict_are_named(data: FaceData, one_clear_line):
+    with one_clear_line("there is no face to predict"):
+        predict_rows(MultiTaskNet("custom_cnn", "synthetic"), data, data.rows("test")[:0])
 
 
 def test_an_odd_widening_of_the_age_interval_is_refused(tmp_path: Path, finished_run, one_clear_line):
