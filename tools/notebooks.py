@@ -139,7 +139,19 @@ def _lint_structure(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
     numbers = [int(number) for number in re.findall(r"^## (?:Part )?(\d+)", texts, re.MULTILINE)]
     if numbers != list(range(1, len(numbers) + 1)):
         problems.append(f"sections are numbered {numbers}: one is missing, or out of order")
+    if path.parent == FOLDERS[0]:
+        problems += _lint_questions(texts.split("\n## Exercises")[0])
     return problems + _lint_exercises(notebook, path)
+
+
+def _lint_questions(texts: str) -> list[str]:
+    """A question to think about before the next cell is run has its answer folded, or the learner reads it first."""
+    parts = re.split(r"(\*\*(?:Predict|Guess)[^\n]*)", texts)  # text, question, text, …
+    return [
+        f"the answer to '{question[:50]}…' is not folded: <details> before the next question"
+        for question, after in zip(parts[1::2], parts[2::2], strict=True)
+        if "<details>" not in question + after
+    ]
 
 
 def _lint_exercises(notebook: nbformat.NotebookNode, path: Path) -> list[str]:

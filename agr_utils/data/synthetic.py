@@ -68,12 +68,7 @@ def draw_faces(
         raise InputError(f"asked for {num_images} images of {image_size} px; at least 10 of 24 px are needed")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be 0 or more")
-    rng = np.random.default_rng([seed, 20260101])
-    labels = _draw_labels(num_images, settings, rng)
-    split = np.full(num_images, "train", dtype=object)
-    validation, test, _ = np.split(rng.permutation(num_images), [num_images // 10, 3 * num_images // 10])
-    split[validation], split[test] = "validation", "test"
-    cues = _draw_cues(labels, settings, rng)
+    rng, labels, split, cues = _draw_figures(num_images, seed, settings)
     nuisances = _draw_nuisances(labels, split, settings, rng)
     pixels = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
     masks = {name: np.zeros(pixels.shape[:3], dtype=bool) for name in (*TASKS, "collar") if with_masks}
@@ -84,9 +79,21 @@ def draw_faces(
         pixels[rows] = image
         for name in masks:
             masks[name][rows] = batch_masks[name]
-    table = {"image_id": [f"synthetic-{seed}-{row:06d}" for row in range(num_images)]} | labels
-    faces = make_faces(pd.DataFrame(table | {"split": split, "source": "synthetic"}))
+    faces = make_faces(pd.DataFrame(labels | {"split": split, "source": "synthetic"}))
     return SyntheticFaces(faces, pixels, pd.DataFrame(nuisances), masks)
+
+
+def _draw_figures(
+    num_images: int, seed: int, settings: SyntheticSettings
+) -> tuple[np.random.Generator, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+    """The generator after its first draws, and these: labels, splits and what the cues show."""
+    rng = np.random.default_rng([seed, 20260101])
+    labels = {"image_id": [f"synthetic-{seed}-{row:06d}" for row in range(num_images)]}
+    labels |= _draw_labels(num_images, settings, rng)
+    split = np.full(num_images, "train", dtype=object)
+    validation, test, _ = np.split(rng.permutation(num_images), [num_images // 10, 3 * num_images // 10])
+    split[validation], split[test] = "validation", "test"
+    return rng, labels, split, _draw_cues(labels, settings, rng)
 
 
 def _labels_of(hidden: np.ndarray, task: str) -> np.ndarray:
@@ -141,32 +148,56 @@ def _draw_nuisances(labels: dict, split: np.ndarray, settings: SyntheticSettings
 def best_possible(settings: SyntheticSettings = SyntheticSettings(), num_draws: int = 20_000) -> dict[str, float]:
     """Error of the ideal observer, who sees every cue exactly: no model can be better on average.
 
-    Computed from the exact posterior over all 90 x 2 x 5 label combinations, averaged over ``num_draws`` drawn cues.
+    The expected error under the exact posterior over all 90 x 2 x 5 label combinations, averaged over ``num_draws``
+    drawn cues. What it is on certain figures, say ``ideal_scores``.
 
     Returns:
         ``age_mae`` in years (of the posterior median), ``gender_accuracy`` and ``race_accuracy`` in 0 to 1.
     """
-    rng = np.random.default_rng(0)
-    labels = _draw_labels(num_draws, settings, rng)
-    cues = _draw_cues(labels, settings, rng)
-    prior = _joint_prior(settings.relatedness)  # (90, 2, 5)
-    years = np.arange(NUM_YEARS)
-    age_error, correct = 0.0, {"gender": 0.0, "race": 0.0}
+    *_, cues = _draw_figures(num_draws, 0, settings)
+    posterior, rows = _posterior(cues, settings), np.arange(num_draws)
+    answers = _ideal_answers(posterior)
+    distance = np.abs(np.arange(NUM_YEARS) - answers["age"][:, None])
+    right = {f"{task}_accuracy": float(posterior[task][rows, answers[task]].mean()) for task in ("gender", "race")}
+    return {"age_mae": float((posterior["age"] * distance).sum(axis=1).mean())} | right
+
+
+def ideal_scores(num_images: int, seed: int = 0, settings: SyntheticSettings = SyntheticSettings()) -> pd.DataFrame:
+    """How the ideal observer, who sees every cue exactly, does on each of the figures that ``draw_faces`` draws.
+
+    To be compared with a model figure by figure: luck in the drawing of the test figures is then the same for both.
+
+    Returns:
+        A row per figure, by ``image_id``: ``age_mae`` in years, ``gender_accuracy`` and ``race_accuracy`` 0 or 1, as
+        ``score_rows`` gives them for a model.
+    """
+    _, labels, _, cues = _draw_figures(num_images, seed, settings)
+    answers = _ideal_answers(_posterior(cues, settings))
+    scores = {"age_mae": np.abs(answers["age"] - labels["age"]).astype(float)}
+    scores |= {f"{task}_accuracy": (answers[task] == labels[task]).astype(float) for task in ("gender", "race")}
+    return pd.DataFrame(scores, index=pd.Index(labels["image_id"], dtype="string", name="image_id"))
+
+
+def _posterior(cues: dict[str, np.ndarray], settings: SyntheticSettings) -> dict[str, np.ndarray]:
+    """Probability of each label given all cues of a figure, for each task: (N, classes)."""
+    prior, years, parts = _joint_prior(settings.relatedness), np.arange(NUM_YEARS), []  # (90, 2, 5)
     gender_table = np.where(np.eye(2, dtype=bool), 1 - settings.noise / 2, settings.noise / 2)  # [cue, label]
     race_table = np.where(np.eye(NUM_RACES, dtype=bool), 1 - settings.noise, settings.noise / (NUM_RACES - 1))
-    for start in range(0, num_draws, 1000):
+    for start in range(0, len(cues["age"]), 1000):
         rows = slice(start, start + 1000)
         distance = cues["age"][rows, None] - years
         age_likelihood = np.exp(-0.5 * (distance / settings.age_sigma) ** 2) if settings.noise else distance == 0
         likelihoods = age_likelihood, gender_table[cues["gender"][rows]], race_table[cues["race"][rows]]
-        posterior = np.einsum("agr,na,ng,nr->nagr", prior, *likelihoods)
-        by_age = posterior.sum(axis=(2, 3)).cumsum(axis=1)
-        median = (by_age < by_age[:, -1:] / 2).sum(axis=1)
-        age_error += np.abs(median - labels["age"][rows]).sum()
-        correct["gender"] += (posterior.sum(axis=(1, 3)).argmax(axis=1) == labels["gender"][rows]).sum()
-        correct["race"] += (posterior.sum(axis=(1, 2)).argmax(axis=1) == labels["race"][rows]).sum()
-    accuracies = {f"{task}_accuracy": float(count / num_draws) for task, count in correct.items()}
-    return {"age_mae": float(age_error / num_draws)} | accuracies
+        joint = np.einsum("agr,na,ng,nr->nagr", prior, *likelihoods)
+        joint /= joint.sum(axis=(1, 2, 3), keepdims=True)
+        parts.append([joint.sum(axis=axes) for axes in ((2, 3), (1, 3), (1, 2))])
+    return dict(zip(TASKS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def _ideal_answers(posterior: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The median of the age and the likeliest classes: (N,) of each task."""
+    median = (posterior["age"].cumsum(axis=1) < 0.5).sum(axis=1)
+    return {"age": median} | {task: posterior[task].argmax(axis=1) for task in ("gender", "race")}
 
 
 def _joint_prior(relatedness: float) -> np.ndarray:

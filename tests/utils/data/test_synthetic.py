@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from agr_utils.data.faces import COLUMNS
-from agr_utils.data.synthetic import SyntheticFaces, SyntheticSettings, best_possible, draw_faces
+from agr_utils.data.synthetic import SyntheticFaces, SyntheticSettings, best_possible, draw_faces, ideal_scores
 from agr_utils.tasks import TASKS
 
 CLEAN = SyntheticSettings(noise=0)
@@ -329,8 +329,19 @@ def test_the_ideal_scores_are_those_that_can_be_worked_out_by_hand():
     assert settings.age_sigma == 5
     # Mean absolute value of a Gaussian: 0.798 sigma; a little less, because ages end at 0 and 89.
     assert 0.72 * settings.age_sigma < found["age_mae"] < 0.8 * settings.age_sigma
-    assert found["gender_accuracy"] == pytest.approx(0.95, abs=0.01)
-    assert found["race_accuracy"] == pytest.approx(0.9, abs=0.01)
+    assert found["gender_accuracy"] == pytest.approx(0.95)
+    assert found["race_accuracy"] == pytest.approx(0.9)
+
+
+def test_the_ideal_observer_fails_exactly_where_a_cue_was_drawn_otherwise():
+    noisy, clean = (draw_faces(300, 48, 1, SyntheticSettings(noise=noise), with_masks=True) for noise in (0.1, 0))
+    scores = ideal_scores(300, 1)
+    assert scores.index.tolist() == noisy.faces["image_id"].tolist()
+    for task in ("gender", "race"):
+        otherwise = ((noisy.pixels != clean.pixels).any(axis=3) & noisy.masks[task]).any(axis=(1, 2))
+        assert 0 < otherwise.sum() < 60
+        assert ((scores[f"{task}_accuracy"] == 0) == otherwise).all()
+    assert scores["age_mae"].mean() == pytest.approx(best_possible()["age_mae"], abs=0.5)
 
 
 def test_related_tasks_help_the_ideal_observer():
