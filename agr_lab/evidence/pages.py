@@ -19,6 +19,7 @@ from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.maps.map_layers import layers_table
 from agr_lab.evidence.maps.map_regions import regions_table
 from agr_lab.evidence.maps.map_shortcut import shortcut_lines
+from agr_lab.evidence.maps.maps_128 import maps_128_table
 from agr_lab.evidence.maps.trust import consistency_table, trust_table, trust_tests_table
 from agr_lab.evidence.markdown import fill_table, markdown_table
 from agr_lab.evidence.multitask.ablations import ablation_table
@@ -64,7 +65,9 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
         }
         | {"early-size": early_size_table(read_folder(results_dir / "ablations" / "early_size"))},
         root / "docs" / "evidence.md": evidence_tables(results_dir, evidence),
-        root / "docs" / "looking_inside.md": map_tables(maps) | robustness_tables(read_robustness(results_dir)),
+        root / "docs" / "looking_inside.md": map_tables(maps)
+        | {"maps-128": maps_128_table(results_dir)}
+        | robustness_tables(read_robustness(results_dir)),
         root / "docs" / "deployment.md": {
             "deployment": deployment_table(evidence),
             "judgement": judgement_table(evidence),

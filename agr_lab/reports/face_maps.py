@@ -11,7 +11,7 @@ from agr_lab.reports.road import road
 from agr_utils.data.load import FaceData
 from agr_utils.inside.explain import METHODS, explain
 from agr_utils.inside.map_scores import randomise_weights, rank_correlation
-from agr_utils.inside.map_tables import RIVALS, SHOWN, agreement, map_batches, score_maps
+from agr_utils.inside.map_tables import RIVALS, SHOWN, Score, agreement, map_batches, score_maps
 from agr_utils.measure.fairness import label_groups
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.training.batches import load_pixels
@@ -33,13 +33,10 @@ def score_faces(
         ``seeds`` where there is another model. Each network's maps explain the class that it itself predicts.
     """
     *_, (_, random_model) = randomise_weights(model)
-    lost: dict[tuple[str, int], dict[str, Tensor]] = {}  # of maps that are the same for every task: a third of the work
+    score_road = road_score(model)
 
     def score(images: Tensor, batch: np.ndarray, task: str, kind: str, maps: Tensor) -> dict[str, Tensor]:
-        key = (kind if kind in TASKLESS else f"{kind} {task}", batch[0])
-        if key not in lost:
-            lost[key] = road(model, images, maps)
-        scores = {"road": lost[key][task]}
+        scores = score_road(images, batch, task, kind, maps)
         if kind in RIVALS:
             return scores
         settings = {"method": kind, "layer": layer}
@@ -49,6 +46,19 @@ def score_faces(
         return scores | agreement(other, images, task, kind, maps, layer)
 
     return score_maps(model, data, rows, layer, tuple(METHODS), score)
+
+
+def road_score(model: MultiTaskNet) -> Score:
+    """``road`` alone, for ``score_maps``; of maps that are the same for every task, once: a third of the work."""
+    lost: dict[tuple[str, int], dict[str, Tensor]] = {}
+
+    def score(images: Tensor, batch: np.ndarray, task: str, kind: str, maps: Tensor) -> dict[str, Tensor]:
+        key = (kind if kind in TASKLESS else f"{kind} {task}", batch[0])
+        if key not in lost:
+            lost[key] = road(model, images, maps)
+        return {"road": lost[key][task]}
+
+    return score
 
 
 def cascade(model: MultiTaskNet, data: FaceData, rows: np.ndarray, layer: str | None = None) -> pd.DataFrame:

@@ -10,14 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
+from agr_lab.evidence.maps import maps_128
 from agr_lab.gpu import as_run, protocol, trials
 from agr_lab.gpu.augment import Changes
 from agr_lab.gpu.jobs import Job, job_from
 from agr_lab.gpu.pack import BYTES_FILE, FACES_FILE, OFFSETS_FILE, _encode, unpack_faces
-from agr_lab.gpu.train import Shift, bundle, main, make_harsh, prepare, short_answers
+from agr_lab.gpu.train import Shift, bundle, finish, main, make_harsh, prepare, short_answers
 from agr_lab.gpu.training import Faces, score, soft_losses
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
+from agr_utils.inside.explain import METHODS
+from agr_utils.inside.map_tables import RIVALS
 from agr_utils.measure.results import read_run
 from agr_utils.tasks import get_scheme
 from agr_utils.training.losses import age_target, distribution_loss
@@ -208,3 +211,14 @@ def test_answers_of_the_device_become_a_predictions_table(pack, tmp_path):
     assert (table["age_pred"] == 30).all() and (table["gender_p"] == 0.75).all() and "race_p4" in table
     assert table["age_q0.025"].iloc[0] == pytest.approx(29.5) and table.filter(like="age_q").shape[1] == 20
     assert run.about["commit"] == "abc" and list(run.history["epoch"]) == [1, 2]
+
+
+def test_maps_of_a_finished_job_are_scored_on_the_pixels_of_its_pack(pack, tmp_path, monkeypatch):
+    prepare(pack[0], tmp_path, harsh=False)
+    faces, device = Faces(tmp_path, torch.device("cpu")), torch.device("cpu")
+    job = Job("small", "custom_cnn", image_size=48, epochs=1, batch_size=20, changes=0, keep=True, evaluations=1)
+    finish(job, faces, tmp_path, device, time.time() + 600)
+    monkeypatch.setattr(maps_128, "MAP_SIZE", 48)
+    table = maps_128.score_faces(tmp_path / "small", 12)
+    assert set(table["kind"]) == {*METHODS, *RIVALS} and set(table["task"]) == {"age", "gender", "race"}
+    assert table["image_id"].nunique() == 10 and np.isfinite(table["road"]).all()

@@ -56,15 +56,15 @@ def verdicts(evidence: MapEvidence, kind: str) -> pd.DataFrame:
             row = {"backbone": backbone, "task": task}
             for test, family in families.items():
                 own = family[(family["backbone"] == backbone) & (family["task"] == task)]
-                row[test] = _against_both(own)
+                row[test] = against_both(own)
             own = others[(others["backbone"] == backbone) & (others["task"] == task)].set_index("test")
             row["T3"] = _side(RANDOM_LIMIT - own.loc["T3", "high"], RANDOM_LIMIT - own.loc["T3", "low"])
             row["T4"] = _side(own.loc["T4", "low"], own.loc["T4", "high"])
-            rows.append(row | {"verdict": _verdict([row[test] for test in TESTS])})
+            rows.append(row | {"verdict": call_map([row[test] for test in TESTS])})
     return pd.DataFrame(rows, columns=["backbone", "task", *TESTS, "verdict"])
 
 
-def _against_both(rows: pd.DataFrame) -> str:
+def against_both(rows: pd.DataFrame) -> str:
     """Whether a map beats both rivals, is beaten by one, or neither."""
     significant = rows["p_holm"] < SIGNIFICANT
     if (significant & (rows["value"] < 0)).any():
@@ -77,7 +77,8 @@ def _side(low: float, high: float) -> str:
     return "passed" if low > 0 else "failed" if high < 0 else "open"
 
 
-def _verdict(outcomes: list[str]) -> str:
+def call_map(outcomes: list[str]) -> str:
+    """What a map is called by the outcomes of its tests."""
     if "failed" in outcomes:
         return "not trusted"
     return "trusted" if set(outcomes) == {"passed"} else "cannot tell"
