@@ -58,7 +58,7 @@ def test_the_tables_of_the_pages_are_what_the_results_give(tmp_path: Path, monke
         assert page.read_text() == (ROOT / name).read_text(), f"{name} is old. Run: make figures"
 
 
-def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):
+def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = gallery.draw_all(ROOT / "results", tmp_path / "first", jobs=1)
     assert len(written) == 3 * len(gallery.FIGURES) + len(gallery.FURTHER_TABLES) + 1
     other = set()
@@ -69,9 +69,14 @@ def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path):
             other.add(path.name)
         if path.suffix == ".csv":  # what lessons read
             assert committed.read_text() == path.read_text(), f"{path.name} is old. Run: make figures"
-    # The committed ones were drawn by several processes. Where a machine's fonts give pictures other bytes, these are
-    # drawn again, so that it is not chance which.
-    again = gallery.draw_all(ROOT / "results", tmp_path / "second", jobs=2) if other else []
+    # The committed ones were drawn by several processes. Where a machine's fonts or arithmetic give pictures other
+    # bytes, these are drawn again, so that it is not chance which.
+    for register in ("FIGURES", "FURTHER_TABLES"):
+        chosen = {
+            name: one for name, one in getattr(gallery, register).items() if name in {Path(o).stem for o in other}
+        }
+        monkeypatch.setattr(gallery, register, chosen)
+    again = gallery.draw_all(ROOT / "results", tmp_path / "second", jobs=2)[:-1] if other else []  # without the page
     for path in again:
         assert (tmp_path / "first" / path.name).read_bytes() == path.read_bytes(), path.name
 
