@@ -434,8 +434,13 @@ def run_webcam(serve_webcam, webcam: float = 2.0, phone: float = 0.0, expected=(
 
 
 def run_nothing_gained(serve_webcam) -> None:
-    """A null result that was foreseen is right, too."""
+    """A null result is right, too."""
     run_webcam(serve_webcam, webcam=0.0, expected=("cannot tell", "cannot tell"))
+
+
+def run_other_guess(serve_webcam) -> None:
+    """So is a guess that did not come true: nothing was gained, and the phone paid."""
+    run_webcam(serve_webcam, webcam=0.0, phone=-1.0)
 
 
 @pytest.mark.parametrize(
@@ -508,9 +513,8 @@ def run_nothing_gained(serve_webcam) -> None:
         (run_webcam, coarser("test"), {}),  # the test was changed, too
         (run_webcam, lambda pixels, faces, rng: pixels, {}),  # nothing was changed
         (run_webcam, lambda pixels, faces, rng: one_picture(pixels), {}),  # one picture was changed
-        (run_webcam, coarser("train"), {"webcam": 0.0}),  # no gain, and one was expected
-        (run_webcam, coarser("train"), {"phone": -1.0}),  # the other pictures pay for it, and that was not expected
         (run_webcam, coarser("train"), {"expected": ("", "")}),  # nothing was expected
+        (run_webcam, coarser("train"), {"expected": ("better", "cannot tell")}),  # not one of the words
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -567,6 +571,7 @@ def test_an_honest_null_passes(run, capsys):
         (run_webcam, lambda pixels, faces, rng: None, "not done yet"),
         (run_webcam, coarser("train"), "right"),
         (run_nothing_gained, coarser("train"), "right"),
+        (run_other_guess, coarser("train"), "came true: 0 of 2"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):
