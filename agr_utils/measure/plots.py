@@ -47,15 +47,6 @@ def plot_faces(pixels: np.ndarray, titles: Sequence[str] | None = None, num_colu
     return axes
 
 
-def plot_history(history: pd.DataFrame, column: str, ax: Axes, label: str | None = None, **style) -> Axes:
-    """One column of a training history against the epoch."""
-    check_has(history, column, what="the history")
-    ax.plot(history["epoch"], history[column], label=label, **style)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(column.replace("_", " "))
-    return ax
-
-
 def plot_learning_curves(runs: Sequence, column: str, ylabel: str, ax: Axes) -> Axes:
     """A validation metric of several runs against the minutes of computing that they had had; accuracies in %."""
     scale = 100 if column.endswith("accuracy") else 1
