@@ -136,11 +136,14 @@ def write_report(report: MapReport, folder: Path) -> None:
     with replace_folder(folder, ("*.parquet", ABOUT_FILE, MEAN_FACE_FILE)) as partial:
         write_json(partial / ABOUT_FILE, report.about)
         for name, table in report.tables.items():
-            floats = table.select_dtypes("float").columns
-            small = table.astype(dict.fromkeys(floats, "float32"))
-            write_table(small, partial / f"{name}.parquet")
+            write_small(table, partial / f"{name}.parquet")
         if report.mean_face is not None:
             Image.fromarray(report.mean_face).save(partial / MEAN_FACE_FILE)
+
+
+def write_small(table: pd.DataFrame, path: Path) -> None:
+    """Write a table with its numbers in single precision."""
+    write_table(table.astype(dict.fromkeys(table.select_dtypes("float").columns, "float32")), path)
 
 
 def read_report(folder: Path) -> MapReport:

@@ -219,6 +219,6 @@ def test_maps_of_a_finished_job_are_scored_on_the_pixels_of_its_pack(pack, tmp_p
     job = Job("small", "custom_cnn", image_size=48, epochs=1, batch_size=20, changes=0, keep=True, evaluations=1)
     finish(job, faces, tmp_path, device, time.time() + 600)
     monkeypatch.setattr(maps_128, "MAP_SIZE", 48)
-    table = maps_128.score_faces(tmp_path / "small", 12)
+    ((_, table),) = maps_128.score_faces(tmp_path / "small", (12,))
     assert set(table["kind"]) == {*METHODS, *RIVALS} and set(table["task"]) == {"age", "gender", "race"}
     assert table["image_id"].nunique() == 10 and np.isfinite(table["road"]).all()

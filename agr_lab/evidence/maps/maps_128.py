@@ -6,6 +6,7 @@ Scores take an hour on two cores and are kept beside the runs, one network after
 """
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +18,11 @@ from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.gpu.protocol import MAP_BACKBONES, MAP_SIZE
 from agr_lab.gpu.training import Faces, load_finished
 from agr_lab.reports.face_maps import road_score
-from agr_lab.reports.map_report import MapReport
+from agr_lab.reports.map_report import MapReport, write_small
 from agr_utils.data.load import FaceData
 from agr_utils.data.splits import groups_of
 from agr_utils.data.synthetic import draw_faces
-from agr_utils.files import read_table, write_table
+from agr_utils.files import read_table
 from agr_utils.inside.explain import METHODS, map_layers
 from agr_utils.inside.map_tables import RIVALS, score_cues, score_maps
 from agr_utils.models.backbones import get_backbone
@@ -29,32 +30,30 @@ from agr_utils.tasks import get_scheme
 
 SIDES, NUM_FACES = (16, 8), 500  # cells of the layer; of the test split
 TESTS = {"T1": "energy", "T2": "road"}
+SCORES_FILE = "maps_{0}x{0}.parquet"  # of one layer, in the folder of a run
 
 Scores = dict[tuple[str, int], dict[str, MapReport]]  # by test and side, of each network
 
 
-def score_drawn(run_dir: Path, side: int) -> pd.DataFrame:
-    """T1 of a run on drawn faces: ``score_cues`` of the test split."""
+def score_drawn(run_dir: Path) -> Iterator[tuple[int, pd.DataFrame]]:
+    """T1 of a run on drawn faces, at each side: ``score_cues`` of the test split."""
     from agr_utils.training.run import load_run  # what trains takes seconds to import
 
     model, data, config = load_run(run_dir)
     drawn = draw_faces(len(data.faces), config.image_size, config.data_seed, config.synthetic, with_masks=True)
-    layer = map_layers(model, config.image_size)[side]
-    return score_cues(model, drawn, data.sample("test", NUM_FACES), layer)
+    layers = map_layers(model, config.image_size)
+    for side in SIDES:
+        yield side, score_cues(model, drawn, data.sample("test", NUM_FACES), layers[side])
 
 
-def score_faces(folder: Path, side: int) -> pd.DataFrame:
-    """T2 of a finished job of the second protocol, with its weights and its pixels: ``road`` of the test split."""
+def score_faces(folder: Path, sides: Sequence[int] = SIDES) -> Iterator[tuple[int, pd.DataFrame]]:
+    """T2 of a finished job of the second protocol, with its weights and its pixels, at each side: ``road``."""
     faces, model = Faces(folder.parent, torch.device("cpu")), load_finished(folder.parent, folder.name, "cpu")
     table = faces.table.assign(group=groups_of(faces.table["image_id"]))
     data = FaceData(table, faces.at(MAP_SIZE).numpy(), get_scheme("utkface"))
-    layer = map_layers(model, MAP_SIZE)[side]
-    return score_maps(model, data, data.sample("test", NUM_FACES), layer, tuple(METHODS), road_score(model))
-
-
-def scores_path(folder: Path, side: int) -> Path:
-    """Where the scores of one layer are kept."""
-    return Path(folder) / f"maps_{side}x{side}.parquet"
+    layers, rows = map_layers(model, MAP_SIZE), data.sample("test", NUM_FACES)
+    for side in sides:
+        yield side, score_maps(model, data, rows, layers[side], tuple(METHODS), road_score(model))
 
 
 def read_scores(results_dir: Path) -> Scores:
@@ -63,7 +62,7 @@ def read_scores(results_dir: Path) -> Scores:
     found: Scores = {}
     for test, folder in places.items():
         for side in SIDES:
-            for path in sorted(folder.glob(f"*/{scores_path('.', side).name}")):
+            for path in sorted(folder.glob(f"*/{SCORES_FILE.format(side)}")):
                 name = next(name for name in MAP_BACKBONES if name in path.parent.name)
                 table = read_table(path, (), "a table of maps", "agr_lab.evidence.maps.maps_128")
                 found.setdefault((test, side), {})[name] = MapReport({}, {"scores": table})
@@ -77,14 +76,14 @@ def differences(scores: Scores) -> pd.DataFrame:
         for (test, side), reports in scores.items()
         for kind in METHODS
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True)
 
 
 def calls(table: pd.DataFrame) -> pd.DataFrame:
     """What each map is called, from ``differences``: rows ``kind, side, backbone, task, T1, T2, verdict``."""
     keys = ["kind", "side", "backbone", "task"]
-    outcomes = table.groupby([*keys, "test"], sort=False).apply(against_both, include_groups=False).unstack("test")
-    outcomes = outcomes.reindex(columns=list(TESTS), fill_value="open").fillna("open").reset_index()
+    outcomes = table.groupby([*keys, "test"], sort=False).apply(against_both, include_groups=False)
+    outcomes = outcomes.unstack("test").reset_index()
     return outcomes.assign(verdict=[call_map(list(row)) for row in outcomes[list(TESTS)].to_numpy()])
 
 
@@ -120,10 +119,8 @@ def maps_128_table(results_dir: Path) -> str:
 
 def main(kind: str, source: Path, folder: Path) -> None:
     """Score one network's maps at both sizes of cells."""
-    for side in SIDES:
-        table = {"drawn": score_drawn, "faces": score_faces}[kind](source, side)
-        floats = table.select_dtypes("float").columns
-        write_table(table.astype(dict.fromkeys(floats, "float32")), scores_path(folder, side))
+    for side, table in {"drawn": score_drawn, "faces": score_faces}[kind](source):
+        write_small(table, folder / SCORES_FILE.format(side))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_lab.evidence.maps.maps_128 import SIDES, calls, differences, maps_128_table, read_scores, scores_path, verdict
+from agr_lab.evidence.maps.maps_128 import SCORES_FILE, SIDES, calls, differences, maps_128_table, read_scores, verdict
 from agr_lab.gpu.protocol import MAP_BACKBONES
 from agr_utils.files import write_table
 from agr_utils.inside.explain import METHODS
@@ -22,7 +22,7 @@ def write_scores(folder, column, lead, num_faces=40):
             for number in range(num_faces) for task in TASKS for kind in (*METHODS, *RIVALS)
         ]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(pd.DataFrame(rows), scores_path(folder, side))
+        write_table(pd.DataFrame(rows), folder / SCORES_FILE.format(side))
 
 
 def write_all(results_dir, lead):

@@ -71,10 +71,9 @@ def test_figures_are_byte_identical_when_drawn_again(tmp_path: Path, monkeypatch
             assert committed.read_text() == path.read_text(), f"{path.name} is old. Run: make figures"
     # The committed ones were drawn by several processes. Where a machine's fonts or arithmetic give pictures other
     # bytes, these are drawn again, so that it is not chance which.
+    names = {Path(name).stem for name in other}
     for register in ("FIGURES", "FURTHER_TABLES"):
-        chosen = {
-            name: one for name, one in getattr(gallery, register).items() if name in {Path(o).stem for o in other}
-        }
+        chosen = {name: one for name, one in getattr(gallery, register).items() if name in names}
         monkeypatch.setattr(gallery, register, chosen)
     again = gallery.draw_all(ROOT / "results", tmp_path / "second", jobs=2)[:-1] if other else []  # without the page
     for path in again:
