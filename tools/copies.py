@@ -26,7 +26,7 @@ STUB = "# Your solution: change what stands above"
 
 def find_lessons(number: str | None = None) -> list[Path]:
     """All lessons, or those whose number was given."""
-    found = sorted(LESSONS.glob(f"{number or '[0-9][0-9]'}_*.ipynb"))
+    found = sorted(LESSONS.glob(f"{number or '[0-9][0-9]*'}_*.ipynb"))
     if not found:
         raise SystemExit(f"no notebook {number} in {LESSONS.relative_to(ROOT)}. Numbers are 00, 01, …")
     return found
@@ -109,7 +109,7 @@ def assignment(path: Path, solved: bool) -> nbformat.NotebookNode:
     lessons = rf"](https://github.com/{repository}/blob/{branch}/notebooks/\1"
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # the other lessons do not lie beside it
-            cell.source = re.sub(r"\]\((\d\d_\w+\.ipynb)", lessons, cell.source)
+            cell.source = re.sub(r"\]\((\d\db?_\w+\.ipynb)", lessons, cell.source)
         if "exercise" in _tags(cell):
             solution = f"### BEGIN SOLUTION\n{solutions[exercise]}\n### END SOLUTION" if solved else STUB
             cell.source = f"{cell.source}\n\n{solution}"

@@ -161,7 +161,7 @@ def _lint_exercises(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^(?:#+ |\*\*(?=Exercise)).*", cell.source, re.MULTILINE) or [heading])[-1]
         elif {"exercise", "solution"} & set(cell.metadata.get("tags", [])):
-            if not re.search(rf"Exercise {path.name[:2]}\.\d", heading):
+            if not re.search(rf"Exercise {path.name.split('_')[0]}\.\d", heading):
                 problems.append(f"no text names the exercise that begins '{cell.source[:40]}'")
             heading = ""  # of this one alone
     return problems

@@ -65,7 +65,7 @@ def balanced(labels: torch.Tensor, num_classes: int, only_present: bool = True) 
 
 
 def run_equal_pulls(equal_pulls) -> None:
-    exec(check_of("14_designing_multitask_networks.ipynb", "equal_pulls({"), {"equal_pulls": equal_pulls, "np": np})
+    exec(check_of("08b_designing_multitask_networks.ipynb", "equal_pulls({"), {"equal_pulls": equal_pulls, "np": np})
 
 
 def equal_pulls(norms: dict[str, float], total: float | None = None) -> dict[str, float]:
@@ -85,7 +85,7 @@ def run_one_more(answer: tuple[dict, str], low: float = 0.1, second: float | Non
         "profile": SimpleNamespace(name="quick"),
         "pd": pd,
     }
-    exec(check_of("14_designing_multitask_networks.ipynb", "one_more()"), names)
+    exec(check_of("08b_designing_multitask_networks.ipynb", "one_more()"), names)
 
 
 def surgery(
@@ -110,7 +110,7 @@ def surgery_in_place(gradients: list[torch.Tensor]) -> torch.Tensor:
 
 def run_surgery(pcgrad) -> None:
     names = {"pcgrad": pcgrad, "torch": torch, "Tensor": torch.Tensor}
-    exec(check_of("14_designing_multitask_networks.ipynb", "pcgrad(opposed)"), names)
+    exec(check_of("08b_designing_multitask_networks.ipynb", "pcgrad(opposed)"), names)
 
 
 def run_ablation(

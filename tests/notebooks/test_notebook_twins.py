@@ -26,7 +26,7 @@ from agr_utils.training.trainer import Trainer
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "02_custom_cnn.ipynb"
-DESIGNS = NOTEBOOKS / "solutions" / "14_designing_multitask_networks.ipynb"  # PCGrad, and a study built on lesson 02
+DESIGNS = NOTEBOOKS / "solutions" / "08b_designing_multitask_networks.ipynb"  # PCGrad, and a study built on lesson 02
 SOURCES = (NOTEBOOK, DESIGNS)
 NAN = float("nan")
 

@@ -53,7 +53,7 @@ def exercise_checks(path: Path) -> list[str]:
 
 
 def test_there_are_lessons():
-    numbers = [path.name[:2] for path in LESSONS]
+    numbers = [path.name.split("_")[0] for path in LESSONS]
     assert numbers == sorted(set(numbers)) and len(numbers) >= 10
     listed = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")
     assert all(f"| {number} | [" in listed for number in numbers)
