@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from agr_utils.data.corruptions import corrupt
+from agr_utils.data.corruptions import CORRUPTIONS, corrupt
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import bootstrap
 from agr_utils.measure.results import read_figure
@@ -380,7 +380,7 @@ def two_winners(curves, corruption, before=0):
 
 
 def run_winners(answer) -> None:
-    names = {"two_winners": answer, "pd": pd, "read_figure": read_figure}
+    names = {"two_winners": answer, "pd": pd, "read_figure": read_figure, "CORRUPTIONS": CORRUPTIONS}
     exec(check_of("11_robustness.ipynb", "two_winners("), names)
 
 
