@@ -215,6 +215,14 @@ def with_pixels(backbone, images):
     return torch.hstack([images.flatten(1), from_the_start(backbone, images)])
 
 
+def forgets_unless_trained(backbone, images):
+    """Right, and of the other outcome: only the first backbone, in place of a trained one, keeps the brightness."""
+    brightness = from_the_start(backbone, images)
+    trained = torch.equal(backbone.early.weight, Backbone(0).early.weight)
+    noise = torch.randn(brightness.shape, generator=torch.Generator().manual_seed(4))
+    return brightness if trained else noise
+
+
 def run_features(features_from) -> None:
     rng = np.random.default_rng(0)
     collar = rng.integers(0, 2, 400)
@@ -233,7 +241,30 @@ def run_features(features_from) -> None:
         "bootstrap": bootstrap,
         "LogisticRegression": LogisticRegression,
     }
-    exec(check_of("03_mobilenet_v2.ipynb", "03.4: right"), names)
+    exec(check_of("03b_transfer_learning.ipynb", "03b.2: right"), names)
+
+
+def per_number(layer, side, batch, fetches=1, maps=2):
+    """Right as it is; with as many fetches of the weights as images, or one map of the two, it makes a mistake."""
+    inputs_and_outputs = layer.in_channels + layer.out_channels if maps == 2 else layer.in_channels
+    moved = batch * inputs_and_outputs * side**2 + fetches * layer.weight.numel()
+    return batch * layer.weight.numel() * side**2 / moved
+
+
+def run_shapes(answer: tuple, shapes=("pointwise", "halfway", "last")) -> None:
+    """The clock is made up: the first and the last of three shapes are slower."""
+    count, said = answer
+    measured = pd.DataFrame({"verdict": ("slower", "undecided", "slower")}, index=["pointwise", "halfway", "last"])
+    names = {
+        "GUESS": dict(zip(shapes, said, strict=True)),
+        "macs_per_number_of_batch": count,
+        "SHAPES": {"early": (32, 3, 24), "pointwise": (96, 1, 24), "halfway": (128, 3, 6), "last": (256, 3, 3)},
+        "compare_shapes": lambda: measured,
+        "dense": nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False),
+        "nn": nn,
+        "pd": pd,
+    }
+    exec(check_of("03_mobilenet_v2.ipynb", "03.3: right"), names)
 
 
 def run_prediction(said: dict, found: tuple, function: str, notebook: str, number: str) -> None:
@@ -479,6 +510,11 @@ def run_other_guess(serve_webcam) -> None:
         (run_features, lambda backbone, images: images.flatten(1), {}),  # pixels
         (run_features, lambda backbone, images: from_the_start(backbone, images)[:, 0], {}),  # no table
         (run_features, with_pixels, {}),
+        (run_shapes, (lambda *sizes: per_number(*sizes, fetches=sizes[2]), ("slower",) * 3), {}),  # of single images
+        (run_shapes, (lambda *sizes: per_number(*sizes, maps=1), ("slower",) * 3), {}),  # the outputs are forgotten
+        (run_shapes, (lambda *sizes: sizes[2] * per_number(*sizes), ("slower",) * 3), {}),
+        (run_shapes, (per_number, ("slower", "level", "slower")), {}),  # another word
+        (run_shapes, (per_number, ("slower",) * 3), {"shapes": ("pointwise", "halfway", "end")}),
         (run_dials, ("lose", "undecided", "worse"), {}),  # another word
         (run_dials, ("lose", "undecided", "lose"), {"dials": ("depth", "width", "size")}),  # another dial
         (run_ways, ("gain", "no difference", "lose"), {}),
@@ -519,6 +555,8 @@ def test_a_wrong_answer_is_told(run, answer, settings):
         (run_ways, ("gain", "undecided", "lose"), {}, "3 of 3"),
         (run_ways, ("gain", "gain", "lose"), {}, "2 of 3"),
         (run_foretell, {30: "gain", 600: "gain"}, {}, "1 of 2"),
+        (run_shapes, (per_number, ("slower", "undecided", "slower")), {}, "3 of 3"),
+        (run_shapes, (per_number, ("faster", "faster", "slower")), {}, "1 of 3"),
         (run_foretell, {30: "undecided", 600: "loss"}, {}, "0 of 2"),
         (run_one_more, ({"ema_decay": 0.9}, "better"), {}, "1 of 1"),
         (run_one_more, ({"ema_decay": 0.9}, "cannot tell"), {}, "0 of 1"),
@@ -558,7 +596,11 @@ def test_an_honest_null_passes(run, capsys):
         (run_copies, lambda original, copies: None, "not done yet"),
         (run_copies, moved, "right"),
         (run_features, lambda backbone, images: None, "not done yet"),
+        (run_features, from_the_start, "a random backbone does as well there"),
         (run_features, from_the_start, "right"),
+        (run_features, forgets_unless_trained, "knows more than a random one's: knowledge"),
+        (run_shapes, (lambda *sizes: None, ("slower",) * 3), "not done yet"),
+        (run_shapes, (per_number, ("slower", None, "slower")), "not done yet"),
         (run_dials, (None, None, None), "not done yet"),
         (run_dials, ("lose", None, "lose"), "not done yet"),
         (run_dials, ("lose", "undecided", "lose"), "3 of 3 guesses came true"),
