@@ -27,12 +27,14 @@ def plot_cue_maps(model: MultiTaskNet, drawn: SyntheticFaces, row: int) -> Figur
         maps = {METHODS[kind][0]: explain(model, image, task, kind) for kind in SHOWN} | {"Blob": blob}
         for ax, (title, values) in zip(line[1:], maps.items(), strict=True):
             ax.imshow(drawn.pixels[row].mean(axis=2), cmap="gray", vmin=0, vmax=255)
-            ax.imshow(values[0], cmap="viridis", vmin=0, vmax=1, alpha=0.7)
+            shown = ax.imshow(values[0], cmap="viridis", vmin=0, vmax=1, alpha=0.7)
             ax.set_title(f"{title}: {100 * energy_inside(values, mask).item():.0f} % inside", fontsize=9)
         for ax in line:
             ax.contour(mask[0], levels=[0.5], colors="#D55E00", linewidths=1.5)
             ax.set_axis_off()
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.4, h_pad=1.2)
+    key = figure.colorbar(shown, ax=figure.axes, shrink=0.4, pad=0.02, ticks=[0, 1])
+    key.set_label("share of the map's largest value")
     return figure
 
 

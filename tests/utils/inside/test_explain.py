@@ -379,8 +379,9 @@ def test_a_table_of_cues_says_how_far_maps_are_ahead_of_a_blob(model: MultiTaskN
     assert table["HiResCAM - Blob"].tolist() == pytest.approx((table["HiResCAM"] - table["Blob"]).tolist(), abs=0.11)
     assert table["Cue's area"].tolist() == pytest.approx([100 * drawn.masks[t].mean() for t in table.index], abs=0.06)
     figure = plot_cue_maps(model, drawn, row=0)
-    titles = [ax.get_title() for ax in figure.axes]
-    assert len(titles) == 12 and titles[0] == "cue of the age" and titles[3].startswith("Blob: ")
+    *panels, key = figure.axes
+    titles = [ax.get_title() for ax in panels]
+    assert len(titles) == 12 and key.get_ylabel() and titles[0] == "cue of the age" and titles[3].startswith("Blob: ")
     del drawn.masks["race"]
     for use in (cue_table, lambda *given: plot_cue_maps(*given, row=0)):
         with pytest.raises(InputError, match="the set of masks lacks race. There is: "):
