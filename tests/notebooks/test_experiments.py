@@ -280,7 +280,10 @@ def run_prediction(said: dict, found: tuple, function: str, notebook: str, numbe
     exec(check_of(notebook, f"{number}: right"), names)
 
 
-def run_dials(said: tuple, found=("lose", "undecided", "lose"), dials=("depth", "width", "resolution")) -> None:
+DIALS = ("depth", "width", "resolution", "resolution again")
+
+
+def run_dials(said: tuple, found=("lose", "undecided", "gain", "undecided"), dials=DIALS) -> None:
     said = dict(zip(dials, said, strict=True))
     run_prediction(said, found, "dials", "05_efficientnet_b1.ipynb", "05.4")
 
@@ -515,8 +518,8 @@ def run_other_guess(serve_webcam) -> None:
         (run_shapes, (lambda *sizes: sizes[2] * per_number(*sizes), ("slower",) * 3), {}),
         (run_shapes, (per_number, ("slower", "level", "slower")), {}),  # another word
         (run_shapes, (per_number, ("slower",) * 3), {"shapes": ("pointwise", "halfway", "end")}),
-        (run_dials, ("lose", "undecided", "worse"), {}),  # another word
-        (run_dials, ("lose", "undecided", "lose"), {"dials": ("depth", "width", "size")}),  # another dial
+        (run_dials, ("lose", "undecided", "gain", "worse"), {}),  # another word
+        (run_dials, ("lose", "undecided", "gain", "gain"), {"dials": (*DIALS[:3], "size")}),  # another dial
         (run_ways, ("gain", "no difference", "lose"), {}),
         (run_ways, ("gain", "undecided", "lose"), {"ways": ("small", "growing", "big")}),
         (run_found, lambda faces, count: 0.95, {}),  # what an interval is said to hold
@@ -569,9 +572,9 @@ def test_an_honest_guess_passes_and_hits_are_counted(run, answer, settings, fore
     assert f"oreseen: {foreseen}" in told and "right" in told
 
 
-@pytest.mark.parametrize("run", [run_dials, run_ways])
-def test_an_honest_null_passes(run, capsys):
-    run(("undecided",) * 3, found=("undecided",) * 3)
+@pytest.mark.parametrize(("run", "count"), [(run_dials, 4), (run_ways, 3)])
+def test_an_honest_null_passes(run, count, capsys):
+    run(("undecided",) * count, found=("undecided",) * count)
     assert "right" in capsys.readouterr().out
 
 
@@ -601,10 +604,10 @@ def test_an_honest_null_passes(run, capsys):
         (run_features, forgets_unless_trained, "knows more than a random one's: knowledge"),
         (run_shapes, (lambda *sizes: None, ("slower",) * 3), "not done yet"),
         (run_shapes, (per_number, ("slower", None, "slower")), "not done yet"),
-        (run_dials, (None, None, None), "not done yet"),
-        (run_dials, ("lose", None, "lose"), "not done yet"),
-        (run_dials, ("lose", "undecided", "lose"), "3 of 3 guesses came true"),
-        (run_dials, ("gain", "gain", "lose"), "1 of 3 guesses came true\n05.4: right"),  # honest and wrong
+        (run_dials, (None,) * 4, "not done yet"),
+        (run_dials, ("lose", None, "gain", "gain"), "not done yet"),
+        (run_dials, ("lose", "undecided", "gain", "undecided"), "4 of 4 guesses came true"),
+        (run_dials, ("gain", "gain", "gain", "gain"), "1 of 4 guesses came true\n05.4: right"),  # honest and wrong
         (run_ways, (None, None, None), "not done yet"),
         (run_ways, ("gain", "undecided", "lose"), "right"),
         (run_found, lambda faces, count: None, "not done yet"),
