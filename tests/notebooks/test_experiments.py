@@ -310,7 +310,7 @@ def names_10() -> dict:
     shown = np.where(rng.random(500) < 0.9, labels, 1 - labels)
     faces = pd.DataFrame({"age": rng.integers(0, 80, 500), "race": labels, "race_p0": 0.7 - 0.4 * shown})
     faces["race_p1"] = 1 - faces["race_p0"]
-    faces["gender"], faces["gender_p"] = labels, rng.random(500)
+    faces["gender"], faces["gender_p"] = rng.integers(0, 2, 500), rng.random(500)
     faces["age_pred"], faces["age_lo"], faces["age_hi"] = faces["age"] + 4, faces["age"] + 2, faces["age"] + 6
 
     def in_words(table, threshold=0.5):
