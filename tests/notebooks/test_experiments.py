@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from agr_utils.data.corruptions import CORRUPTIONS, corrupt
+from agr_utils.data.faces import age_band
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import bootstrap
 from agr_utils.measure.results import read_figure
@@ -337,16 +338,29 @@ def standardised(errors, group, band, weights=None):
 
 
 def names_10() -> dict:
-    """What lesson 10 gives to the checks of its exercises: faces of two classes, about which a model is too modest."""
+    """What lessons 10 and 10b give to the checks of their exercises: faces of two classes, and a model too modest."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 500)
     shown = np.where(rng.random(500) < 0.9, labels, 1 - labels)
     faces = pd.DataFrame({"age": rng.integers(0, 80, 500), "race": labels, "race_p0": 0.7 - 0.4 * shown})
     faces["race_p1"] = 1 - faces["race_p0"]
+    faces["gender"], faces["gender_p"] = rng.integers(0, 2, 500), rng.random(500)
+    faces["age_pred"], faces["age_lo"], faces["age_hi"] = faces["age"] + 4, faces["age"] + 2, faces["age"] + 6
+
+    def in_words(table, threshold=0.5):
+        return groups["race"].to_numpy(), *(
+            np.where(one, "female", "male") for one in (table["gender"] == 1, table["gender_p"] >= threshold)
+        )
+
     groups = pd.DataFrame({"race": np.where(labels, "b", "a")})
     return {
         "table": faces,
-        "validation": faces,
+        "run": SimpleNamespace(split=lambda name: (faces, None)),
+        "race": groups["race"],
+        "right": pd.DataFrame({"female": [90.0, 91.0]}),
+        "in_words": in_words,
+        "by_criterion": lambda group, label, answer: pd.DataFrame({"female": [90.0, 91.0]}),
+        "age_band": age_band,
         "scheme": SimpleNamespace(race=("a", "b")),
         "errors": pd.DataFrame({"age_mae": rng.random(500)}),
         "fairness": SimpleNamespace(label_groups=lambda table, scheme: groups),
@@ -357,7 +371,20 @@ def names_10() -> dict:
 
 
 def run_standardised(answer) -> None:
-    exec(check_of("10_fairness_and_calibration.ipynb", "standardised("), names_10() | {"standardised": answer})
+    exec(check_of("10_fairness.ipynb", "standardised("), names_10() | {"standardised": answer})
+
+
+def thresholds(p, label, group, share, rank=math.ceil, whose=1):
+    """Right as it is; with another rounding of the rank, or the rank among all faces, wrong."""
+    levels = {}
+    for name in dict.fromkeys(group.tolist()):
+        falling = np.sort(p[(group == name) & (label >= whose)])[::-1]
+        levels[name] = falling[max(1, rank(share * len(falling))) - 1]
+    return levels
+
+
+def run_thresholds(answer) -> None:
+    exec(check_of("10_fairness.ipynb", "thresholds("), names_10() | {"thresholds": answer})
 
 
 def with_temperature(p, temperature):
@@ -367,7 +394,7 @@ def with_temperature(p, temperature):
 
 
 def run_temperature(answer) -> None:
-    exec(check_of("10_fairness_and_calibration.ipynb", "with_temperature("), names_10() | {"with_temperature": answer})
+    exec(check_of("10b_calibration.ipynb", "with_temperature("), names_10() | {"with_temperature": answer})
 
 
 def widening_by_group(needed, group, coverage=0.9, too_few=np.inf):
@@ -381,8 +408,7 @@ def widening_by_group(needed, group, coverage=0.9, too_few=np.inf):
 
 
 def run_widening(answer) -> None:
-    check = check_of("10_fairness_and_calibration.ipynb", "widening_by_group(")
-    exec(check, {"widening_by_group": answer, "np": np})
+    exec(check_of("10b_calibration.ipynb", "widening_by_group("), names_10() | {"widening_by_group": answer})
 
 
 def brightened(images):
@@ -529,6 +555,9 @@ def run_other_guess(serve_webcam) -> None:
         (run_foretell, {30: "gain", 600: "nothing"}, {}),  # no such word
         (run_standardised, lambda *faces: pd.Series(faces[0]).groupby(faces[1]).mean().to_dict(), {}),  # as they are
         (run_standardised, lambda *faces: standardised(*faces, lambda table: 0.5), {}),  # all bands alike
+        (run_thresholds, lambda *faces: thresholds(*faces, rank=math.floor), {}),  # less than the share
+        (run_thresholds, lambda *faces: thresholds(*faces, whose=0), {}),  # of all faces
+        (run_thresholds, lambda p, label, group, share: dict.fromkeys(group.tolist(), 0.5), {}),  # one for all
         (run_temperature, lambda p, temperature: p, {}),
         (run_temperature, lambda p, temperature: p ** (1 / temperature), {}),  # no longer probabilities
         (run_temperature, lambda p, temperature: with_temperature(p, 1 / temperature), {}),  # the wrong way round
@@ -616,6 +645,8 @@ def test_an_honest_null_passes(run, count, capsys):
         (run_foretell, {30: "gain", 600: "undecided"}, "right"),
         (run_standardised, lambda errors, group, band: {}, "not done yet"),
         (run_standardised, standardised, "right"),
+        (run_thresholds, lambda p, label, group, share: None, "not done yet"),
+        (run_thresholds, thresholds, "right"),
         (run_temperature, lambda p, temperature: None, "not done yet"),
         (run_temperature, with_temperature, "right"),
         (run_widening, lambda needed, group, coverage=0.9: None, "not done yet"),
