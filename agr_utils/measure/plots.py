@@ -126,20 +126,6 @@ def plot_confusion(table: pd.DataFrame, task: str, scheme: LabelScheme, ax: Axes
     return ax
 
 
-def plot_predictions(table: pd.DataFrame, scheme: LabelScheme, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """The three answers of one model on three axes: ages, a dot a face, and the confusions of gender and race."""
-    check_has(table, "age_min", "age_max", "age_pred", "gender", "race")
-    labelled = (table["age_min"].astype(float) + table["age_max"].astype(float)) / 2  # of a band its middle
-    axes[0].scatter(labelled, table["age_pred"], s=8, alpha=0.5, color="#0072B2", linewidths=0)
-    longest = float(np.nanmax([labelled.max(), table["age_pred"].max()]))
-    axes[0].plot([0, longest], [0, longest], color=NEUTRAL, ls="--", lw=1)
-    axes[0].set_xlabel("labelled age (years)")
-    axes[0].set_ylabel("predicted age (years)")
-    for task, ax in zip(("gender", "race"), axes[1:], strict=True):
-        plot_confusion(table, task, scheme, ax)
-    return axes
-
-
 def plot_reliability(tables: dict[str, pd.DataFrame], ax: Axes) -> Axes:
     """How often answers of a given confidence are right; on the line a model is as right as it says.
 

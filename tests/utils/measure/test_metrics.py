@@ -76,7 +76,6 @@ AGES, GENDERS = ("age_pred", "age_lo", "age_hi"), ("gender_p",)
         (AGES, signed_error, "the table lacks age_pred. There is: run_id, image_id"),
         (AGES, covered, "the table lacks age_lo, age_hi"),
         (AGES, plots.age_error_by_band, "the table lacks age_pred"),
-        (AGES, lambda table: plots.plot_predictions(table, SCHEME, [None] * 3), "the table lacks age_pred"),
         (AGES, lambda table: plots.plot_age_error(table, None), "the table lacks age_pred"),
         (AGES, lambda table: plots.plot_intervals({"a": summarize(table)}, "age_mae", None), "of a lacks age_mae"),
         (AGES, lambda table: draw_errors(table, "age_mae"), "the table of a lacks age_mae. There is: gender_er"),
