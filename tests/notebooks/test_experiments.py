@@ -268,7 +268,7 @@ def run_shapes(answer: tuple, shapes=("pointwise", "halfway", "last")) -> None:
     exec(check_of("03_mobilenet_v2.ipynb", "03.3: right"), names)
 
 
-def run_prediction(said: dict, found: tuple, function: str, notebook: str, number: str) -> None:
+def run_prediction(said: dict, found: tuple, function: str, notebook: str) -> None:
     """A prediction is compared with the verdicts that the trainings gave."""
     table = pd.DataFrame({"verdict": found}, index=list(said))
     names = {
@@ -278,7 +278,7 @@ def run_prediction(said: dict, found: tuple, function: str, notebook: str, numbe
         "profile": SimpleNamespace(name="quick"),
         "DATA": "synthetic",
     }
-    exec(check_of(notebook, f"{number}: right"), names)
+    exec(check_of(notebook, f"predict_{function}()"), names)
 
 
 DIALS = ("depth", "width", "resolution", "resolution again")
@@ -286,11 +286,11 @@ DIALS = ("depth", "width", "resolution", "resolution again")
 
 def run_dials(said: tuple, found=("lose", "undecided", "gain", "undecided"), dials=DIALS) -> None:
     said = dict(zip(dials, said, strict=True))
-    run_prediction(said, found, "dials", "05_efficientnet_b1.ipynb", "05.4")
+    run_prediction(said, found, "dials", "05_efficientnet_b1.ipynb")
 
 
 def run_ways(said: tuple, found=("gain", "undecided", "lose"), ways=("small", "growing", "large")) -> None:
-    run_prediction(dict(zip(ways, said, strict=True)), found, "ways", "06_efficientnet_b3.ipynb", "06.4")
+    run_prediction(dict(zip(ways, said, strict=True)), found, "ways", "06_efficientnet_b3.ipynb")
 
 
 def share_found(differences, num_faces, num_sets=200, deviations=1.96):
@@ -636,7 +636,7 @@ def test_an_honest_null_passes(run, count, capsys):
         (run_dials, (None,) * 4, "not done yet"),
         (run_dials, ("lose", None, "gain", "gain"), "not done yet"),
         (run_dials, ("lose", "undecided", "gain", "undecided"), "4 of 4 guesses came true"),
-        (run_dials, ("gain", "gain", "gain", "gain"), "1 of 4 guesses came true\n05.4: right"),  # honest and wrong
+        (run_dials, ("gain", "gain", "gain", "gain"), "1 of 4 guesses came true\n05.4: done"),  # honest and wrong
         (run_ways, (None, None, None), "not done yet"),
         (run_ways, ("gain", "undecided", "lose"), "right"),
         (run_found, lambda faces, count: None, "not done yet"),
