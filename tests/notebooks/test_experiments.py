@@ -561,6 +561,36 @@ def run_other_guess(serve_webcam) -> None:
     run_webcam(serve_webcam, webcam=0.0, phone=-1.0)
 
 
+def run_faster(faster) -> None:
+    exec(check_of("12_deployment.ipynb", "faster("), {"faster": faster})
+
+
+def wins(first, second, share=0.9):
+    """Which of two series won at least that share of the rounds."""
+    first, second = np.array(first), np.array(second)
+    firsts, seconds = (first < second).mean(), (first > second).mean()
+    return "first" if firsts >= share else "second" if seconds >= share else "cannot tell"
+
+
+def nine_wins(first, second):
+    """As if there were always ten rounds."""
+    won, lost = (np.array(first) < second).sum(), (np.array(first) > second).sum()
+    return "first" if won >= 9 else "second" if lost >= 9 else "cannot tell"
+
+
+def run_limits(sentences: str) -> None:
+    data = SimpleNamespace(rows=lambda split: range(1188))
+    exec(check_of("13_your_own_faces.ipynb", "MY_LIMITS"), {"MY_LIMITS": sentences, "data": data})
+
+
+def limits(number: str) -> str:
+    return (
+        f"It was tested on {number} pictures of drawn people.\n"
+        "Nobody in the pictures is younger than twenty.\n"
+        "It must not decide who may enter a building."
+    )
+
+
 @pytest.mark.parametrize(
     ("run", "answer", "settings"),
     [
@@ -638,6 +668,12 @@ def run_other_guess(serve_webcam) -> None:
         (run_webcam, lambda pixels, faces, rng: one_picture(pixels), {}),  # one picture was changed
         (run_webcam, coarser("train"), {"expected": ("", "")}),  # nothing was expected
         (run_webcam, coarser("train"), {"expected": ("better", "cannot tell")}),  # not one of the words
+        (run_faster, nine_wins, {}),  # of however many rounds
+        (run_faster, lambda first, second: wins(first, second, share=0.8), {}),
+        (run_faster, lambda first, second: wins([np.mean(first)], [np.mean(second)]), {}),  # one hiccup decides
+        (run_limits, limits("11880"), {}),  # another number that holds the right one
+        (run_limits, limits("2,1188"), {}),
+        (run_limits, "\n".join(["It was tested on 1188 pictures of drawn people."] * 3), {}),  # one, three times
     ],
 )
 def test_a_wrong_answer_is_told(run, answer, settings):
@@ -727,6 +763,11 @@ def test_an_honest_null_passes(run, count, capsys):
         (run_webcam, coarser("train"), "right"),
         (run_nothing_gained, coarser("train"), "right"),
         (run_other_guess, coarser("train"), "came true: 0 of 2"),
+        (run_faster, lambda first, second: None, "not done yet"),
+        (run_faster, wins, "right"),
+        (run_limits, "", "not done yet"),
+        (run_limits, limits("1188"), "right"),
+        (run_limits, limits("1,188"), "right"),
     ],
 )
 def test_what_a_right_answer_and_none_are_told(run, answer, said, capsys):
