@@ -135,14 +135,15 @@ def run_ablation(
     exec(check_of("04_mobilenet_v3.ipynb", "train_without_attention()"), names)
 
 
-def halves_by(order):
+def halves_by(order, middle_is_wide: bool = False):
     """An answer to 00.2 that sorts the faces by ``order(answer, error)``."""
 
     def errors_by_width(answers, ages):
         errors = [abs(answer["age"] - age) for answer, age in zip(answers, ages, strict=True)]
         places = sorted(range(len(answers)), key=lambda place: order(answers[place], errors[place]))
         half = len(places) // 2
-        return tuple(float(np.mean([errors[place] for place in part])) for part in (places[:half], places[half:]))
+        parts = places[:half], places[half if middle_is_wide else len(places) - half :]
+        return tuple(float(np.mean([errors[place] for place in part])) for part in parts)
 
     return errors_by_width
 
@@ -530,6 +531,7 @@ def run_other_guess(serve_webcam) -> None:
         (run_widths, halves_by(lambda answer, error: answer["age"]), {}),  # by the age
         (run_widths, halves_by(lambda answer, error: answer["age_interval"][1] - answer["age"]), {}),  # half a width
         (run_widths, halves_by(lambda answer, error: -width(answer, error)), {}),  # the wide ones first
+        (run_widths, halves_by(width, middle_is_wide=True), {}),  # of an odd number
         (run_ablation, "without", {"num_epochs": 30}),  # a longer training
         (run_copies, plain, {}),  # no better than the baseline
         (run_copies, lambda original, copies: np.arange(len(copies)), {}),  # the place in the list, not the picture
