@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from torch import nn
 
 from agr_utils.data.corruptions import CORRUPTIONS, corrupt
 from agr_utils.data.faces import age_band
+from agr_utils.measure import calibration, plots
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import bootstrap
 from agr_utils.measure.results import read_figure
@@ -365,6 +367,9 @@ def names_10() -> dict:
         "scheme": SimpleNamespace(race=("a", "b")),
         "errors": pd.DataFrame({"age_mae": rng.random(500)}),
         "fairness": SimpleNamespace(label_groups=lambda table, scheme: groups),
+        "calibration": calibration,
+        "plots": plots,
+        "plt": plt,
         "calibration_error": lambda confidence, correct: abs(confidence.mean() - correct.mean()),
         "np": np,
         "pd": pd,
