@@ -276,7 +276,7 @@ def test_set_up_never_touches_torch_and_swallows_nothing():
 def test_set_up_outside_the_course_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines = load_tool().setup_source().splitlines()
-    with pytest.raises(AssertionError, match="git clone https://github.com/.+, then: make course"):
+    with pytest.raises(AssertionError, match="git clone https://github.com/.+, then: make learner"):
         exec("\n".join([lines[0], lines[-1]]), {})
 
 
