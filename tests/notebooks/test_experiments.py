@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import nn
 
 from agr_utils.data.corruptions import CORRUPTIONS, corrupt
 from agr_utils.data.faces import age_band
+from agr_utils.measure import calibration, plots
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import bootstrap
 from agr_utils.measure.results import read_figure
@@ -193,14 +195,15 @@ def run_budget(answer) -> None:
     exec(check_of("06_efficientnet_b3.ipynb", "epochs_for_budget(Square()"), names)
 
 
-def halves_by(order):
+def halves_by(order, middle_is_wide: bool = False):
     """An answer to 00.2 that sorts the faces by ``order(answer, error)``."""
 
     def errors_by_width(answers, ages):
         errors = [abs(answer["age"] - age) for answer, age in zip(answers, ages, strict=True)]
         places = sorted(range(len(answers)), key=lambda place: order(answers[place], errors[place]))
         half = len(places) // 2
-        return tuple(float(np.mean([errors[place] for place in part])) for part in (places[:half], places[half:]))
+        parts = places[:half], places[half if middle_is_wide else len(places) - half :]
+        return tuple(float(np.mean([errors[place] for place in part])) for part in parts)
 
     return errors_by_width
 
@@ -422,6 +425,9 @@ def names_10() -> dict:
         "scheme": SimpleNamespace(race=("a", "b")),
         "errors": pd.DataFrame({"age_mae": rng.random(500)}),
         "fairness": SimpleNamespace(label_groups=lambda table, scheme: groups),
+        "calibration": calibration,
+        "plots": plots,
+        "plt": plt,
         "calibration_error": lambda confidence, correct: abs(confidence.mean() - correct.mean()),
         "np": np,
         "pd": pd,
@@ -624,6 +630,7 @@ def limits(number: str) -> str:
         (run_widths, halves_by(lambda answer, error: answer["age"]), {}),  # by the age
         (run_widths, halves_by(lambda answer, error: answer["age_interval"][1] - answer["age"]), {}),  # half a width
         (run_widths, halves_by(lambda answer, error: -width(answer, error)), {}),  # the wide ones first
+        (run_widths, halves_by(width, middle_is_wide=True), {}),  # of an odd number
         (run_ablation, "without", {"num_epochs": 30}),  # a longer training
         (run_copies, plain, {}),  # no better than the baseline
         (run_copies, lambda original, copies: np.arange(len(copies)), {}),  # the place in the list, not the picture
