@@ -70,15 +70,26 @@ def _outward(text: str) -> str:
     )
 
 
+def guesses(notebook: nbformat.NotebookNode) -> str:
+    """What a learner's copy asks before it shows, numbered, with room for an answer: a page to print."""
+    texts = [
+        re.sub("^> ?", "", cell.source, flags=re.MULTILINE) for cell in notebook.cells if cell.cell_type == "markdown"
+    ]
+    asked = re.findall(r"\*\*(?:Predict|Guess).+?(?=\n\n|\Z)", "\n\n".join(texts), re.DOTALL)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(question.split())) for question in asked]
+    lines = [f"{number}. {question}\n\n   {'_' * 60}\n" for number, question in enumerate(plain, 1)]
+    return "\n".join([f"{texts[0].splitlines()[0]}\n", *lines])
+
+
 def write_learner_copies(target: Path) -> list[Path]:
-    """Write every lesson to ``target``, and the questions of the self-tests beside them."""
+    """Write every lesson to ``target``, the questions of the self-tests beside them, and all guesses on one page."""
     target.mkdir(parents=True, exist_ok=True)
-    written = []
-    for path in find_lessons():
-        write_notebook(empty_copy(path), target / path.name)
-        written.append(target / path.name)
+    lessons = {target / path.name: empty_copy(path) for path in find_lessons()}
+    for path, notebook in lessons.items():
+        write_notebook(notebook, path)
     shutil.copytree(LESSONS / "quizzes", target / "quizzes", dirs_exist_ok=True)
-    return written
+    (target / "guesses.md").write_text("\n".join(map(guesses, lessons.values())), encoding="utf-8")
+    return [*lessons, target / "guesses.md"]
 
 
 def grading(cell: nbformat.NotebookNode, name: str, points: int | None = None) -> None:

@@ -59,6 +59,8 @@ def setup_source() -> str:
     address = f"https://github.com/{repository}"
     clone = f'os.system("git clone -q --depth 1 -b {branch} {address} course") == 0'
     offline = "The course could not be fetched. No network? In Kaggle: Settings > Internet on. Then run this again"
+    kernel = "No course here. Is it the wrong kernel? Start .venv/bin/jupyter lab"
+    absent = f"{kernel}. Not installed? git clone {address}, then: make learner"
     return "\n".join(
         [
             "import importlib.util, os, runpy, sys  # on your own machine this only looks for the course",
@@ -66,7 +68,7 @@ def setup_source() -> str:
             f'    fetched = importlib.util.find_spec("agr_utils") or os.path.isdir("course") or {clone}',
             f'    assert fetched, "{offline}"',
             '    os.path.isdir("course") and runpy.run_path("course/tools/hosted/set_up.py")',
-            f'assert importlib.util.find_spec("agr_utils"), "No course here: git clone {address}, then: make course"',
+            f'assert importlib.util.find_spec("agr_utils"), "{absent}"',
         ]
     )
 

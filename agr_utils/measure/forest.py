@@ -77,7 +77,7 @@ def plot_forest(
             position = names.index(row[rows]) + shift
             draw_interval(ax, row, position, colour, marker, is_finding(row), scale)
             if seeds and len(ticks := numbers_of(row["seeds"])) > 1:
-                ax.plot(scale * ticks, [position + 0.13] * len(ticks), "|", color=colour, ms=6)
+                ax.plot(scale * ticks, [position + 0.2] * len(ticks), "|", color="black", ms=7)
             if isinstance(matters, str):
                 ax.plot(scale * np.array([-1, 1]) * row[matters], [position] * 2, color=GREY, lw=10, zorder=0,
                         solid_capstyle="butt")  # fmt: skip

@@ -81,6 +81,20 @@ def test_learners_copy_has_no_output_and_no_answer(path: Path, learner: Path):
     assert (learner / "quizzes" / f"{path.stem}.json").exists()
 
 
+@every_lesson
+def test_guesses_stand_on_a_page_to_print(path: Path, learner: Path):
+    page = copies.guesses(nbformat.read(learner / path.name, as_version=4))
+    asked = sum(
+        cell.source.count(word)
+        for cell in nbformat.read(learner / path.name, as_version=4).cells
+        for word in ("**Predict", "**Guess")
+        if cell.cell_type == "markdown"
+    )
+    assert page.startswith("# ") and "](" not in page
+    assert page.count("____\n") == asked
+    assert page in (learner / "guesses.md").read_text(encoding="utf-8")
+
+
 def test_folded_answers_go_even_when_nested():
     text = "a\n<details><summary>x</summary>\n<details>y</details>\nz\n</details>\nb"
     assert copies._without_answers(text) == "a\nb"

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import io
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,10 @@ def test_there_are_lessons():
     assert numbers == sorted(set(numbers)) and len(numbers) >= 10
     listed = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")
     assert all(f"| {number} | [" in listed for number in numbers)
+    guide = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    times = re.findall(r"^\| (\d\db?) .* (\d+) min \| (\d+) min \|$", guide, re.MULTILINE)  # reading, exercises
+    assert times == re.findall(r"^\| (\d\db?) \| .* (\d+) \+ (\d+) \|$", listed, re.MULTILINE)
+    assert [number for number, *_ in times] == numbers
 
 
 @every_notebook
@@ -271,7 +276,7 @@ def test_set_up_never_touches_torch_and_swallows_nothing():
 def test_set_up_outside_the_course_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines = load_tool().setup_source().splitlines()
-    with pytest.raises(AssertionError, match="git clone https://github.com/.+, then: make course"):
+    with pytest.raises(AssertionError, match="git clone https://github.com/.+, then: make learner"):
         exec("\n".join([lines[0], lines[-1]]), {})
 
 
