@@ -2,7 +2,7 @@
 
 Scores take an hour on two cores and are kept beside the runs, one network after the other:
 ``python -m agr_lab.evidence.maps.maps_128 drawn RUN results/cues_128/RUN``, for real faces
-``python -m agr_lab.evidence.maps.maps_128 faces WORK/JOB results/protocol_2/JOB``.
+``python -m agr_lab.evidence.maps.maps_128 faces WORK/JOB results/maps_128/JOB``.
 """
 
 import sys
@@ -58,7 +58,7 @@ def score_faces(folder: Path, sides: Sequence[int] = SIDES) -> Iterator[tuple[in
 
 def read_scores(results_dir: Path) -> Scores:
     """The scores that are kept; those that are not there yet are missing."""
-    places = {"T1": results_dir / "cues_128", "T2": results_dir / "protocol_2"}
+    places = {"T1": results_dir / "cues_128", "T2": results_dir / "maps_128"}
     found: Scores = {}
     for test, folder in places.items():
         for side in SIDES:

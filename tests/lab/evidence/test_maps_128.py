@@ -28,7 +28,7 @@ def write_scores(folder, column, lead, num_faces=40):
 def write_all(results_dir, lead):
     for name in MAP_BACKBONES:
         write_scores(results_dir / "cues_128" / f"synthetic-{name}-128px-s0", "energy", dict.fromkeys(TASKS, 0.2))
-        write_scores(results_dir / "protocol_2" / f"{name}-multi-128px", "road", lead)
+        write_scores(results_dir / "maps_128" / f"{name}-multi-128px", "road", lead)
 
 
 @pytest.mark.parametrize(
