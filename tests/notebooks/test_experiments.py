@@ -584,6 +584,60 @@ def nine_wins(first, second):
     return "first" if won >= 9 else "second" if lost >= 9 else "cannot tell"
 
 
+class Years(nn.Module):
+    """Small enough to be rounded at once: a convolution, and a head that says an age. Its channels lie far apart."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 1)
+        self.conv.weight.data *= 4.0 ** -torch.arange(8.0)[:, None, None, None]
+
+    def forward(self, images):
+        return 40 + 20 * self.head(self.conv(images).mean(dim=(2, 3)))[:, 0]
+
+
+def ages_of(network, pixels):
+    with torch.no_grad():
+        return {"age_mean": network(torch.from_numpy(pixels)).numpy()}
+
+
+def run_bits(age_error_at) -> None:
+    names = {
+        "age_error_at": age_error_at,
+        "answer_pixels": ages_of,
+        "calibrated": Years(),
+        "copy": copy,
+        "data": SimpleNamespace(
+            rows=lambda split: np.arange(20),
+            pixels=np.random.default_rng(0).random((20, 3, 2, 2), dtype=np.float32),
+            faces=pd.DataFrame({"age": np.linspace(10, 80, 20)}),
+        ),
+        "np": np,
+        "torch": torch,
+    }
+    exec(check_of("12_deployment.ipynb", "age_error_at("), names)
+
+
+def rounded(layers=nn.Conv2d | nn.Linear, per_channel=True, copied=True, kind=None):
+    """An answer to 12.2 by the function of the lesson, or with integers of another kind."""
+    cells = nbformat.read(NOTEBOOKS / "12_deployment.ipynb", as_version=4).cells
+    names = {"np": np}
+    exec(next(cell.source for cell in cells if cell.source.startswith("def quantize_weights")), names)
+
+    def age_error_at(bits, network, pixels, ages):
+        network = copy.deepcopy(network) if copied else network
+        for layer in network.modules():
+            if isinstance(layer, layers):
+                weights = layer.weight.detach().numpy()
+                integers, scale = names["quantize_weights"](weights, per_channel, bits)
+                rows = integers.astype(kind or integers.dtype).reshape(len(weights), -1) * scale
+                layer.weight.data = torch.from_numpy(rows.reshape(weights.shape)).float()
+        return np.abs(ages_of(network, pixels)["age_mean"] - ages).mean()
+
+    return age_error_at
+
+
 def run_limits(sentences: str) -> None:
     data = SimpleNamespace(rows=lambda split: range(1188))
     exec(check_of("13_your_own_faces.ipynb", "MY_LIMITS"), {"MY_LIMITS": sentences, "data": data})
@@ -678,6 +732,10 @@ def limits(number: str) -> str:
         (run_faster, nine_wins, {}),  # of however many rounds
         (run_faster, lambda first, second: wins(first, second, share=0.8), {}),
         (run_faster, lambda first, second: wins([np.mean(first)], [np.mean(second)]), {}),  # one hiccup decides
+        (run_bits, rounded(copied=False), {}),
+        (run_bits, rounded(kind=np.int8), {}),  # 16 bits in one byte
+        (run_bits, rounded(layers=nn.Conv2d), {}),  # the heads were forgotten
+        (run_bits, rounded(per_channel=False), {}),
         (run_limits, limits("11880"), {}),  # another number that holds the right one
         (run_limits, limits("2,1188"), {}),
         (run_limits, "\n".join(["It was tested on 1188 pictures of drawn people."] * 3), {}),  # one, three times
@@ -772,6 +830,8 @@ def test_an_honest_null_passes(run, count, capsys):
         (run_other_guess, coarser("train"), "came true: 0 of 2"),
         (run_faster, lambda first, second: None, "not done yet"),
         (run_faster, wins, "right"),
+        (run_bits, lambda *question: None, "not done yet"),
+        (run_bits, rounded(), "right"),
         (run_limits, "", "not done yet"),
         (run_limits, limits("1188"), "right"),
         (run_limits, limits("1,188"), "right"),
