@@ -1,5 +1,6 @@
 """How fast a machine trains, answers and looks inside; whatever is compared takes turns, in one process."""
 
+import random
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -56,10 +57,9 @@ def take_turns(turns: dict[Hashable, Callable[[], float]], seconds: float, min_r
     """
     for turn in turns.values():
         turn()  # the first time, memory is allocated, algorithms are chosen and files are read
-    rounds = []
-    started = time.perf_counter()
+    rounds, shuffled, started = [], random.Random(0), time.perf_counter()
     while len(rounds) < min_rounds or time.perf_counter() - started < seconds:
-        order = list(turns)[:: -1 if len(rounds) % 2 else 1]  # who goes first finds the caches full of something else
+        order = shuffled.sample(list(turns), len(turns))  # each finds the caches full of another, or itself, as often
         measured = {name: turns[name]() for name in order}
         rounds.append([measured[name] for name in turns])
     return pd.DataFrame(rounds, columns=pd.Index(turns, tupleize_cols=False))

@@ -1,7 +1,9 @@
 """The benchmarks run, and their tables say what they claim; how fast anything is, no test asks."""
 
 import subprocess
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,19 @@ from agr_utils.measure.results import read_bench
 def test_turns_are_interleaved_and_the_first_round_does_not_count():
     calls = []
     turns = {name: lambda name=name: calls.append(name) or len(calls) for name in ("a", "b")}
-    rates = take_turns(turns, seconds=0, min_rounds=2)
-    assert calls == ["a", "b", "a", "b", "b", "a"]
-    assert rates["a"].tolist() == [3, 6] and rates["b"].tolist() == [4, 5]
+    rates = take_turns(turns, seconds=0, min_rounds=20)
+    rounds = [tuple(calls[number : number + 2]) for number in range(0, len(calls), 2)]
+    assert set(rounds[1:]) == {("a", "b"), ("b", "a")}  # in no fixed order
+    assert rates["a"].tolist() == [number + 1 for number, name in enumerate(calls) if name == "a"][1:]
+    assert rates["b"].tolist() == [number + 1 for number, name in enumerate(calls) if name == "b"][1:]
+
+
+def test_everything_runs_as_often_right_after_itself():
+    calls = []
+    turns = {name: lambda name=name: calls.append(name) or 1.0 for name in "abc"}
+    take_turns(turns, seconds=0, min_rounds=600)
+    again = Counter(one for one, after in pairwise(calls) if one == after)
+    assert min(again[name] for name in "abc") > 40  # of about 67; back and forth, "b" never would
 
 
 def test_turns_go_on_until_the_time_is_up():
