@@ -15,6 +15,8 @@ PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 ONE := OMP_NUM_THREADS=1
 # The page that answers in the browser needs npm to be built; without it, its test says so and is skipped.
 NPM := $(if $(shell command -v npm),demo/node_modules)
+# Each notebook and many tests start processes of their own; without bytecode, each would compile PyTorch anew: five seconds.
+unexport PYTHONDONTWRITEBYTECODE
 SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
 .PHONY: course test figures notebooks lint badges book paper demo learner assignment unit package test-colab test-kaggle \
