@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agr_lab.bench import deploy
-from agr_utils.data.load import FaceData
+from agr_utils.data.load import FaceData, load_data
 from agr_utils.deploy.answer_net import AnswerNet, build_onnx, finish_onnx
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import PREDICTIONS_FILE
@@ -46,11 +46,9 @@ class Crops:
     def __init__(self, *arguments):
         self.paths = [Path("0.png"), Path("1.png")]
         self.faces = pd.DataFrame({"age": [30, 50], "gender": [1, 0], "race": [0, 0]})
+        self.data = load_data("synthetic", 128, num_images=60)
 
     measure_rival = deploy.RivalCrops.measure_rival
-
-    def measure_shipped(self, way: deploy.Way) -> dict:
-        return {"age_mae": 4.0}
 
 
 def test_every_way_has_a_row_for_each_batch_and_thread(
@@ -72,11 +70,18 @@ def test_every_way_has_a_row_for_each_batch_and_thread(
     assert other["seconds"] == 0.5 and other["age_mae"] == 10 and other["gender_accuracy"] == 0.5
     assert (table["fast"] <= table["seconds"]).all() and (table["seconds"] <= table["p95"]).all()
     assert np.allclose(table["images_per_second"], table["batch_size"] / table["seconds"])
+    one_face = (table["batch_size"] == 1) & (table["threads"] == 1)
+    assert (table.loc[one_face, "warm"] > 0).all() and table.loc[~one_face, "warm"].isna().all()
     tiny = table[table["network"] == "tiny"].set_index(["way", "batch_size", "threads"])["age_mae"]
     assert tiny["eager"].to_numpy() == pytest.approx(tiny["onnx"].to_numpy(), abs=0.1)
     assert table.loc[table["network"] == "untrained", "age_mae"].isna().all()  # only timed
     assert {"cpu", "int8_flags", "machine", "onnxruntime"} <= set(table)
     torch.set_num_threads(threads)
+
+
+def test_a_warm_call_follows_ten_of_its_own():
+    rates = iter(range(1, 100))
+    assert deploy._warm(lambda: next(rates))() == 11
 
 
 def test_size_and_peak_memory_are_those_of_a_process_of_its_own(ways):
