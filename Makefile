@@ -25,7 +25,7 @@ SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 # The checkout stays as it is. Links of the notebooks lead to its sources and pages.
 COURSE := build/course
 course: $(VENV)/.installed
-	rm -rf $(COURSE)
+	if [ -e $(COURSE) ]; then mv $(COURSE) $(COURSE)-$$(date +%Y%m%d-%H%M%S); fi  # somebody may have worked in it
 	mkdir -p $(COURSE)/figures
 	cp -R notebooks $(COURSE)/notebooks
 	ln -s $(addprefix ../../,agr_utils agr_lab docs results README.md) $(COURSE)
@@ -125,5 +125,7 @@ test-floors:
 	.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e ".[course,test,scale]"
 	$(ONE) .venv-floors/bin/python -m pytest -q $(PARALLEL) tests
 
+# All that can be made anew. Copies that somebody may have worked in (build/learner, assignment, course) stay.
 clean:
-	rm -rf $(VENV) .venv-floors .venv-colab .venv-kaggle .pytest_cache .ruff_cache *.egg-info build dist demo/node_modules
+	rm -rf $(VENV) .venv-floors .venv-colab .venv-kaggle .pytest_cache .ruff_cache *.egg-info dist demo/node_modules
+	rm -rf build/book build/paper build/demo

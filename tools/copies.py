@@ -1,6 +1,8 @@
 """Copies of the lessons to work in: for learners, and as nbgrader assignments. ``python tools/copies.py --help``."""
 
 import argparse
+import hashlib
+import json
 import re
 import shutil
 import sys
@@ -22,6 +24,7 @@ def print(*values, **options):
     assert not any("{NOT_DONE}" in str(value) for value in values), values
     builtins.print(*values, **options)"""
 STUB = "# Your solution: change what stands above"
+RECORD = ".written.json"  # digests of the files as they were written; another one is of somebody's work
 
 
 def find_lessons(number: str | None = None) -> list[Path]:
@@ -81,15 +84,57 @@ def guesses(notebook: nbformat.NotebookNode) -> str:
     return "\n".join([f"{texts[0].splitlines()[0]}\n", *lines])
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_unless_changed(contents: dict[Path, nbformat.NotebookNode | str], target: Path) -> list[Path]:
+    """Write notebooks and pages into ``target``, but for those that somebody has worked in since; gives these."""
+    record, kept = target / RECORD, []
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    for path, content in contents.items():
+        name, partial = str(path.relative_to(target)), path.with_name(f".{path.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8")
+        else:
+            write_notebook(content, partial)
+        if path.exists() and digest(path) not in (known.get(name), digest(partial)):
+            partial.unlink()
+            kept.append(path)
+        else:
+            partial.replace(path)
+            known[name] = digest(path)
+    record.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return kept
+
+
+def tell_where_answers_are(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Begin a learner's copy with where the rest of its lesson is."""
+    repository, branch = read_repository()
+    first, lesson = notebook.cells[0], path.relative_to(ROOT)
+    first.source += (
+        "\n\n*This is your copy: it asks before it shows. Answers, outputs and solutions are in "
+        f"[the lesson](https://github.com/{repository}/blob/{branch}/{lesson}), or without a network in "
+        f"`{lesson}` and `{lesson.parent}/solutions/` in the folder of the course.*"
+    )
+
+
 def write_learner_copies(target: Path) -> list[Path]:
-    """Write every lesson to ``target``, the questions of the self-tests beside them, and all guesses on one page."""
-    target.mkdir(parents=True, exist_ok=True)
-    lessons = {target / path.name: empty_copy(path) for path in find_lessons()}
-    for path, notebook in lessons.items():
-        write_notebook(notebook, path)
+    """Write every lesson to ``target``, the questions of the self-tests beside them, and all guesses on one page.
+
+    Gives the files in which somebody has worked, which are left alone.
+    """
+    contents: dict[Path, nbformat.NotebookNode | str] = {}
+    for path in find_lessons():
+        contents[target / path.name] = empty_copy(path)
+    contents[target / "guesses.md"] = "\n".join(map(guesses, contents.values()))
+    for path in find_lessons():
+        tell_where_answers_are(contents[target / path.name], path)
+    kept = write_unless_changed(contents, target)
     shutil.copytree(LESSONS / "quizzes", target / "quizzes", dirs_exist_ok=True)
-    (target / "guesses.md").write_text("\n".join(map(guesses, lessons.values())), encoding="utf-8")
-    return [*lessons, target / "guesses.md"]
+    return kept
 
 
 def grading(cell: nbformat.NotebookNode, name: str, points: int | None = None) -> None:
@@ -138,24 +183,24 @@ def assignment(path: Path, solved: bool) -> nbformat.NotebookNode:
 
 
 def write_assignment(number: str, target: Path) -> list[Path]:
-    """Write ``source/`` (for the teacher), ``release/`` (for the class) and nbgrader's settings."""
-    written = []
+    """Write ``source/`` (for the teacher), ``release/`` (for the class) and nbgrader's settings.
+
+    Gives the files in which somebody has worked, which are left alone.
+    """
+    contents: dict[Path, nbformat.NotebookNode | str] = {}
     for path in find_lessons(number):
         for kind, solved in (("source", True), ("release", False)):
             copy = target / kind / path.stem / path.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write_notebook(assignment(path, solved), copy)
+            contents[copy] = assignment(path, solved)
             shutil.copytree(LESSONS / "quizzes", copy.parent / "quizzes", dirs_exist_ok=True)
-            written.append(copy)
-    settings = f"""c = get_config()
+    contents[target / "nbgrader_config.py"] = f"""c = get_config()
 c.CourseDirectory.course_id = "agr"
 c.ClearSolutions.code_stub = {dict(python=STUB)}
 # A training cell is silent for longer than nbgrader waits.
 c.Execute.timeout = 1800
 c.Execute.iopub_timeout = 300
 """
-    (target / "nbgrader_config.py").write_text(settings, encoding="utf-8")
-    return written
+    return write_unless_changed(contents, target)
 
 
 def main() -> int:
@@ -164,13 +209,18 @@ def main() -> int:
     parser.add_argument("command", choices=["learner", "assignment"])
     parser.add_argument("number", nargs="?", help="of the notebook that becomes an assignment, for instance 02")
     arguments = parser.parse_args()
+    target = ROOT / "build" / arguments.command
     if arguments.command == "learner":
-        written = write_learner_copies(ROOT / "build" / "learner")
+        kept = write_learner_copies(target)
+        further = "Open it with: .venv/bin/jupyter lab build/learner"
     elif arguments.number:
-        written = write_assignment(arguments.number, ROOT / "build" / "assignment")
+        kept = write_assignment(arguments.number, target)
+        further = "source/ is for you, release/ for the class"
     else:
         parser.error("which notebook? For instance: assignment 02")
-    print("\n".join(str(path.relative_to(ROOT)) for path in written))
+    for path in kept:
+        print(f"left as it is, for somebody has worked in it: {path.relative_to(ROOT)} (move it away to have it anew)")
+    print(f"{target.relative_to(ROOT)} is written. {further}")
     return 0
 
 

@@ -109,8 +109,8 @@ def evaluate(
 
     Example: agr evaluate runs/first --data fairface --source FairFace
     """
-    if data is None and (source or not detect):
-        raise InputError("--source and --no-detect are of other faces. Say which with --data, or leave them out")
+    if data is None and (source or not detect or run.suffix == ".onnx"):
+        raise InputError("an ONNX file, --source and --no-detect go with other faces. Say which with --data")
     if data is not None:
         from agr_lab.reports.outside import evaluate_outside
 

@@ -1,5 +1,6 @@
 """Redraw every published figure and table from ``results/``: no image, no weight, no GPU."""
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
     calls = [joblib.delayed(fill_pages)(results_dir, root)] if root else []
     calls += [joblib.delayed(_draw)(name, results_dir, figures_dir) for name in FIGURES]
     calls += [joblib.delayed(_write_table)(name, results_dir, figures_dir) for name in FURTHER_TABLES]
-    with joblib.parallel_config("loky", n_jobs=min(jobs or joblib.cpu_count(), len(calls)), inner_max_num_threads=1):
+    jobs = min(jobs or joblib.cpu_count(), len(calls))
+    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)  # and is replaced, having read much: no leak
         done = joblib.Parallel(batch_size=1)(calls)
     with atomic_path(figures_dir / "README.md") as partial:
         partial.write_text(gallery_page(), encoding="utf-8")
@@ -73,12 +76,8 @@ def check_results(results_dir: Path) -> None:
 
 def gallery_page() -> str:
     """Every figure with its message, its files and the module that draws it."""
-    lines = [
-        "# Figures",
-        "",
-        "Drawn by `make figures` from the committed results. Lines are 95 % intervals, unless it says otherwise.",
-        "",
-    ]
+    about = "Drawn by `make figures` from the committed results. Lines are 95 % intervals, unless it says otherwise."
+    lines = ["# Figures", "", about, ""]
     for name, figure in FIGURES.items():
         code = f"{figure.draw.__module__.replace('.', '/')}.py"
         lines += [f"## {figure.caption}", "", f"![{figure.caption}]({name}.png)", ""]

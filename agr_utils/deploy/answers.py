@@ -85,10 +85,10 @@ def _describe(face: Mapping) -> str:
     if "age" in face:
         age = CANNOT_TELL if face["age"] is None else format(face["age"], ".0f")
         parts.append("age {} ({:.0%}: {:.0f} to {:.0f})".format(age, AGE_COVERAGE, *face["age_interval"]))
-    for task in ("gender", "race"):
-        if task in face:
-            sure = face["gender_probability"] if task == "gender" else max(face["race_probabilities"].values())
-            parts.append(f"{task} {CANNOT_TELL}" if face[task] is None else f"{face[task]} ({sure:.0%})")
+    for task in [task for task in ("gender", "race") if task in face]:
+        sure = face["gender_probability"] if task == "gender" else max(face["race_probabilities"].values())
+        share = ">99%" if sure >= 0.995 else f"{sure:.0%}"  # never certain
+        parts.append(f"{task} {CANNOT_TELL}" if face[task] is None else f"{face[task]} ({share})")
     parts += [f"warning: {word}" for word in face.get("warnings", ())]
     return ", ".join(parts)
 

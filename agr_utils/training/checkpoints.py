@@ -50,7 +50,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise InputError(f"{path}: cannot be read now ({reason}). See to the disk and try again") from error
     except (SafetensorError, ValueError, RecursionError, RuntimeError) as error:  # of the header, its JSON, of torch
         reason = " ".join(str(error).split())
-        raise DamagedError(f"{path}: damaged or no checkpoint ({reason}). Delete it and train again") from error
+        raise DamagedError(f"{path}: damaged or no checkpoint ({reason}). Name a run folder, or train again") from error
     if not isinstance(about, dict) or not isinstance(checksums, dict) or checksums.keys() != tensors.keys():
         raise DamagedError(f"{path}: damaged or not a checkpoint of this project (its tensors lack their checksums)")
     for name, checksum in checksums.items():

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import nbformat
 import pytest
+from nbformat.v4 import new_markdown_cell
 
 from tests.notebooks.test_notebooks import LESSONS, ROOT, every_lesson, load_tool, tags
 
@@ -63,6 +64,39 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learner")
     copies.write_learner_copies(folder)
     return folder
+
+
+def test_copies_are_written_again_where_nobody_has_worked_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert copies.write_learner_copies(tmp_path) == []
+    names = sorted(path.name for path in tmp_path.iterdir())
+    worked, printed, untouched = tmp_path / LESSONS[2].name, tmp_path / "guesses.md", tmp_path / LESSONS[3].name
+    worked.write_text("my answers")
+    printed.write_text("my guesses")
+    assert copies.write_learner_copies(tmp_path) == [worked, printed]
+    assert (worked.read_text(), printed.read_text()) == ("my answers", "my guesses")
+    monkeypatch.setattr(copies, "empty_copy", lambda path: nbformat.v4.new_notebook(cells=[new_markdown_cell("# New")]))
+    assert copies.write_learner_copies(tmp_path) == [worked, printed]  # again: the record still holds
+    assert worked.read_text() == "my answers" and "# New" in untouched.read_text()
+    worked.unlink()
+    assert copies.write_learner_copies(tmp_path) == [printed] and "# New" in worked.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_copies_without_a_record_are_taken_for_somebodys(tmp_path: Path):
+    """As they were written before there was one."""
+    (tmp_path / LESSONS[0].name).write_text("old")
+    assert copies.write_learner_copies(tmp_path) == [tmp_path / LESSONS[0].name]
+
+
+def test_an_assignment_in_which_the_teacher_has_worked_is_kept(tmp_path: Path):
+    assert copies.write_assignment("00", tmp_path) == []
+    (tmp_path / "nbgrader_config.py").write_text("c.mine = 1")
+    assert copies.write_assignment("00", tmp_path) == [tmp_path / "nbgrader_config.py"]
+
+
+def test_a_copy_says_where_its_answers_are(learner: Path):
+    text = nbformat.read(learner / LESSONS[0].name, as_version=4).cells[0].source
+    assert f"blob/main/notebooks/{LESSONS[0].name}" in text and "`notebooks/solutions/`" in text
 
 
 @every_lesson

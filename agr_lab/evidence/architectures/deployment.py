@@ -112,14 +112,14 @@ def describe_judgement(row: pd.Series) -> str:
 def describe_choice(row: pd.Series) -> str:
     """In words, whether another network is faster and answers no worse, by both readings of the rule."""
     parts = []
-    for prefix, way in (("", f"in its fastest way ({WAYS[row['way']]})"), ("file_", "by the file that fits")):
-        if prefix and not row["fits"]:
+    for prefix, way in (("", f"at its fastest ({WAYS[row['way']]})"), ("file_", "with the file that meets the limits")):
+        if prefix and (not row["fits"] or row["way"] == "int8"):  # then its fastest is the file that fits
             continue
         names = row[f"{prefix}beaten_by"]
         rival = " and ".join(get_backbone(name).title for name in names or ()) or "no other network"
-        found = "faster ones were not compared" if names is None else f"{rival} is faster and no worse"
-        parts.append(f"{1000 * row[f'{prefix}seconds']:.1f} ms {way}, and {found}")
-    return f"one face takes {'; '.join(parts)}"
+        found = "faster ones were not compared" if names is None else f"where {rival} is faster and answers no worse"
+        parts.append(f"{1000 * row[f'{prefix}seconds']:.2f} ms {way}, {found}")
+    return "; ".join(parts)
 
 
 def title_of(row: pd.Series) -> str:
@@ -182,7 +182,7 @@ def deployment_table(evidence: Evidence) -> str:
         batches = table[(table["batch_size"] == 32) & (table["threads"] == table["threads"].max())]
         rate = batches.set_index(["network", "way"])["images_per_second"]
         for _, row in one_face(table).sort_values("seconds").iterrows():
-            times = [_number(1000 * row.get(name, float("nan")), 1) for name in ("seconds", "p95", "warm")]
+            times = [_number(1000 * row.get(name, float("nan")), 2) for name in ("seconds", "p95", "warm")]
             many = rate.get((row["network"], row["way"]))
             sizes = [_number(row[name], digits) for name, digits in (("megabytes", 2), ("peak_mib", 0))]
             answers = ["–" if pd.isna(row[m]) else error_number(row[m], METRICS[m].in_years) for m in MATTERS]
@@ -211,7 +211,7 @@ def judgement_table(evidence: Evidence) -> str:
             yes = ["yes" if row[line] else "no" for line in ("fits", "fast")]
             best = [{None: "–", (): "yes"}.get(names, "no") for names in row[["beaten_by", "file_beaten_by"]]]
             losses = (f"{row[m]:+.2f}" if METRICS[m].in_years else f"{100 * row[m]:+.1f}" for m in MATTERS)
-            times = [f"{1000 * row[column]:.1f}" for column in ("seconds", "file_seconds")]
+            times = [f"{1000 * row[column]:.2f}" for column in ("seconds", "file_seconds")]
             cells = [f"{row['megabytes']:.2f}", *losses, yes[0], times[0], WAYS[row["way"]], f"{row['speedup']:.1f}",
                      yes[1], best[0], *((times[1], best[1]) if row["fits"] else "––")]  # fmt: skip
             rows.append([cpu, get_backbone(name).title, *(cell.replace("+nan", "–") for cell in cells)])

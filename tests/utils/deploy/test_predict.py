@@ -235,6 +235,13 @@ def test_abstaining_follows_the_thresholds(photo: Path, model: FaceModel, monkey
         ask(age=-1)
 
 
+def test_no_answer_is_shown_as_certain():
+    face = {"gender": "male", "race": "white", "race_probabilities": {"white": 0.994}}
+    for sure, shown in ((0.9949, "99%"), (0.995, ">99%"), (1.0, ">99%")):
+        (line,) = text_lines({"path": "a.jpg"} | face | {"gender_probability": sure})
+        assert line == f"a.jpg: male ({shown}), white (99%)"
+
+
 def test_what_is_out_of_range_is_said(photo: Path, tmp_path: Path, model: FaceModel, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(model.about, "trained_ages", [21, 60])
     image = Image.open(photo)
