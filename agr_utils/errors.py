@@ -46,7 +46,7 @@ def check_has(known: Iterable[str], *names: str, what: str = "the table") -> Non
         raise InputError(f"{what} lacks {', '.join(missing)}. There is: {', '.join(map(str, known))}")
 
 
-COURSE_NEEDED = 'agr predict needs no more, but this does: pip install "agr-utils[course]"'
+COURSE_NEEDED = 'agr predict needs no more, but this does: pip install ".[course]" in the checkout'
 
 
 def require_course() -> None:

@@ -74,14 +74,20 @@ def _outward(text: str) -> str:
 
 
 def guesses(notebook: nbformat.NotebookNode) -> str:
-    """What a learner's copy asks before it shows, numbered, with room for an answer: a page to print."""
+    """What a learner's copy asks before it shows, by section, with room for an answer: a page to print."""
     texts = [
         re.sub("^> ?", "", cell.source, flags=re.MULTILINE) for cell in notebook.cells if cell.cell_type == "markdown"
     ]
-    asked = re.findall(r"\*\*(?:Predict|Guess).+?(?=\n\n|\Z)", "\n\n".join(texts), re.DOTALL)
-    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(question.split())) for question in asked]
-    lines = [f"{number}. {question}\n\n   {'_' * 60}\n" for number, question in enumerate(plain, 1)]
-    return "\n".join([f"{texts[0].splitlines()[0]}\n", *lines])
+    lines, number, section = [f"{texts[0].splitlines()[0]}\n"], 0, ""
+    for block in "\n\n".join(texts).split("\n\n"):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(block.split()))
+        if block.startswith("#"):
+            section = block.splitlines()[0].lstrip("# ")
+        if "**Predict" in block or "**Guess" in block:
+            number += 1
+            lines += [f"**{section}**\n"] * bool(section) + [f"{number}. {plain}\n\n   {'_' * 60}\n"]
+            section = ""
+    return "\n".join(lines)
 
 
 def digest(path: Path) -> str:

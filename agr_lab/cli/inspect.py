@@ -110,7 +110,7 @@ def evaluate(
     Example: agr evaluate runs/first --data fairface --source FairFace
     """
     if data is None and (source or not detect or run.suffix == ".onnx"):
-        raise InputError("an ONNX file, --source and --no-detect go with other faces. Say which with --data")
+        raise InputError("a model file, --source and --no-detect need a data set to try. Name it with --data")
     if data is not None:
         from agr_lab.reports.outside import evaluate_outside
 

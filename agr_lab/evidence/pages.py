@@ -166,6 +166,7 @@ BENCH_COLUMNS = {
     "pipelines": {"measure": "measure", "image_size": "px", "images_per_second": "pixel cache (images/s)",
                   "peer_images_per_second": "JPEG files, DataLoader", "ratio": "ratio"},
     "startup": {"num_images": "images", "seconds": "seconds to the first step", "import_seconds": "of imports before"},
+    "predict": {"measure": "asked", "seconds": "seconds", "images_per_second": "pictures/s", "peak_mib": "MiB at most"},
     "memory": {"num_images": "images", "pixels_mib": "pixel cache (MiB)", "anonymous_mib": "anonymous (MiB)",
                "peak_mib": "resident, file pages too (MiB)"},
     "processes": {"backbone": "architecture", "processes": "processes", "threads": "threads each",

@@ -137,27 +137,24 @@ def title_of(row: pd.Series) -> str:
     "middle half of the rounds. Dashed: the limits of the rule, 33 ms and 4.5 MB.",
 )
 def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
-    """Time, size and age error of each network by the way in which it runs, on the first device."""
-    devices = devices_of(evidence)
+    """Time, on every device, size and age error of each network by the way in which it runs."""
+    devices = {cpu: one_face(table) for cpu, table in devices_of(evidence).items()}
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), sharey=True)
     if not devices:
-        for ax in axes:
-            draw_nothing(ax, "not measured yet: agr bench deploy")
+        draw_nothing(axes[1], "not measured yet: agr bench deploy")
         return figure, pd.DataFrame()
-    table = pd.concat(one_face(table) for table in devices.values())
+    table = pd.concat(devices.values())
     table["title"] = [title_of(row) for _, row in table.iterrows()]
-    cpu = next(iter(devices))
-    rows = table[table["cpu"] == cpu]
-    names = sorted(rows["title"].unique(), key=lambda name: rows.loc[rows["title"] == name, "seconds"].min())
-    styles = {**MARKS, "other package": ("#CC79A7", "P")}
-    for way, (colour, marker) in styles.items():
-        chosen = rows[rows["way"] == way]
-        places = chosen["title"].map(names.index)
-        label = WAYS.get(way, way)
-        axes[0].hlines(places, 1000 * chosen["fast"], 1000 * chosen["slow"], color=colour, lw=2)
-        axes[0].plot(1000 * chosen["seconds"], places, marker, color=colour, ms=7, label=label, ls="")
-        axes[1].plot(chosen["megabytes"], places, marker, color=colour, ms=7, ls="")
-        axes[2].plot(chosen["age_mae"], places, marker, color=colour, ms=7, ls="")
+    first = next(iter(devices))
+    names = list(table[table["cpu"] == first].groupby("title")["seconds"].min().sort_values().index)
+    for (cpu, way), chosen in table.groupby(["cpu", "way"], sort=False):
+        (colour, marker), places = MARKS.get(way, ("#CC79A7", "P")), chosen["title"].map(names.index)
+        own = cpu == first
+        axes[0].hlines(places, 1000 * chosen["fast"], 1000 * chosen["slow"], color=colour, lw=2 if own else 1)
+        look = {"color": colour, "ms": 7, "ls": "", "mfc": colour if own else "white"}
+        axes[0].plot(1000 * chosen["seconds"], places, marker, label=WAYS.get(way, way) if own else None, **look)
+        for ax, column in zip(axes[1:], ("megabytes", "age_mae"), strict=True) if own else ():
+            ax.plot(chosen[column], places, marker, **look)
     for ax, limit in zip(axes, (1000 * MAX_SECONDS, MAX_MEGABYTES, None), strict=True):
         if limit:
             ax.set_xscale("log")
@@ -169,7 +166,8 @@ def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     axes[0].set_yticks(range(len(names)), names)
     for ax, label in zip(axes, ("one face (ms)", "file (MB)", METRICS["age_mae"].title), strict=True):
         ax.set_xlabel(f"{label}, less is better")
-    figure.supxlabel(f"{cpu}, one thread", fontsize=10, color=NEUTRAL)
+    marks = ", ".join(f"{kind}: {cpu}" for kind, cpu in zip(("filled", "hollow"), devices, strict=False))
+    figure.supxlabel(f"One thread; {marks}", fontsize=10, color=NEUTRAL)
     lay_out(figure)
     return figure, table.drop(columns="cores", errors="ignore")
 

@@ -490,4 +490,4 @@ cli.main()
     for command in (["evaluate", "nowhere"], ["data", "audit", "."], ["train", "--output-dir", "x"]):
         done = agr_process(code=f"COMMAND = {command}\n" + code)
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-        assert 'pip install "agr-utils[course]"' in done.stderr
+        assert 'pip install ".[course]"' in done.stderr
