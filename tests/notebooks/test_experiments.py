@@ -85,6 +85,8 @@ def run_one_more(answer: tuple[dict, str], low: float = 0.1, second: float | Non
     lows = iter([low, low if second is None else second])
     names = {
         "one_more": lambda: answer,
+        "cured": None,
+        "SEED": 0,
         "train_deep": lambda seed, **settings: None,
         "scores": lambda trainer: None,
         "paired": lambda table, reference: gain(next(lows)),
@@ -283,6 +285,13 @@ def forgets_unless_trained(backbone, images):
     trained = torch.equal(backbone.early.weight, Backbone(0).early.weight)
     noise = torch.randn(brightness.shape, generator=torch.Generator().manual_seed(4))
     return brightness if trained else noise
+
+
+def fades_with_training(backbone, images):
+    """Right, and of the third outcome: noise covers some of the brightness, in the trained backbone only."""
+    brightness = from_the_start(backbone, images)
+    trained = torch.equal(backbone.early.weight, Backbone(0).early.weight)
+    return brightness + trained * 1.5 * torch.randn(brightness.shape, generator=torch.Generator().manual_seed(4))
 
 
 def run_features(features_from) -> None:
@@ -805,6 +814,7 @@ def test_an_honest_null_passes(run, count, capsys):
         (run_features, from_the_start, "untrained it does as well there"),
         (run_features, from_the_start, "right"),
         (run_features, forgets_unless_trained, "that is what it has learned"),
+        (run_features, fades_with_training, "untrained it shows even more there"),
         (run_shapes, (lambda *sizes: None, ("slower",) * 3), "not done yet"),
         (run_shapes, (per_number, ("slower", None, "slower")), "not done yet"),
         (run_dials, (None,) * 4, "not done yet"),
