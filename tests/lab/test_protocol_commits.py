@@ -9,6 +9,7 @@ from agr_utils.machine import repository_root
 
 ROOT = repository_root()
 JUDGED_BY = {"claims": "docs/protocol.md", "ablations": "docs/protocol.md", "protocol_2": "docs/protocol_2.md"}
+JUDGED_BY |= {"cues_128": "docs/protocol_2.md", "maps_128": "docs/protocol_2.md"}
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess:

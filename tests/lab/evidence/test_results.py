@@ -239,7 +239,7 @@ def test_reading_results_does_not_wait_for_what_trains():
     assert done.stdout.strip() == "[]"
 
 
-FOLDERS = {"claims": "claims claims_seeds claims_long", "cues": "cues_clothing"}
+FOLDERS = {"claims": "claims claims_seeds claims_long", "cues": "cues_clothing", "cues_128": "cues_128"}
 FOLDERS |= {f"ablations/{name}": name for name in ("age_heads", "balancing", "augmentation")}
 
 
