@@ -88,7 +88,7 @@ def calls(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(called: pd.DataFrame) -> str:
-    """What became of one kind of map, from its rows of ``calls`` of both networks at both sizes."""
+    """What became of the first version's verdict, from the rows of ``calls`` of both networks at both sizes."""
     counts = called.groupby(["side", "backbone", "verdict"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=["trusted", "not trusted"], fill_value=0)
     if (counts["not trusted"] >= 2).all():
@@ -97,13 +97,14 @@ def verdict(called: pd.DataFrame) -> str:
 
 
 def maps_128_table(results_dir: Path) -> str:
-    """The verdict on each kind of map, and a row per network, task and size of cells of Grad-CAM."""
+    """The verdict on Grad-CAM, how many of each kind's maps are trusted, and a row of tests for each of Grad-CAM."""
     scores = read_scores(results_dir)
     if sum(map(len, scores.values())) < len(TESTS) * len(SIDES) * len(MAP_BACKBONES):
         return "Not scored yet."
     table = differences(scores)
     called, rows = calls(table), []
-    verdicts = [f"{title}: **{verdict(called[called['kind'] == kind])}**" for kind, (title, *_) in METHODS.items()]
+    trusted = called[called["verdict"] == "trusted"]["kind"].value_counts()
+    counts = ", ".join(f"{title} {trusted.get(kind, 0)}" for kind, (title, *_) in METHODS.items())
     grad_cam = table[table["kind"] == "gradcam"].set_index(["side", "backbone", "task", "test", "rival"]).sort_index()
     for row in called[called["kind"] == "gradcam"].itertuples():
         cells = [f"{row.side}x{row.side}", get_backbone(row.backbone).title, row.task]
@@ -114,7 +115,8 @@ def maps_128_table(results_dir: Path) -> str:
             ]
         rows.append([*cells, f"**{row.verdict}**"])
     titles = ["T1 against the blob (points)", "against noise", "T2 against the blob (years or points)", "against noise"]
-    return f"{'; '.join(verdicts)}.\n\n{markdown_table(['Cells', 'Network', 'Task', *titles, 'Verdict'], rows)}"
+    found = f"Grad-CAM: **{verdict(called[called['kind'] == 'gradcam'])}**. Trusted, of {len(rows)} maps each: {counts}"
+    return f"{found}.\n\n{markdown_table(['Cells', 'Network', 'Task', *titles, 'Verdict'], rows)}"
 
 
 def main(kind: str, source: Path, folder: Path) -> None:
