@@ -26,7 +26,7 @@ QUICK = BenchSettings(
     num_starts=1,
     cached_images=(100,),
     process_backbones=("test_efficientnet",),
-    budget_minutes=0.1,
+    budget_minutes=0.05,
     inside_backbones=("custom_cnn",),
     num_inside=10,
 )
