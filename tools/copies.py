@@ -112,7 +112,9 @@ def write_unless_changed(contents: dict[Path, nbformat.NotebookNode | str], targ
         else:
             partial.replace(path)
             known[name] = digest(path)
-    record.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    beside = record.with_suffix(".partial")
+    beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    beside.replace(record)
     return kept
 
 

@@ -119,7 +119,7 @@ def bench_deploy(
     Returns:
         One row per network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the
         quartiles ``fast`` and ``slow``), ``images_per_second``, ``megabytes``, ``peak_mib``, accuracies, hardware. Each
-        runs after another, with caches full of that one; ``warm`` are the seconds of one face right after ten others.
+        runs after another, cold; ``warm`` are the seconds of one face right after ten others.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -159,7 +159,7 @@ def bench_deploy(
 
 
 def _warm(turn: Callable[[], float]) -> Callable[[], float]:
-    return lambda: [turn() for _ in range(11)][-1]  # after ten of its own, caches hold what it needs, and stay that way
+    return lambda: [turn() for _ in range(11)][-1]  # as for who asks face after face
 
 
 def find_ways(run: Path, folder: Path, source: Path | None) -> tuple[list[Way], FaceData, TrainConfig]:
