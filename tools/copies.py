@@ -11,7 +11,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from notebooks import ROOT, read_repository, write_notebook
+from agr_utils.files import atomic_path
+from notebooks import ROOT, read_repository
 
 LESSONS = ROOT / "notebooks"
 # A check prints this as long as an exercise is untouched. In an assignment that is no pass.
@@ -85,37 +86,39 @@ def guesses(notebook: nbformat.NotebookNode) -> str:
             section = block.splitlines()[0].lstrip("# ")
         if "**Predict" in block or "**Guess" in block:
             number += 1
-            lines += [f"**{section}**\n"] * bool(section) + [f"{number}. {plain}\n\n   {'_' * 60}\n"]
-            section = ""
+            if section:  # above its first question
+                lines.append(f"**{section}**\n")
+                section = ""
+            lines.append(f"{number}. {plain}\n\n   {'_' * 60}\n")
     return "\n".join(lines)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_unless_changed(contents: dict[Path, nbformat.NotebookNode | str], target: Path) -> list[Path]:
-    """Write notebooks and pages into ``target``, but for those that somebody has worked in since; gives these."""
+def write_unless_changed(contents: dict[Path, str], target: Path) -> list[Path]:
+    """Write files into ``target``, but for those that somebody has worked in since; gives these."""
     record, kept = target / RECORD, []
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    for path, content in contents.items():
-        name, partial = str(path.relative_to(target)), path.with_name(f".{path.name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            partial.write_text(content, encoding="utf-8")
-        else:
-            write_notebook(content, partial)
-        if path.exists() and digest(path) not in (known.get(name), digest(partial)):
-            partial.unlink()
+    for path, text in contents.items():
+        name = path.relative_to(target).as_posix()
+        if path.exists() and digest(path.read_text(encoding="utf-8")) not in (known.get(name), digest(text)):
             kept.append(path)
-        else:
-            partial.replace(path)
-            known[name] = digest(path)
-    beside = record.with_suffix(".partial")
-    beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    beside.replace(record)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+        known[name] = digest(text)
+    with atomic_path(record) as partial:
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return kept
+
+
+def text_of(notebook: nbformat.NotebookNode) -> str:
+    """A notebook as its file holds it."""
+    return nbformat.writes(notebook) + "\n"
 
 
 def tell_where_answers_are(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -134,13 +137,12 @@ def write_learner_copies(target: Path) -> list[Path]:
 
     Gives the files in which somebody has worked, which are left alone.
     """
-    contents: dict[Path, nbformat.NotebookNode | str] = {}
-    for path in find_lessons():
-        contents[target / path.name] = empty_copy(path)
-    contents[target / "guesses.md"] = "\n".join(map(guesses, contents.values()))
-    for path in find_lessons():
-        tell_where_answers_are(contents[target / path.name], path)
-    kept = write_unless_changed(contents, target)
+    lessons = {path: empty_copy(path) for path in find_lessons()}
+    page = "\n".join(map(guesses, lessons.values()))
+    for path, notebook in lessons.items():
+        tell_where_answers_are(notebook, path)
+    contents = {target / path.name: text_of(notebook) for path, notebook in lessons.items()}
+    kept = write_unless_changed(contents | {target / "guesses.md": page}, target)
     shutil.copytree(LESSONS / "quizzes", target / "quizzes", dirs_exist_ok=True)
     return kept
 
@@ -195,11 +197,11 @@ def write_assignment(number: str, target: Path) -> list[Path]:
 
     Gives the files in which somebody has worked, which are left alone.
     """
-    contents: dict[Path, nbformat.NotebookNode | str] = {}
+    contents = {}
     for path in find_lessons(number):
         for kind, solved in (("source", True), ("release", False)):
             copy = target / kind / path.stem / path.name
-            contents[copy] = assignment(path, solved)
+            contents[copy] = text_of(assignment(path, solved))
             shutil.copytree(LESSONS / "quizzes", copy.parent / "quizzes", dirs_exist_ok=True)
     contents[target / "nbgrader_config.py"] = f"""c = get_config()
 c.CourseDirectory.course_id = "agr"

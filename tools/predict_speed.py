@@ -7,6 +7,7 @@ once, as crops. Memory is read once a second from Linux. Run nothing beside it.
 """
 
 import argparse
+import re
 import statistics
 import subprocess
 import sys
@@ -28,8 +29,10 @@ def ask(*arguments: str) -> tuple[float, list[float], int]:
             lines += 1
             if time.perf_counter() >= due:
                 status = Path(f"/proc/{process.pid}/status").read_text()
-                sizes.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+                sizes += [int(size) / 1024 for size in re.findall(r"VmRSS:\s*(\d+)", status)]  # none once it has ended
                 due += 1
+    if not sizes:
+        raise SystemExit(f"agr predict answered nothing. Try it by hand: {' '.join(command)}")
     return time.perf_counter() - started, sizes, lines
 
 

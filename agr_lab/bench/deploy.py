@@ -114,7 +114,7 @@ def bench_deploy(
     """Time every way of every run and the shipped model, at every batch size and number of threads, in turns.
 
     ``rivals`` are commands of other packages (``tools/rivals``), which answer one face at a time. ``seconds`` of taking
-    turns for each batch size; accuracy is measured on ``num_faces`` of the test split, all where it is None.
+    turns for each batch size, and for ``warm``; accuracy is measured on ``num_faces`` test faces, all where it is None.
 
     Returns:
         One row per network, way, batch size and number of threads: ``seconds`` of a batch (median, ``p95``, and the
@@ -145,7 +145,7 @@ def bench_deploy(
                     (rival, 1): lambda rival=rival: 1 / rival.answer(crops.paths[0])["seconds"] for rival in others
                 }
             rates = take_turns(turns, seconds, 5)
-            alone = {one: _warm(turn) for one, turn in turns.items() if batch_size * one[1] == 1}
+            alone = {one: _warm(turn) for one, turn in turns.items() if batch_size == one[1] == 1}
             warm = (1 / take_turns(alone, seconds, 5).median()).to_dict() if alone else {}
             for (way, threads), rate in rates.items():
                 if isinstance(way, Rival):

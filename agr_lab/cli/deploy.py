@@ -39,7 +39,7 @@ def bench_deploy(
     rival: Annotated[
         list[str] | None, typer.Option(help="Command of another package, see tools/rivals; repeat it for several.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Of taking turns, for each of two batch sizes.")] = 60,
+    seconds: Annotated[float, typer.Option(help="Of taking turns: for each of two batch sizes, and warm.")] = 60,
     num_faces: Annotated[int | None, typer.Option(help="Test faces for accuracy. Default: all.")] = None,
 ) -> None:
     """Time runs, the shipped model and other packages: PyTorch, ONNX in 32 and 8 bits, OpenVINO where it is installed.

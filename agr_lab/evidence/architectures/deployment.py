@@ -113,7 +113,7 @@ def describe_choice(row: pd.Series) -> str:
     """In words, whether another network is faster and answers no worse, by both readings of the rule."""
     parts = []
     for prefix, way in (("", f"at its fastest ({WAYS[row['way']]})"), ("file_", "with the file that meets the limits")):
-        if prefix and (not row["fits"] or row["way"] == "int8"):  # then its fastest is the file that fits
+        if prefix and (not row["fits"] or (row["way"] == "int8" and row["file_beaten_by"] == row["beaten_by"])):
             continue
         names = row[f"{prefix}beaten_by"]
         rival = " and ".join(get_backbone(name).title for name in names or ()) or "no other network"

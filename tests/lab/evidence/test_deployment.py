@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from agr_lab.evidence.architectures.deployment import deployment_table, judge_device, verdict_of_devices
+from agr_lab.evidence.architectures.deployment import (
+    deployment_table,
+    describe_choice,
+    judge_device,
+    verdict_of_devices,
+)
 from agr_lab.evidence.groups.coverage import calibrated_by_quantiles
 from agr_lab.evidence.reading import Evidence
 from agr_utils.deploy.calibrate import QUANTILES
@@ -72,6 +77,15 @@ def test_a_verdict_needs_every_device():
     good = judge_device(measured(), calls("cannot tell"))
     bad = judge_device(measured(mobilenet_v2_int8={"seconds": 0.003}), calls("cannot tell"))
     assert verdict_of_devices({"a": good, "b": bad}) == "cannot tell" == verdict_of_devices({})
+
+
+def test_the_second_reading_is_told_where_it_differs():
+    """MobileNetV3 is fastest with the file that fits; of MobileNetV2 it is the float file that beats it."""
+    same = judge_device(measured(), calls("cannot tell")).loc["mobilenet_v3"]
+    assert describe_choice(same).count(" ms ") == 1
+    table = measured(mobilenet_v2_onnx={"seconds": 0.003})
+    told = describe_choice(judge_device(table, calls("cannot tell")).loc["mobilenet_v3"]).split("; ")
+    assert "MobileNetV2 is faster" in told[0] and "no other network" in told[1]
 
 
 def test_the_table_has_a_row_for_every_way():

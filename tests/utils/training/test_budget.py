@@ -29,7 +29,7 @@ def test_a_run_by_the_clock_ends_near_its_time_and_can_be_repeated_by_epochs(dat
     table = train_run(CONFIG, data, tmp_path / "clock", minutes=0.1)
     minutes = (time.perf_counter() - started) / 60
     # 5 % on a quiet machine and a longer run (docs/scaling.md); tests share the machine with others.
-    assert 0.05 < minutes < 0.25
+    assert 0.05 < minutes < 0.2
     about = read_json(tmp_path / "clock" / CONFIG_FILE)
     epochs = about["config"]["num_epochs"]
     assert about["minutes"] == 0.1 and epochs > 1
