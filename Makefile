@@ -1,4 +1,4 @@
-# make course   set up, run the lessons (quick profile) and draw the figures into build/course/; solutions come as they are
+# make course   set up and run the lessons (quick profile) in build/course/; figures and solutions come as they are
 # make test     set up, then lint, unit tests and every notebook in the smoke profile
 # make demo     set up, build the page that answers in the browser, and serve it on this machine (needs npm)
 # make book     the lessons, the docs and the reference as a site (build/book/index.html)
@@ -26,11 +26,10 @@ SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 COURSE := build/course
 course: $(VENV)/.installed
 	if [ -e $(COURSE) ]; then mv $(COURSE) $(COURSE)-$$(date +%Y%m%d-%H%M%S); fi  # somebody may have worked in it
-	mkdir -p $(COURSE)/figures
+	mkdir -p $(COURSE)
 	cp -R notebooks $(COURSE)/notebooks
-	ln -s $(addprefix ../../,agr_utils agr_lab docs results README.md) $(COURSE)
+	ln -s $(addprefix ../../,agr_utils agr_lab docs results figures README.md) $(COURSE)
 	AGR_PROFILE=$${AGR_PROFILE:-quick} $(BIN)/python tools/notebooks.py execute $(COURSE)/notebooks/*.ipynb
-	$(BIN)/agr figures --output-dir $(COURSE)/figures
 	@echo "Done. Open the notebooks with: $(BIN)/jupyter lab $(COURSE)/notebooks"
 
 test: lint $(NPM) unit test-notebooks book
