@@ -43,12 +43,12 @@ def write_record(folder: Path, output_dir: Path, num_train: int, commit: str) ->
     """Write a run folder's config and history from a finished job, and return what the config says."""
     about = json.loads((folder / SUMMARY_FILE).read_text())
     job = job_from(about["job"])
-    model = build(job)
+    model, precision = build(job), about.get("precision", "bf16")  # older ones do not say
     output_dir.mkdir(parents=True, exist_ok=True)
     record = {
-        "run_id": output_dir.name, "config": config_of(job).to_dict(), "job": asdict(job), "commit": commit,
+        "run_id": output_dir.name, "config": config_of(job).to_dict() | {"precision": precision}, "job": asdict(job), "commit": commit,
         "command": "python -m agr_lab.gpu.train, then python -m agr_lab.gpu.as_run",
-        "weights_source": Path(job.initial).stem if job.initial else "from scratch", "precision": "bf16",
+        "weights_source": Path(job.initial).stem if job.initial else "from scratch", "precision": precision,
         "parameters": count_parameters(model), "macs": count_macs(model, job.image_size), "num_train": num_train,
         "hardware": {"accelerator": about["device"], "torch": about["torch"], "seconds": about["seconds"]},
     }  # fmt: skip

@@ -31,6 +31,7 @@ from agr_lab.gpu.pack import save_half, unpack_faces
 from agr_lab.gpu.training import Faces, Training
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.deploy.calibrate import QUANTILES
+from agr_utils.machine import describe_hardware
 from agr_utils.models.network import age_quantiles
 
 PART_BYTES = 15 * 2**20
@@ -142,7 +143,8 @@ def finish(job: Job, faces: Faces, work: Path, device: torch.device, deadline: f
             folder / f"{split}_{jobs.PREDICTIONS_FILE}", **short_answers(training.predict(faces.splits[split]))
         )
     about = {"job": asdict(job), "torch": torch.__version__, "steps": training.total_steps}
-    about["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    about["device"] = torch.cuda.get_device_name() if device.type == "cuda" else describe_hardware()["cpu"]
+    about["precision"] = "bf16" if device.type in job.bf16 else "fp32"
     about |= history.iloc[-1].to_dict()
     (folder / jobs.SUMMARY_FILE).write_text(json.dumps(about, indent=1))
     print(job.name, {k: round(v, 4) for k, v in history.iloc[-1].items()}, flush=True)

@@ -198,7 +198,7 @@ def test_answers_of_the_device_become_a_predictions_table(pack, tmp_path):
     folder, faces = tmp_path / "finished" / "one", pd.read_parquet(pack[0] / FACES_FILE)
     folder.mkdir(parents=True)
     job = Job("one", "custom_cnn", epochs=2, image_size=32, predict=("test",))
-    about = {"job": asdict(job), "torch": "2", "device": "chip", "steps": 8, "seconds": 3.0}
+    about = {"job": asdict(job), "torch": "2", "device": "chip", "precision": "fp32", "steps": 8, "seconds": 3.0}
     (folder / "job.json").write_text(json.dumps(about))
     (folder / "history.csv").write_text("step,validation_mae\n4,9\n8,8\n")
     belief = np.eye(117)[[30] * 10].astype(np.float32)
@@ -211,6 +211,7 @@ def test_answers_of_the_device_become_a_predictions_table(pack, tmp_path):
     assert (table["age_pred"] == 30).all() and (table["gender_p"] == 0.75).all() and "race_p4" in table
     assert table["age_q0.025"].iloc[0] == pytest.approx(29.5) and table.filter(like="age_q").shape[1] == 20
     assert run.about["commit"] == "abc" and list(run.history["epoch"]) == [1, 2]
+    assert run.about["precision"] == run.about["config"]["precision"] == "fp32"
 
 
 def test_maps_of_a_finished_job_are_scored_on_the_pixels_of_its_pack(pack, tmp_path, monkeypatch):
