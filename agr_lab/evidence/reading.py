@@ -58,16 +58,21 @@ class Evidence:
         return list(chosen.values())
 
     def select_trained(
-        self, backbone: str, tasks: Sequence[str] = TASKS, epochs: float = CLAIM_EPOCHS, pretrained: bool = False
+        self,
+        backbone: str,
+        tasks: Sequence[str] = TASKS,
+        epochs: float = CLAIM_EPOCHS,
+        pretrained: bool = False,
+        precision: str = "bf16",
     ) -> dict[int, Run]:
-        """Runs of the second protocol of one kind, by seed."""
+        """Runs of the second protocol of one kind, by seed: of the accelerator (``bf16``) or of a CPU (``fp32``)."""
         return {
             run.seed: run
             for run in self.trained
             if (run.backbone, run.tasks) == (backbone, tuple(tasks))
             and run.about["config"]["image_size"] == IMAGE_SIZE
             and math.isclose(run.about["job"]["epochs"], epochs)
-            and (run.about["weights_source"] != "from scratch") == pretrained
+            and (run.about["weights_source"] != "from scratch", run.about["precision"]) == (pretrained, precision)
         }
 
     def scores(self, runs: Sequence[Run], measure: Measure) -> list[pd.DataFrame]:

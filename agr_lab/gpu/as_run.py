@@ -46,8 +46,8 @@ def write_record(folder: Path, output_dir: Path, num_train: int, commit: str) ->
     model, precision = build(job), about.get("precision", "bf16")  # older ones do not say
     output_dir.mkdir(parents=True, exist_ok=True)
     record = {
-        "run_id": output_dir.name, "config": config_of(job).to_dict() | {"precision": precision}, "job": asdict(job), "commit": commit,
-        "command": "python -m agr_lab.gpu.train, then python -m agr_lab.gpu.as_run",
+        "run_id": output_dir.name, "config": config_of(job).to_dict() | {"precision": precision}, "job": asdict(job),
+        "commit": commit, "command": "python -m agr_lab.gpu.train, then python -m agr_lab.gpu.as_run",
         "weights_source": Path(job.initial).stem if job.initial else "from scratch", "precision": precision,
         "parameters": count_parameters(model), "macs": count_macs(model, job.image_size), "num_train": num_train,
         "hardware": {"accelerator": about["device"], "torch": about["torch"], "seconds": about["seconds"]},

@@ -51,6 +51,7 @@ def test_runs_of_the_second_protocol_are_those_of_its_plan():
     planned = {job.name: job for job in plan(trials.to_dict("index"))}
     assert set(trials.index) <= set(planned)
     for path in (ROOT / "results/protocol_2").glob("*/config.json"):
-        job, about = planned[path.parent.name], json.loads(path.read_text())
+        job, about = planned[path.parent.name.removesuffix("-cpu")], json.loads(path.read_text())
+        assert (about["precision"] == "fp32") == path.parent.name.endswith("-cpu")
         assert (about["job"]["learning_rate"], about["job"]["task_weights"]) == (job.learning_rate, job.task_weights)
         assert about["job"]["epochs"] == pytest.approx(job.epochs)

@@ -29,11 +29,11 @@ TITLES = {"resnet18": "ResNet-18"}
 Trainings = dict[str, list[Run]]
 
 
-def multitask_trainings(evidence: Evidence, epochs: float = CLAIM_EPOCHS) -> Trainings:
-    """Multi-task runs of each architecture of one length, by seed."""
+def multitask_trainings(evidence: Evidence, epochs: float = CLAIM_EPOCHS, precision: str = "bf16") -> Trainings:
+    """Multi-task runs of each architecture of one length and one kind of device, by seed."""
     names = (OWN, "efficientnet_b1", "efficientnet_b3", "mobilenet_v2", "mobilenet_v3", "resnet18")
-    found = {name: [run for _, run in sorted(evidence.select_trained(name, epochs=epochs).items())] for name in names}
-    return {name: runs for name, runs in found.items() if runs}
+    found = {name: sorted(evidence.select_trained(name, epochs=epochs, precision=precision).items()) for name in names}
+    return {name: [run for _, run in runs] for name, runs in found.items() if runs}
 
 
 def title_of(name: str) -> str:
@@ -109,14 +109,15 @@ def draw_trained(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
 def trained_table(evidence: Evidence) -> str:
     """A row per architecture: mean of its trainings in each task, and how the newer ones differ."""
     table, rows = trained_differences(evidence), []
-    for epochs in (CLAIM_EPOCHS, LENGTHS[-1]):
-        trainings = multitask_trainings(evidence, epochs)
+    for epochs, precision in ((CLAIM_EPOCHS, "bf16"), (LENGTHS[-1], "bf16"), (CLAIM_EPOCHS, "fp32")):
+        trainings = multitask_trainings(evidence, epochs, precision)
         scores, _ = trained_scores(trainings)
         for name in sorted(scores, key=lambda name: (name in NEWER, title_of(name))):
             means = sum(frame.mean() for frame in scores[name]) / len(scores[name])
             cells = [error_number(means[metric], METRICS[metric].in_years) for metric in MATTERS]
             macs = f"{trainings[name][0].about['macs'] / 1e6:.0f} M"
-            rows.append([title_of(name), epochs, len(scores[name]), macs, *cells])
+            title = title_of(name) + (", on a CPU" if precision == "fp32" else "")
+            rows.append([title, epochs, len(scores[name]), macs, *cells])
     means = markdown_table(["Network", "Epochs", "Trainings", "MACs", *(METRICS[m].title for m in MATTERS)], rows)
     rows = []
     for (first, second), found in table.groupby(["first", "second"], sort=False):

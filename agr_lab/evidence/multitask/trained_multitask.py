@@ -38,7 +38,7 @@ def paired_frames(
     names: Sequence[str] = tuple(BACKBONES),
     initial: bool = False,
 ) -> Pairs:
-    """Scores of test faces of both sides, for every seed of which all four models are there.
+    """Scores of test faces of both sides, for every seed of which all four models are there from one kind of device.
 
     Args:
         evidence: with the runs of the second protocol.
@@ -48,13 +48,16 @@ def paired_frames(
         initial: those that began with ImageNet's weights.
     """
     found: Pairs = {}
+    _, epochs = COMPARISONS[comparison]
     for name in names:
-        multi = evidence.select_trained(name, pretrained=initial)
-        _, epochs = COMPARISONS[comparison]
-        single = [evidence.select_trained(name, (task,), epochs, initial) for task in TASKS]
-        for seed in sorted(set(multi).intersection(*single)):
-            ours = measure(multi[seed].split("test")[0])
-            theirs = pd.concat([measure(runs[seed].split("test")[0]) for runs in single], axis=1)
+        models = {}
+        for precision in ("fp32", "bf16"):  # of a CPU, of an accelerator: the latter take precedence
+            multi = evidence.select_trained(name, pretrained=initial, precision=precision)
+            single = [evidence.select_trained(name, (task,), epochs, initial, precision) for task in TASKS]
+            models |= {seed: [runs[seed] for runs in (multi, *single)] for seed in set(multi).intersection(*single)}
+        for _, (one, *three) in sorted(models.items()):
+            ours = measure(one.split("test")[0])
+            theirs = pd.concat([measure(run.split("test")[0]) for run in three], axis=1)
             found.setdefault(name, []).append((ours, theirs[ours.columns]))
     return found
 

@@ -1,5 +1,7 @@
 """C1 and C2 of the second protocol on made-up trainings whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,7 +51,7 @@ def make_run(backbone: str, tasks: tuple, seed: int, error: float, unequal: floa
         "num_epochs": 20,
         "image_size": 96,
     }
-    about = {"config": config, "job": {"epochs": 20}, "weights_source": "from scratch"}
+    about = {"config": config, "job": {"epochs": 20}, "weights_source": "from scratch", "precision": "bf16"}
     size = 1_000_000 * (1 + len(backbone))
     return Run(f"{backbone}-s{seed}", about | {"parameters": size, "macs": size}, pd.DataFrame(), table)
 
@@ -92,6 +94,19 @@ def test_a_seed_counts_when_all_four_models_are_there():
     text = second.trained_multitask_table(fewer)
     assert "(a) equal epochs: 2 of 15 pairs" in text and "| (a) equal epochs | Custom CNN | 2 |" in text
     assert not any(call in text for call in ("better", "worse", "cannot tell"))
+
+
+def test_a_pair_is_made_on_one_kind_of_device():
+    evidence = make_evidence(multi=(6.0, 1.0), single=(8.0, 1.0), names=("custom_cnn",))
+    moved = [run for run in evidence.trained if run.seed == 3]
+
+    def on_a_cpu(*numbers: int) -> Evidence:
+        copies = [replace(run, about=run.about | {"precision": "fp32"}) for run in map(moved.__getitem__, numbers)]
+        kept = [run for run in evidence.trained if (run.seed, run.tasks) != (3, ("race",))]
+        return Evidence((), {}, (*kept, *copies))
+
+    for numbers, pairs in (((3,), 2), ((1, 2, 3), 2), ((0, 1, 2, 3), 3)):
+        assert len(second.paired_frames(on_a_cpu(*numbers), "a", second.score_rows)["custom_cnn"]) == pairs
 
 
 @pytest.mark.parametrize(("multi", "single", "calls"), [(1.0, 2.0, {"better"}), (2.0, 1.0, {"worse"})])
