@@ -135,13 +135,16 @@ def robustness_tables(evidence: RobustnessEvidence) -> dict[str, str]:
 
 
 def hours_table(results_dir: Path) -> str:
-    """Hours of one core that the trainings behind each folder of results took, and of an accelerator."""
+    """Hours of one core that the trainings behind each folder of results took, and of a device that others shared."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
-    folders["maps of drawn faces"] = read_folder(results_dir / "cues")
+    folders["maps of drawn faces"] = read_folder(results_dir / "cues") + read_folder(results_dir / "cues_128")
     folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
     folders["all"] = [run for runs in folders.values() for run in runs]
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
     rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
+    if maps := read_folder(results_dir / "maps_128"):
+        seconds = sum(run.about["hardware"]["seconds"] for run in maps)
+        rows.append(["second protocol: maps at 128 px", "a CPU, shared", len(maps), f"{seconds / 3600:.1f}"])
     for title, path in (("second protocol", "protocol_2/trials.csv"), ("the shipped model's recipe", "recipe.csv")):
         if (results_dir / path).exists():
             trials = pd.read_csv(results_dir / path)
