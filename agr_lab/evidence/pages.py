@@ -144,7 +144,7 @@ def hours_table(results_dir: Path) -> str:
     rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
     if maps := read_folder(results_dir / "maps_128"):
         seconds = sum(run.about["hardware"]["seconds"] for run in maps)
-        rows.append(["second protocol: maps at 128 px", "a CPU, shared", len(maps), f"{seconds / 3600:.1f}"])
+        rows.append(["second protocol: maps", "a CPU, shared", len(maps), f"{seconds / 3600:.1f}"])
     for title, path in (("second protocol", "protocol_2/trials.csv"), ("the shipped model's recipe", "recipe.csv")):
         if (results_dir / path).exists():
             trials = pd.read_csv(results_dir / path)
