@@ -142,9 +142,9 @@ def hours_table(results_dir: Path) -> str:
     folders["all"] = [run for runs in folders.values() for run in runs]
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
     rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
-    if maps := read_folder(results_dir / "maps_128"):
-        seconds = sum(run.about["hardware"]["seconds"] for run in maps)
-        rows.append(["second protocol: maps", "a CPU, shared", len(maps), f"{seconds / 3600:.1f}"])
+    lane = [run.about["hardware"] for name in ("maps_128", "protocol_2") for run in read_folder(results_dir / name)]
+    if seconds := [about["seconds"] for about in lane if "NVIDIA" not in about["accelerator"]]:
+        rows.append(["second protocol, on CPUs", "CPUs, shared", len(seconds), f"{sum(seconds) / 3600:.1f}"])
     for title, path in (("second protocol", "protocol_2/trials.csv"), ("the shipped model's recipe", "recipe.csv")):
         if (results_dir / path).exists():
             trials = pd.read_csv(results_dir / path)
