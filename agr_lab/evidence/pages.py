@@ -135,13 +135,16 @@ def robustness_tables(evidence: RobustnessEvidence) -> dict[str, str]:
 
 
 def hours_table(results_dir: Path) -> str:
-    """Hours of one core that the trainings behind each folder of results took, and of an accelerator."""
+    """Hours of one core that the trainings behind each folder of results took, and of a device that others shared."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
-    folders["maps of drawn faces"] = read_folder(results_dir / "cues")
+    folders["maps of drawn faces"] = read_folder(results_dir / "cues") + read_folder(results_dir / "cues_128")
     folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
     folders["all"] = [run for runs in folders.values() for run in runs]
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
     rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
+    lane = [run.about["hardware"] for name in ("maps_128", "protocol_2") for run in read_folder(results_dir / name)]
+    if seconds := [about["seconds"] for about in lane if "NVIDIA" not in about["accelerator"]]:
+        rows.append(["second protocol, on CPUs", "CPUs, shared", len(seconds), f"{sum(seconds) / 3600:.1f}"])
     for title, path in (("second protocol", "protocol_2/trials.csv"), ("the shipped model's recipe", "recipe.csv")):
         if (results_dir / path).exists():
             trials = pd.read_csv(results_dir / path)

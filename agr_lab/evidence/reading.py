@@ -98,6 +98,12 @@ def read_evidence(results_dir: Path) -> Evidence:
     return Evidence(runs, read_bench(results_dir), trained, calls)
 
 
+def devices_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """What ``agr bench deploy`` measured, by the CPU: every ``results/bench/deploy*.csv``."""
+    tables = [table for name, table in evidence.bench.items() if name.startswith("deploy")]
+    return {table["cpu"].iloc[0]: table for table in tables}
+
+
 def one_face(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``agr bench deploy`` of one face on one thread: networks of 96 px, the shipped one, other packages."""
     size = table["image_size"]  # other packages have none

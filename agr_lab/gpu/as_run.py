@@ -34,20 +34,26 @@ def config_of(job: Job) -> TrainConfig:
     return TrainConfig(
         data="utkface", backbone=job.backbone, tasks=job.tasks, seed=job.seed, image_size=job.image_size,
         task_weights=dict.fromkeys(job.tasks, 1.0) | job.task_weights, num_epochs=job.epochs, precision="bf16",
-        batch_size=job.batch_size, learning_rate=job.learning_rate, weight_decay=job.weight_decay, ema_decay=job.ema,
-        dropout=job.dropout, pretrained=bool(job.initial),
+        warmup_epochs=job.epochs / 20, batch_size=job.batch_size, learning_rate=job.learning_rate, ema_decay=job.ema,
+        weight_decay=job.weight_decay, dropout=job.dropout, pretrained=bool(job.initial),
     )  # fmt: skip
 
 
-def write_record(folder: Path, output_dir: Path, num_train: int, commit: str) -> dict:
-    """Write a run folder's config and history from a finished job, and return what the config says."""
+def write_record(
+    folder: Path, output_dir: Path, num_train: int, commit: str, arguments: str = "runs --faces pack/faces.parquet"
+) -> dict:
+    """Write a run folder's config and history from a finished job, and return what the config says.
+
+    ``arguments``: of this module behind the job's folder, for the command that makes the run again.
+    """
     about = json.loads((folder / SUMMARY_FILE).read_text())
     job = job_from(about["job"])
     model, precision = build(job), about.get("precision", "bf16")  # older ones do not say
     output_dir.mkdir(parents=True, exist_ok=True)
     record = {
         "run_id": output_dir.name, "config": config_of(job).to_dict() | {"precision": precision}, "job": asdict(job),
-        "commit": commit, "command": "python -m agr_lab.gpu.train, then python -m agr_lab.gpu.as_run",
+        "commit": commit, "command": "python -m agr_lab.gpu.train jobs.json --pack pack --work work --out out, where "
+        f"jobs.json lists the job {job.name}; then python -m agr_lab.gpu.as_run work/{job.name} {arguments}",
         "weights_source": Path(job.initial).stem if job.initial else "from scratch", "precision": precision,
         "parameters": count_parameters(model), "macs": count_macs(model, job.image_size), "num_train": num_train,
         "hardware": {"accelerator": about["device"], "torch": about["torch"], "seconds": about["seconds"]},
@@ -68,7 +74,8 @@ def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...]) -> pd.Da
     config = config_of(job_from(json.loads((folder / SUMMARY_FILE).read_text())["job"]))
     data = load_data(skip_unreadable=True, **config.data_settings())
     model = load_finished(folder.parent, folder.name, torch.device("cpu"))
-    record = write_record(folder, output_dir, len(data.rows("train")), current_commit())
+    arguments = f"runs/{output_dir.name} --splits {' '.join(splits)}"
+    record = write_record(folder, output_dir, len(data.rows("train")), current_commit(), arguments)
     return finish_run(model, data, output_dir, record, splits)
 
 

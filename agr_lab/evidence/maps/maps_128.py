@@ -115,8 +115,8 @@ def maps_128_table(results_dir: Path) -> str:
             ]
         rows.append([*cells, f"**{row.verdict}**"])
     titles = ["T1 against the blob (points)", "against noise", "T2 against the blob (years or points)", "against noise"]
-    found = f"Grad-CAM: **{verdict(called[called['kind'] == 'gradcam'])}**. Trusted, of {len(rows)} maps each: {counts}"
-    return f"{found}.\n\n{markdown_table(['Cells', 'Network', 'Task', *titles, 'Verdict'], rows)}"
+    found = f"**{verdict(called[called['kind'] == 'gradcam'])}**. Passed T1 and T2, of {len(rows)} maps each: {counts}"
+    return f"Grad-CAM: {found}.\n\n{markdown_table(['Cells', 'Network', 'Task', *titles, 'Verdict'], rows)}"
 
 
 def main(kind: str, source: Path, folder: Path) -> None:

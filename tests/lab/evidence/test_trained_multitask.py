@@ -147,15 +147,21 @@ def test_a_network_that_costs_more_and_errs_more_is_on_no_front(monkeypatch: pyt
     monkeypatch.setattr("agr_utils.measure.results.clusters_of", lambda table: pd.Series(range(len(table))))
     runs = [make_run(name, TASKS, seed, error, 1.0) for name, error in (("resnet18", 5.0), ("mobilenet_v2", 7.0))
             for seed in (1, 2)]  # fmt: skip
-    row = {"way": "onnx", "image_size": 96, "batch_size": 1, "threads": 1, "network": "x", "fast": 0.01, "slow": 0.01}
+    row = {"way": "onnx", "image_size": 96, "batch_size": 1, "threads": 1, "network": "x", "cpu": "old", "fast": 0.01,
+           "slow": 0.01}  # fmt: skip
     bench = {"deploy": pd.DataFrame([row | {"backbone": name} for name in ("resnet18", "mobilenet_v2")])}
     table = front_probabilities(Evidence((), bench, tuple(runs)), 100)
     assert len(table) == 9 and (table["resnet18"] == 1).all()
-    assert table.loc[[("MACs", "age_mae"), ("latency", "age_mae")], "mobilenet_v2"].tolist() == [0, 0]
+    assert table.loc[[("MACs", "age_mae"), ("latency, old", "age_mae")], "mobilenet_v2"].tolist() == [0, 0]
     assert front_probabilities(Evidence((), {}, tuple(runs))).empty
+    # Each device has its latency; one that did not time every network is left out.
+    bench["deploy_new"] = bench["deploy"].assign(cpu="new")
+    bench["deploy_part"] = bench["deploy"].head(1).assign(cpu="part")
+    found = front_probabilities(Evidence((), bench, tuple(runs)), 100)
+    assert {cost for cost, _ in found.index} == {"parameters", "MACs", "latency, old", "latency, new"}
     # A network that errs more is on the front of latency only where it is certainly faster.
     rounds = bench["deploy"].set_index("backbone")
     for fast, slow, share in ((0.008, 0.009, 1), (0.008, 0.0101, 0)):
         rounds.loc["mobilenet_v2", ["fast", "slow"]] = fast, slow
         found = front_probabilities(Evidence((), {"deploy": rounds.reset_index()}, tuple(runs)), 100)
-        assert found.loc[[("latency", "age_mae")], "mobilenet_v2"].item() == share
+        assert found.loc[[("latency, old", "age_mae")], "mobilenet_v2"].item() == share
