@@ -63,5 +63,5 @@ def describe_error(error: Exception) -> str:
         return str(error)
     reason = printable(" ".join(str(error).split()))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("agr_utils"):
-        return reason if COURSE_NEEDED in reason else f"{error.name} is not installed. {COURSE_NEEDED}"
+        return f"{error.name} is not installed. {COURSE_NEEDED}"
     return f"{type(error).__name__}: {reason}. Add --debug to see where"
