@@ -51,7 +51,7 @@ def bench(
     """
     if context.invoked_subcommand:
         return
-    from agr_lab.bench.report import FULL, QUICK, choose_benchmarks, format_table, run_benchmarks
+    from agr_lab.bench.report import FULL, QUICK, choose_benchmarks, run_benchmarks
     from agr_utils.machine import describe_hardware
     from agr_utils.profiles import get_data_dir
 
@@ -63,7 +63,7 @@ def bench(
             typer.echo(f"\n{name}: not measured, this system cannot tell")
             continue
         typer.echo(f"\n{output_dir / name}.csv")
-        typer.echo(format_table(table))
+        typer.echo(table.to_string(index=False, float_format="{:.4g}".format))
 
 
 def figures(
