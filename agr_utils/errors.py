@@ -1,7 +1,6 @@
 """The one error that means: what was handed in cannot be used. And names, with what is said of unknown ones."""
 
 import difflib
-import importlib.util
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -47,9 +46,3 @@ def check_has(known: Iterable[str], *names: str, what: str = "the table") -> Non
 
 
 COURSE_NEEDED = 'agr predict needs no more, but this does: pip install ".[course]" in the checkout'
-
-
-def require_course() -> None:
-    """Called first by what trains, measures and draws: one line on what to install if PyTorch is not there."""
-    if importlib.util.find_spec("torch") is None:
-        raise ModuleNotFoundError(f"PyTorch is not installed. {COURSE_NEEDED}", name="torch")

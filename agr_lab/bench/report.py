@@ -70,17 +70,3 @@ def run_benchmarks(
                 with atomic_path(output_dir / f"{name}.csv") as partial:
                     table.assign(**about).to_csv(partial, index=False, float_format="%.5g")
             yield name, table
-
-
-def format_table(table: pd.DataFrame) -> str:
-    """A table as text for a terminal, with the slowest and fastest in brackets behind each median."""
-    shown = table.drop(columns="batch_size", errors="ignore")
-    for prefix in ("", "limit_", "peer_"):
-        ends = [f"{prefix}slowest", f"{prefix}fastest"]
-        if ends[0] in table:
-            median = f"{prefix}images_per_second" if f"{prefix}images_per_second" in table else "seconds"
-            pattern = "{:.3g} [{:.3g}, {:.3g}]" if median == "seconds" else "{:.0f} [{:.0f}, {:.0f}]"
-            shown[median] = [pattern.format(*row) for row in table[[median, *ends]].itertuples(index=False)]
-            shown = shown.drop(columns=ends)
-    shown.columns = shown.columns.str.replace("images_per_second", "images/s")
-    return shown.to_string(index=False, float_format="{:.2f}".format)

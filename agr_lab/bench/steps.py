@@ -86,10 +86,9 @@ def bench_training(settings: BenchSettings) -> pd.DataFrame:
         ``share_of_compute_limit``, the quotient of the medians.
     """
     rows = []
-    progress = tqdm(total=len(settings.image_sizes) * len(settings.backbones), desc="training", unit="architecture")
     for image_size in settings.image_sizes:
         data = load_data("synthetic", image_size, num_images=20 * settings.batch_size)
-        for name in settings.backbones:
+        for name in tqdm(settings.backbones, desc=f"training at {image_size} px", unit="architecture"):
             config = TrainConfig(backbone=name, image_size=image_size, batch_size=settings.batch_size)
             trainer = Trainer(config, data)
             rates = take_turns(_training_turns(trainer, settings.batch_size), settings.seconds, settings.min_rounds)
@@ -98,8 +97,6 @@ def bench_training(settings: BenchSettings) -> pd.DataFrame:
             row |= summarize_rates(rates["whole"]) | summarize_rates(rates["resident"], "limit_")
             row["share_of_compute_limit"] = row["images_per_second"] / row["limit_images_per_second"]
             rows.append(row | {"rounds": len(rates)})
-            progress.update()
-    progress.close()
     return pd.DataFrame(rows)
 
 

@@ -117,6 +117,8 @@ def evaluate(
         table, counts = evaluate_outside(run, data.value, source, split, detect)
         options.echo_summary(f"{data.value} {split}", table)
         typer.echo(f"left out: no face found in {counts['no_face']} of {counts['faces']} images")
+        if counts["unreadable"]:
+            typer.echo(f"left out: {counts['unreadable']} unreadable images, which agr data audit names")
         return
     from agr_utils.measure.metrics import left_out, summarize
     from agr_utils.predictions_table import read_predictions

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agr_lab.cli import deploy, inspect, lab
+from agr_lab.cli import inspect, lab
 from agr_lab.cli.train import study, train
 from agr_utils.deploy.command import predict
 from agr_utils.errors import COURSE_NEEDED, InputError, printable
@@ -21,12 +21,12 @@ data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_h
 app.add_typer(data_app, name="data")
 for command in (inspect.audit, inspect.prepare):
     data_app.command()(command)
-for command in (predict, train, inspect.evaluate, inspect.explain, inspect.robustness, lab.publish, deploy.export):
+for command in (predict, train, inspect.evaluate, inspect.explain, inspect.robustness, lab.publish, lab.export):
     app.command()(command)
 bench_app = typer.Typer(invoke_without_command=True)
 app.add_typer(bench_app, name="bench")
 bench_app.callback(invoke_without_command=True)(lab.bench)
-bench_app.command("deploy")(deploy.bench_deploy)
+bench_app.command("deploy")(lab.bench_deploy)
 for command in (lab.figures, study):
     app.command()(command)
 
@@ -63,5 +63,5 @@ def describe_error(error: Exception) -> str:
         return str(error)
     reason = printable(" ".join(str(error).split()))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("agr_utils"):
-        return reason if COURSE_NEEDED in reason else f"{error.name} is not installed. {COURSE_NEEDED}"
+        return f"{error.name} is not installed. {COURSE_NEEDED}"
     return f"{type(error).__name__}: {reason}. Add --debug to see where"

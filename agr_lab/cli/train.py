@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -177,9 +176,6 @@ def study(
 
     Example: agr study docs/grids/example.yaml --jobs 2
     """
-    from rich.console import Console
-    from rich.live import Live
-
     from agr_lab.study.grid import read_study
     from agr_lab.study.status import render_status, status_table
     from agr_lab.study.train import run_study
@@ -187,26 +183,16 @@ def study(
     if backend not in ("loky", "dask") or (backend == "dask") != (scheduler is not None):
         raise InputError("the backends are loky, for this machine, and dask, with --scheduler ADDRESS")
     chosen = read_study(grid)
-    console = Console(file=sys.stdout if status else sys.stderr)
-    if not console.is_terminal:  # a file or a pipe has no width
-        console.width = 200
     if status:
-        console.print(render_status(status_table(chosen)))
+        typer.echo(render_status(status_table(chosen)))
         return
     failed = []
-    live = Live(
-        get_renderable=lambda: render_status(status_table(chosen)),
-        console=console,
-        refresh_per_second=0.5,
-        transient=True,
-        redirect_stderr=False,  # runs in this process write theirs to a log
-    )
-    with say_how_to_go_on(), live if console.is_terminal else contextlib.nullcontext():
+    with say_how_to_go_on():
         for run_id, reason in run_study(chosen, jobs, scheduler):
             outcome = f"failed: {reason}" if reason else "finished"
-            console.print(f"{run_id}: {outcome}", highlight=False, markup=False)
+            typer.echo(f"{run_id}: {outcome}", err=True)
             failed += [f"{run_id} ({reason})"] if reason else []
-    console.print(render_status(status_table(chosen)))
+    typer.echo(render_status(status_table(chosen)), err=True)
     if failed:
         raise InputError(f"{len(failed)} of {len(chosen.runs)} runs failed; first: {failed[0]}. Run again to retry")
 

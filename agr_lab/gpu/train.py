@@ -72,7 +72,7 @@ class Shift:
 
     def __init__(self, plan: Plan, work: Path, deadline: float, before: dict[str, dict]):
         self.plan, self.work, self.deadline = plan, work, deadline
-        self.lock, self.running, self.paces = Lock(), set(), known_paces(before.values())
+        self.lock, self.running, self.failed, self.paces = Lock(), set(), set(), known_paces(before.values())
         here = {path.parent.name: json.loads(path.read_text()) for path in work.glob(f"*/{jobs.SUMMARY_FILE}")}
         self.finished = before | here
         self.trained: list[Job] = []
@@ -86,17 +86,14 @@ class Shift:
         """Claim the first open job whose needs are finished and that fits the time; None where no job ever will."""
         while True:
             with self.lock:
-                waiting = [
-                    j for j in self.plan(self.finished) if j.name not in self.finished and j.name not in self.running
-                ]
+                taken = self.finished.keys() | self.running | self.failed
+                waiting = [job for job in self.plan(self.finished) if job.name not in taken]
                 fitting = [job for job in waiting if time.time() + self.seconds(job) < self.deadline]
                 for job in fitting:
                     if all(name in self.finished for name in (*job.teachers, *filter(None, [job.start]))):
                         self.running.add(job.name)
                         return job
-                if not fitting and not self.running:
-                    return None
-                if time.time() > self.deadline:
+                if not self.running or time.time() > self.deadline:
                     return None
             time.sleep(0.2)  # what runs may open other jobs
 
@@ -109,8 +106,11 @@ class Shift:
             except TimeoutError:
                 print(f"{job.name}: out of time, left for the next chance", flush=True)
                 return
-            except Exception:  # noqa: BLE001 - what others reach in these minutes must not be lost with one; it stays claimed
+            except Exception:  # noqa: BLE001 - what others reach in these minutes must not be lost with one
                 traceback.print_exc()
+                with self.lock:
+                    self.running.discard(job.name)
+                    self.failed.add(job.name)
                 continue
             with self.lock:
                 self.paces[job.backbone, job.image_size] = (time.time() - start) / job.epochs
@@ -153,7 +153,7 @@ def finish(job: Job, faces: Faces, work: Path, device: torch.device, deadline: f
 
 def short_answers(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What measures need of the probabilities: mean age (float32), its quantiles, classes (float16)."""
-    short = {task: answers[task].astype(np.float16) for task in answers.keys() - {"age"}}
+    short = {task: answers[task].astype(np.float16) for task in answers if task != "age"}
     if "age" in answers:
         belief = torch.from_numpy(answers["age"])
         levels = torch.from_numpy(QUANTILES).float().expand(len(belief), -1)

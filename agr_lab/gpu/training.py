@@ -289,7 +289,7 @@ def score(probabilities: dict[str, np.ndarray], table: pd.DataFrame) -> dict[str
     if "age" in probabilities:
         age = probabilities["age"] @ np.arange(probabilities["age"].shape[1])
         scores["mae"] = float(np.nanmean(np.abs(age - table["age"].to_numpy(dtype=float, na_value=np.nan))))
-    for task in probabilities.keys() - {"age"}:
+    for task in (name for name in probabilities if name != "age"):
         known = table[task].notna().to_numpy()
         right = probabilities[task].argmax(axis=1)[known] == table[task].to_numpy(dtype=float, na_value=np.nan)[known]
         scores[task] = float(right.mean())

@@ -42,7 +42,7 @@ class MapReport:
     mean_face: np.ndarray | None = None
 
 
-def report_faces(
+def report_maps(
     model: MultiTaskNet,
     data: FaceData,
     split: str = "test",
@@ -50,46 +50,34 @@ def report_faces(
     num_mean: int = 2000,
     other: MultiTaskNet | None = None,
     layer: str | None = None,
+    drawn: SyntheticFaces | None = None,
 ) -> MapReport:
-    """Score a model's maps of aligned faces, and say where they look.
+    """Score a model's maps, and say where they look.
 
     Args:
         model: in evaluation mode.
         data: the faces that it was trained for.
         split: whose faces are taken.
         num_scored: faces for the scores, about; whole near-duplicate groups.
-        num_mean: faces for the mean maps and the regions, about.
+        num_mean: real faces for the mean maps and the regions, about.
         other: the same trained with another seed, to see how far their maps agree.
         layer: see ``explain``.
+        drawn: the same faces with the masks of their cues, against which maps of drawn faces are scored.
     """
     layer = layer or target_layer(model, data.pixels.shape[1])
-    scored, averaged = data.sample(split, num_scored), data.sample(split, num_mean)
+    scored = data.sample(split, num_scored)
+    averaged = scored if drawn else data.sample(split, num_mean)
     means, regions = mean_maps(model, data, averaged, layer)
-    tables = {"mean_maps": means, "regions": regions}
-    tables["scores"] = score_faces(model, data, scored, layer, other)
-    tables["cascade"] = cascade(model, data, scored[:: math.ceil(len(scored) / _NUM_CASCADE)], layer)
+    if drawn:
+        tables = {"scores": score_cues(model, drawn, scored, layer, other=other)}
+        tables["layers"] = compare_layers(model, drawn, data.sample("validation", num_scored))
+        tables["mean_maps"] = means[means["grouping"] == "all"]
+    else:
+        tables = {"mean_maps": means, "regions": regions}
+        tables["scores"] = score_faces(model, data, scored, layer, other)
+        tables["cascade"] = cascade(model, data, scored[:: math.ceil(len(scored) / _NUM_CASCADE)], layer)
     about = {"layer": layer, "split": split, "num_scored": len(scored), "num_mean": len(averaged)}
     return MapReport(about, tables, data.pixels[averaged].mean(axis=0).round().astype(np.uint8))
-
-
-def report_cues(
-    model: MultiTaskNet,
-    drawn: SyntheticFaces,
-    split: str = "test",
-    num_scored: int = 500,
-    other: MultiTaskNet | None = None,
-    layer: str | None = None,
-) -> MapReport:
-    """Score a model's maps of drawn faces with masks against the cues; see ``report_faces``."""
-    layer = layer or target_layer(model, drawn.pixels.shape[1])
-    data = FaceData(drawn.faces, drawn.pixels, model.scheme)
-    rows = data.sample(split, num_scored)
-    means, _ = mean_maps(model, data, rows, layer)
-    tables = {"scores": score_cues(model, drawn, rows, layer, other=other)}
-    tables["layers"] = compare_layers(model, drawn, data.sample("validation", num_scored))
-    tables["mean_maps"] = means[means["grouping"] == "all"]
-    mean_face = drawn.pixels[rows].mean(axis=0).astype(np.uint8)
-    return MapReport({"layer": layer, "split": split, "num_scored": len(rows)}, tables, mean_face)
 
 
 def explain_run_folder(
@@ -102,7 +90,7 @@ def explain_run_folder(
     layer: str | None = None,
     command: str = "",
 ) -> MapReport:
-    """Report on the maps of a finished run, and write it into its folder; see ``report_faces`` and ``load_run``.
+    """Report on the maps of a finished run, and write it into its folder; see ``report_maps`` and ``load_run``.
 
     ``command`` is written down for whoever wants to repeat it.
     """
@@ -114,12 +102,10 @@ def explain_run_folder(
     alike = ("data", "backbone", "tasks", "image_size", "age_head")
     if theirs and (config.seed == theirs.seed or any(getattr(config, n) != getattr(theirs, n) for n in alike)):
         raise InputError(f"{other_dir}: not the same kind of run with another seed. Give one that differs by its seed")
+    drawn = None
     if config.data == "synthetic":
-        number = len(data.faces)
-        drawn = draw_faces(number, config.image_size, config.data_seed, config.synthetic, with_masks=True)
-        report = report_cues(model, drawn, split, num_scored, other, layer)
-    else:
-        report = report_faces(model, data, split, num_scored, num_mean, other, layer)
+        drawn = draw_faces(len(data.faces), config.image_size, config.data_seed, config.synthetic, with_masks=True)
+    report = report_maps(model, data, split, num_scored, num_mean, other, layer, drawn)
     report.about.update(command=command, commit=current_commit(), other=Path(other_dir).name if other_dir else None)
     write_report(report, Path(run_dir) / MAPS_FOLDER)
     return report

@@ -40,7 +40,7 @@ def evaluate_outside(
     Returns:
         Rows ``band_exact, band_within_one, years_outside_band, gender_accuracy, race_of_four_accuracy`` (those that the
         model answers) with ``value, low, high`` (95 %, whole near-duplicate groups drawn again) and ``count``; and how
-        many faces the split has, and in how many of them ``no_face`` was found, which are left out.
+        many faces the split has, and what is left out of them: ``no_face`` was found, or the image is ``unreadable``.
 
     Raises:
         InputError: if there is no such data, or no face of the split can be answered.
@@ -65,14 +65,17 @@ def evaluate_outside(
         found = find_faces(image)
         return cut_out(image, place_crop(found[0]), size) if found else None
 
-    crops = {path: found for path, found in map_images(source, crop) if isinstance(found, np.ndarray)}
+    found = {path: result for path, result in map_images(source, crop) if path in faces.index}
+    crops = {path: result for path, result in found.items() if isinstance(result, np.ndarray)}
     if not crops:
         raise InputError(f"{source}: no face of the split '{split}' can be answered. Check --split and --source")
     chosen = faces.loc[list(crops)]
     scores = score_outside(answer(np.stack(list(crops.values()))), races, chosen, get_scheme(data).race)
     samples = GroupBootstrap(chosen["group"].fillna(-pd.Series(range(1, len(chosen) + 1), chosen.index))).means(scores)
     table = interval(samples).drop(columns=["p", "resamples"]).set_index(scores.columns)
-    return table.assign(count=scores.notna().sum()), {"faces": len(faces), "no_face": len(faces) - len(crops)}
+    unreadable = sum(isinstance(result, InputError) for result in found.values())
+    left_out = {"no_face": len(faces) - len(crops) - unreadable, "unreadable": unreadable}
+    return table.assign(count=scores.notna().sum()), {"faces": len(faces)} | left_out
 
 
 def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:

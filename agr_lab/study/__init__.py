@@ -1,3 +1,0 @@
-from agr_utils.errors import require_course
-
-require_course()

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from rich.table import Table
+from tqdm import tqdm
 
 from agr_lab.study.grid import Study
 from agr_utils.errors import InputError
@@ -58,31 +58,24 @@ def run_status(folder: Path, splits: tuple[str, ...]) -> str:
     return "stopped" if (folder / STATE_FILE).exists() else "waiting"
 
 
-def render_status(table: pd.DataFrame) -> Table:
-    """A status table for a terminal, with the time left in its title."""
+def render_status(table: pd.DataFrame) -> str:
+    """A status table as text, below a line with the counts and the time left."""
     running = int((table["status"] == "running").sum())
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().items())
     left = table["seconds_left"].sum(skipna=False) / max(running, 1)
     time_left = "; time left not known yet" if math.isnan(left) else f"; about {format_duration(left)} left"
-    rendered = Table(title=counts + (time_left if left else ""), title_justify="left", box=None)
     metrics = [name for name in table if name.startswith("validation_")]
     titles = [name.removeprefix("validation_").removesuffix("_accuracy").replace("_", " ") for name in metrics]
-    for title in ("run", "status", "epochs", "spent", "left", *titles):
-        rendered.add_column(
-            title, justify="left" if title in ("run", "status") else "right", no_wrap=title in ("run", "status")
-        )
-    for _, row in table.iterrows():
-        cells = [row["run"], row["status"], f"{row['epochs']:g}/{row['of']:g}"]
-        cells += [format_duration(row["seconds"]), format_duration(row["seconds_left"])]
-        cells += ["" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in metrics]
-        rendered.add_row(*cells)
-    return rendered
+    shown = table[["run", "status"]].assign(
+        epochs=[f"{row.epochs:g}/{row.of:g}" for row in table.itertuples()],
+        spent=table["seconds"].map(format_duration),
+        left=table["seconds_left"].map(format_duration),
+    )
+    reached = table[metrics].map("{:.3f}".format, na_action="ignore").set_axis(titles, axis=1)
+    shown = pd.concat([shown, reached], axis=1).to_string(index=False, na_rep="")
+    return f"{counts}{time_left if left else ''}\n{shown}"
 
 
 def format_duration(seconds: float) -> str:
-    """``1:02:03`` or ``4:05``; a question mark for NaN."""
-    if math.isnan(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """``1:02:03`` or ``04:05``; a question mark for NaN."""
+    return "?" if math.isnan(seconds) else tqdm.format_interval(round(seconds))

@@ -147,7 +147,7 @@ def with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Both side by side, with the smallest difference of each error that matters, and one seed."""
     metric = {"age_mae": "age_mae", "gender_error": "gender_accuracy", "race_error": "race_accuracy"}
     matters = labels["error"].map(lambda error: MATTERS[metric[error]])
-    return pd.concat([labels, found], axis=1).assign(matters=matters, seeds=[[value] for value in found["value"]])
+    return pd.concat([labels, found], axis=1).assign(matters=matters, seeds=[(value,) for value in found["value"]])
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:

@@ -107,7 +107,9 @@ def interval(samples: np.ndarray, coverage: float = COVERAGE) -> pd.DataFrame:
         logger.warning(
             "of %d resamples only %d have a value: the others lack a whole class or group", num_resamples, partial.min()
         )
-    sides = [(1 + (samples[1:] <= 0).sum(axis=0)), (1 + (samples[1:] >= 0).sum(axis=0))]
+    # What is 0 lies on both sides. Sums in another order, as on another processor, leave about 1e-16 of their terms.
+    zero = 1e-9 * np.abs(samples).max(axis=0)
+    sides = [(1 + (samples[1:] <= zero).sum(axis=0)), (1 + (samples[1:] >= -zero).sum(axis=0))]
     p = np.minimum(1.0, 2 * np.minimum(*sides) / (num_resamples + 1))
     p[np.isnan(samples).any(axis=0)] = 1.0  # NaN lies on neither side
     return pd.DataFrame({"value": samples[0], "low": low, "high": high, "p": p, "resamples": counts})

@@ -91,7 +91,7 @@ def test_a_missing_race_is_asked_for_nothing_and_counts_for_nothing(pack, tmp_pa
     width = targets["race"].shape[1]
     perfect = {"age": np.eye(117)[faces["age"].astype(int)], "gender": np.eye(2)[faces["gender"].astype(int)]}
     perfect["race"] = np.eye(width)[faces["race"].astype("Int64").fillna(0).astype(int)]
-    assert score(perfect, faces) == {"mae": 0.0, "gender": 1.0, "race": 1.0}
+    assert list(score(perfect, faces).items()) == [("mae", 0.0), ("gender", 1.0), ("race", 1.0)]
 
 
 def test_harsh_faces_are_the_same_every_time(pack):
@@ -146,6 +146,21 @@ def test_what_the_time_does_not_allow_is_left_for_the_next_chance(pack, tmp_path
     hopeful.work_off(faces, cpu)  # begun, for its own estimate is short; ended when the time is over
     assert "slow: out of time" in capsys.readouterr().out
     assert not hopeful.trained and not (tmp_path / "slow").exists()
+
+
+def test_a_job_that_fails_keeps_neither_slot_from_ending(pack, tmp_path, capsys):
+    prepare(pack[0], tmp_path, harsh=False)
+    broken, pupil = Job("broken", "no_such_net", seconds=1), Job("pupil", "custom_cnn", teachers=["broken"], seconds=1)
+    shift = Shift(lambda _: [pupil, broken], tmp_path, time.time() + 600, {})
+    start = time.time()
+    shift.work_off(Faces(tmp_path, torch.device("cpu")), torch.device("cpu"))
+    assert shift.next_job() is None and time.time() - start < 60  # not after the 600 seconds that are lent
+    assert shift.failed == {"broken"} and not shift.running and "no_such_net" in capsys.readouterr().err
+
+
+def test_answers_keep_the_order_of_the_tasks():
+    tasks = list("hgfedcba")  # of a set the order would be another in every process
+    assert list(short_answers({task: np.zeros((1, 2)) for task in tasks})) == tasks
 
 
 def test_an_unknown_setting_of_a_job_is_refused():

@@ -1,5 +1,6 @@
 """A model is scored on another data set: bands, genders and the races that both have names for."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,7 +58,7 @@ def test_scores_by_hand():
 
 def test_the_shipped_model_answers_for_faces_that_it_finds(fairface: Path):
     table, counts = evaluate_outside(SHIPPED_MODEL, "fairface", fairface)
-    assert counts == {"faces": 2, "no_face": 1} and (table["count"] == 1).all()
+    assert counts == {"faces": 2, "no_face": 1, "unreadable": 0} and (table["count"] == 1).all()
     assert list(table.index) == [
         "band_exact", "band_within_one", "years_outside_band", "gender_accuracy", "race_of_four_accuracy",
     ]  # fmt: skip
@@ -69,7 +70,14 @@ def test_the_shipped_model_answers_for_faces_that_it_finds(fairface: Path):
 def test_the_command_says_what_was_left_out(fairface: Path):
     result = CliRunner().invoke(app, ["evaluate", str(SHIPPED_MODEL), "--data", "fairface", "--source", str(fairface)])
     assert result.exit_code == 0 and "fairface test  gender_accuracy" in result.output
-    assert "no face found in 1 of 2 images" in result.output
+    assert "no face found in 1 of 2 images" in result.output and "unreadable" not in result.output
+
+
+def test_an_unreadable_image_is_not_said_to_hold_no_face(fairface: Path, tmp_path: Path):
+    folder = shutil.copytree(fairface, tmp_path / "FairFace")
+    (folder / "val" / "2.jpg").write_text("not an image")
+    result = CliRunner().invoke(app, ["evaluate", str(SHIPPED_MODEL), "--data", "fairface", "--source", str(folder)])
+    assert "no face found in 0 of 2 images" in result.output and "left out: 1 unreadable images" in result.output
 
 
 def test_a_split_without_faces_is_refused(fairface: Path, one_clear_line):

@@ -235,11 +235,11 @@ def test_the_time_left_comes_from_runs_of_the_same_kind(tmp_path: Path):
         table = status_table(study)
     assert table["status"].tolist() == ["running", "waiting", "waiting", "waiting"]
     assert table["seconds_left"].tolist()[:2] == [240.0, 300.0] and table["seconds_left"].isna().sum() == 2
-    assert "not known yet" in render_status(table).title
-    assert "about 9:00 left" in render_status(table.iloc[:2]).title
+    assert "not known yet" in render_status(table)
+    assert "about 09:00 left" in render_status(table.iloc[:2])
     (folder / STATE_FILE).touch()
     assert status_table(study)["status"][0] == "stopped"
-    assert [format_duration(seconds) for seconds in (59, 3723, float("nan"))] == ["0:59", "1:02:03", "?"]
+    assert [format_duration(seconds) for seconds in (59, 3723, float("nan"))] == ["00:59", "1:02:03", "?"]
 
 
 def agr_process(*arguments: object) -> subprocess.CompletedProcess:

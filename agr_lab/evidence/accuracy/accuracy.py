@@ -35,11 +35,6 @@ def metric_cells(run: Run, split: str) -> list[str]:
     return [error_cell(summary.loc[name], METRICS[name].in_years) for name in METRICS if name in summary.index]
 
 
-def runs_table(runs: dict[str, Run], title: str, split: str) -> str:
-    """A row per run, a column per metric."""
-    return markdown_table([title, *metric_titles()], ([name, *metric_cells(run, split)] for name, run in runs.items()))
-
-
 def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
     """Test-split results of each architecture, 95 % intervals in brackets; ``speeds``: images of 64 px per second."""
     titles = ["Architecture", "Epochs", *metric_titles(), "Parameters (M)", "MACs (M)", "Seconds per epoch"]

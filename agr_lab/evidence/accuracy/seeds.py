@@ -1,11 +1,10 @@
 """Figure ``seeds`` and its table: how far trainings differ by chance."""
 
-from collections.abc import Iterable
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.accuracy.accuracy import runs_table
+from agr_lab.evidence.accuracy.accuracy import metric_cells, metric_titles
+from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
@@ -18,15 +17,10 @@ from agr_utils.models.backbones import BACKBONES
 FIGURES = Register()
 
 
-def in_order(runs: Iterable[Run]) -> list[Run]:
-    """Runs in the order of the course's architectures, then by length and seed."""
-    order = list(BACKBONES)
-    return sorted(runs, key=lambda run: (order.index(run.backbone), run.length, run.seed))
-
-
 def multitask_runs(evidence: Evidence) -> list[Run]:
-    """Every run with three heads that the claims are tested on."""
-    return in_order(run for run in evidence.runs if len(run.tasks) > 1)
+    """Runs with three heads that the claims are tested on: by architecture, length and seed."""
+    order, runs = list(BACKBONES), [run for run in evidence.runs if len(run.tasks) > 1]
+    return sorted(runs, key=lambda run: (order.index(run.backbone), run.length, run.seed))
 
 
 @FIGURES.add("seeds", "How far seeds differ: test results of single trainings, with three tasks", read_evidence)
@@ -62,4 +56,5 @@ def seeds_table(evidence: Evidence) -> str:
     runs = multitask_runs(evidence)
     kinds = [(run.backbone, run.length) for run in runs]
     several = [run for run in runs if kinds.count((run.backbone, run.length)) > 1]
-    return runs_table({f"{run.title}, {run.length}, seed {run.seed}": run for run in several}, "Run", "test")
+    rows = ([f"{run.title}, {run.length}, seed {run.seed}", *metric_cells(run, "test")] for run in several)
+    return markdown_table(["Run", *metric_titles()], rows)

@@ -98,14 +98,9 @@ def region_differences(evidence: MapEvidence, backbone: str) -> pd.DataFrame:
 def _region_rows(report: MapReport, task: str) -> pd.DataFrame:
     """Shares of one task: a row per face, columns (kind, region)."""
     regions = report.tables["regions"].astype({"task": str, "kind": str})
-    own = regions[regions["task"] == task]
-    return (
-        own.pivot(index="image_id", columns="kind", values=list(REGIONS))
-        .swaplevel(axis=1)
-        .sort_index(
-            axis=1, key=lambda level: level.map({name: number for number, name in enumerate((*METHODS, *REGIONS))})
-        )
-    )
+    wide = regions[regions["task"] == task].pivot(index="image_id", columns="kind", values=list(REGIONS))
+    wide = wide.swaplevel(axis=1)
+    return wide[[(kind, region) for kind in METHODS for region in REGIONS if (kind, region) in wide]]
 
 
 @FIGURES.add(

@@ -171,6 +171,7 @@ def test_two_models_are_compared_by_what_a_corruption_adds():
     assert found.loc[("blur", "age_mae"), "value"] == pytest.approx(-0.6)  # averaged over severities 1 to 5
     assert found.loc[("jpeg", "age_mae"), "value"] == pytest.approx(0.6)
     assert found.loc[("jpeg", "race_error"), "value"] == 0
+    assert found["seeds"].tolist() == [(value,) for value in found["value"]]  # as write_csv and plot_forest take them
     with pytest.raises(InputError, match="different faces or corruptions"):
         increase_differences([Sweep(multi)], [Sweep(made_up({"blur": 1.0, "jpeg": 0.1}, count=300))])
 

@@ -480,9 +480,6 @@ class Gone(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in ("torch", "pandas"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Gone())
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else found(name, *rest)
 from agr_lab.cli import main as cli
 sys.argv = ["agr", *COMMAND]
 cli.main()

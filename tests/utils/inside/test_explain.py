@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agr_lab.reports.face_regions import REGIONS, face_regions, region_areas, region_shares
-from agr_lab.reports.map_report import read_report, report_cues, report_faces, summarize_report, write_report
+from agr_lab.reports.map_report import read_report, report_maps, summarize_report, write_report
 from agr_lab.reports.road import road
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import draw_faces
@@ -326,7 +326,8 @@ def test_a_report_on_drawn_faces_is_read_back_as_it_was(tmp_path: Path):
     drawn = draw_faces(60, SIZE, seed=1, with_masks=True)
     torch.manual_seed(0)
     model, other = (MultiTaskNet("custom_cnn", "synthetic").eval() for _ in range(2))
-    report = report_cues(model, drawn, num_scored=12, other=other)
+    data = FaceData(drawn.faces, drawn.pixels, model.scheme)
+    report = report_maps(model, data, num_scored=12, other=other, drawn=drawn)
     scores = report.tables["scores"]
     assert len(scores) == 12 * 3 * 5 and set(scores["kind"]) == {*METHODS, *RIVALS}
     assert scores[["energy", "hit", "collar"]].notna().all(axis=None)
@@ -347,7 +348,7 @@ def test_a_report_on_drawn_faces_is_read_back_as_it_was(tmp_path: Path):
 def test_a_report_on_aligned_faces(tmp_path: Path, data: FaceData):
     torch.manual_seed(0)
     model = MultiTaskNet("custom_cnn", "synthetic", ["age", "race"]).eval()
-    report = report_faces(model, data, num_scored=8, num_mean=20)
+    report = report_maps(model, data, num_scored=8, num_mean=20)
     scores = report.tables["scores"].set_index(["task", "kind", "image_id"])
     assert len(scores) == 8 * 2 * 5 and scores["road"].notna().all()
     assert scores.loc[("age", "gradcam"), "randomised"].between(-1, 1).all()

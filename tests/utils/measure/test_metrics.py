@@ -293,6 +293,16 @@ def test_an_interval_is_that_of_the_resamples_with_a_value(caplog):
     assert basic_interval(samples).loc[1, "value"] == pytest.approx(-np.arange(51, 101).mean())
 
 
+def test_a_p_value_does_not_hang_on_the_order_of_summation():
+    changes = np.random.default_rng(1).integers(-1, 2, (40, 5)) / 5  # many resamples add up to exactly nothing
+    boot = GroupBootstrap(range(40), 1000)
+    orders = (range(5), (4, 2, 0, 3, 1), (1, 3, 4, 0, 2))
+    means = [sum(boot.means(changes[:, [column]]) for column in order) for order in orders]
+    assert not np.array_equal(np.sign(means[0]), np.sign(means[1]))  # or this would test nothing
+    whole = np.rint(200 * means[0])  # fifths, averaged over 40 faces: whole numbers, without any error
+    assert len({interval(samples).loc[0, "p"] for samples in (*means, whole, 1e-15 * means[0])}) == 1
+
+
 def test_nothing_to_resample_is_no_error():
     boot = GroupBootstrap(range(6), 20)
     assert boot.means(np.empty((6, 0))).shape == (21, 0)
