@@ -1,7 +1,6 @@
 """Reading and writing files so that nothing is lost: whole or not at all, whoever is killed, whoever else writes."""
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import io
@@ -37,9 +36,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def replace_folder(target: Path, contents: Sequence[str]) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` to fill; it takes the place of ``target`` only if the block succeeds.
 
-    A block that writes nothing changes nothing. At any moment there is the whole old folder or the whole new one; only
-    where the system cannot exchange two folders in one step does a kill leave the old one beside its place, from where
-    the next writer puts it back.
+    A block that writes nothing changes nothing. A kill between the two renamings at the end leaves the old folder
+    beside its place, from where the next writer puts it back.
 
     Args:
         target: the folder.
@@ -55,11 +53,9 @@ def replace_folder(target: Path, contents: Sequence[str]) -> Iterator[Path]:
         if not any(partial.iterdir()):
             return
         _check_replaceable(target, contents)
-        if not target.exists():
-            partial.rename(target)
-        elif not _exchange(partial, target):
+        if target.exists():
             target.rename(_beside(target, "old"))
-            partial.rename(target)
+        partial.rename(target)
 
 
 @contextlib.contextmanager
@@ -74,12 +70,10 @@ def _sole_writer(target: Path, timeout: float = -1) -> Iterator[tuple[Path, Path
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout):
             try:
-                if old.exists() and not place.exists():
-                    old.rename(place)
-                _remove(old, partial)
+                _put_right(place, old, partial)
                 yield place, partial
             finally:
-                _remove(old, partial)
+                _put_right(place, old, partial)
                 with contextlib.suppress(OSError):  # Windows deletes no open file
                     lock.unlink()
     except OSError as error:
@@ -99,9 +93,11 @@ def clear_leftovers(folder: Path) -> None:
             pass
 
 
-def _remove(*paths: Path) -> None:
-    """Delete files or folders that are there and can be deleted."""
-    for path in paths:
+def _put_right(place: Path, old: Path, partial: Path) -> None:
+    """Back to its place with what was moved aside and not replaced; what else lies beside it is deleted."""
+    if old.exists() and not place.exists():
+        old.rename(place)
+    for path in (old, partial):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -121,16 +117,6 @@ def _check_replaceable(folder: Path, contents: Sequence[str]) -> None:
                 f"{folder}: would be replaced, but holds {name}, which does not belong there. Move it away, or choose "
                 "another folder"
             )
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system cannot: Linux can, on most file systems."""
-    try:
-        rename = ctypes.CDLL(None).renameat2
-    except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
-        return False
-    working_folder, exchange = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of linux/fs.h
-    return rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0
 
 
 def list_visible(folder: Path, pattern: str) -> list[Path]:

@@ -41,15 +41,11 @@ def whole(kind: str, content: str) -> dict[str, str] | str:
     return content if kind == "file" else dict.fromkeys(CONTENTS, content)
 
 
-@pytest.mark.parametrize(
-    ("kind", "exchange"), [("file", False), ("folder", True), ("folder", False)], ids=["file", "folder", "no exchange"]
-)
+@pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("there", [True, False], ids=["replace", "new"])
 def test_killed_at_any_event_the_target_is_whole_and_the_next_writer_clears_up(
-    tmp_path: Path, kind: str, exchange: bool, there: bool, die_within, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, there: bool, die_within
 ):
-    if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     old, new = whole(kind, "old") if there else None, whole(kind, "new")
     for death in itertools.count(1):
         place = tmp_path / str(death)
@@ -60,7 +56,7 @@ def test_killed_at_any_event_the_target_is_whole_and_the_next_writer_clears_up(
         status = die_within(lambda target=target: write(kind, target, "new"), death)
         assert status in (0, -signal.SIGKILL)
         if there and not target.exists():  # only between the two renames, and the old one lies beside
-            assert not exchange and read(place / ".target.old") == old
+            assert read(place / ".target.old") == old
         else:
             assert read(target) in (old, new), death
         if kind == "folder" and there:
@@ -99,10 +95,7 @@ def test_a_link_is_followed_and_kept(tmp_path: Path):
     assert (tmp_path / "run").is_symlink() and read(tmp_path / "disk" / "run") == {"a": "newer"}
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_writers_at_a_time_wait_for_each_other(tmp_path: Path, exchange: bool, die_within, monkeypatch):
-    if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+def test_writers_at_a_time_wait_for_each_other(tmp_path: Path, die_within):
     target = tmp_path / "target"
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: die_within(lambda: write("folder", target, "new"), 0), range(20)))
