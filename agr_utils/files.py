@@ -131,27 +131,27 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     from pyarrow import parquet
 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    # The checksum is that of the file with zeros in its place.
-    arrow = arrow.replace_schema_metadata(arrow.schema.metadata | {_CHECKSUM: _ZEROS})
+    arrow = arrow.replace_schema_metadata(arrow.schema.metadata | CHECKSUM)
     buffer = io.BytesIO()
     parquet.write_table(arrow, buffer, compression="zstd")
-    content = buffer.getvalue()
     with atomic_path(path) as partial:
-        partial.write_bytes(_set_checksum(content, hashlib.sha256(content).hexdigest().encode()))
+        partial.write_bytes(set_checksum(buffer.getvalue()))
 
 
-_CHECKSUM, _ZEROS = b"agr_sha256", b"0" * 64
-_CHECKSUM_PLACE = re.compile(rb"(?<=agr_sha256..)[0-9a-f]{64}", re.DOTALL)  # between them kind and length, a byte each
+CHECKSUM = {"agr_sha256": "0" * 64}  # an entry for a file's metadata, whose zeros ``set_checksum`` replaces
+_CHECKSUM_PLACE = re.compile(rb"agr_sha256.{2,3}?([0-9a-f]{64})", re.DOTALL)  # kind and length in Parquet, ":" in JSON
 
 
-def _set_checksum(content: bytes, checksum: bytes) -> bytes:
-    return _CHECKSUM_PLACE.sub(checksum, content, count=1)
+def set_checksum(content: bytes) -> bytes:
+    """A file with the SHA-256 of all its bytes in the place that ``CHECKSUM`` holds free for it."""
+    start, end = _CHECKSUM_PLACE.search(content).span(1)
+    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[end:]
 
 
-def _check_table(content: bytes) -> None:
-    """Compare a Parquet file with its checksum; one that was written before there were any has none."""
+def check_checksum(content: bytes) -> None:
+    """Compare a file with its checksum; one that was written before there were any has none."""
     found = _CHECKSUM_PLACE.search(content)
-    if found and hashlib.sha256(_set_checksum(content, _ZEROS)).hexdigest().encode() != found[0]:
+    if found and set_checksum(content[: found.start(1)] + b"0" * 64 + content[found.end(1) :]) != content:
         raise ValueError("damaged: its checksum is wrong")
 
 
@@ -168,7 +168,7 @@ def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> p
         if str(path).endswith(".csv"):
             table = pd.read_csv(io.BytesIO(content))
         else:
-            _check_table(content)
+            check_checksum(content)
             table = pd.read_parquet(io.BytesIO(content))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Make it with: {command}") from None
