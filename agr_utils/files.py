@@ -1,7 +1,6 @@
 """Reading and writing files so that nothing is lost: whole or not at all, whoever is killed, whoever else writes."""
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -163,15 +162,13 @@ def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> p
     """
     from pyarrow import ArrowException
 
+    content = read_bytes(path, f"no such file. Make it with: {command}")
     try:
-        content = read_bytes(path)
         if str(path).endswith(".csv"):
             table = pd.read_csv(io.BytesIO(content))
         else:
             check_checksum(content)
             table = pd.read_parquet(io.BytesIO(content))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Make it with: {command}") from None
     except (OSError, ValueError, ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DamagedError(f"{path}: not {what} ({reason}). Make it with: {command}") from error
@@ -188,12 +185,9 @@ def write_json(path: Path, content: dict) -> None:
 
 def read_json(path: Path) -> dict:
     """Read a JSON file of names and values; an InputError naming it if it is missing or no such JSON."""
+    content = read_bytes(path)
     try:
-        content = json.loads(read_bytes(path).decode())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Put it back, or choose another folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        content = json.loads(content.decode())
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits, lists in lists
         raise DamagedError(f"{path}: not a JSON file ({error}). Delete it and make it again") from error
     if not isinstance(content, dict):
@@ -201,9 +195,15 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def read_bytes(path: Path) -> bytes:
-    """Content of a regular file; anything else (a pipe would block for ever) is an OSError."""
+def read_bytes(path: Path, missing: str = "no such file. Put it back, or choose another folder") -> bytes:
+    """Content of a regular file; an InputError if it is ``missing``, cannot be read, or is a pipe that would block."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "not a regular file")
-    return path.read_bytes()
+    try:
+        if not path.exists() or path.is_file():
+            return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except (OSError, ValueError, MemoryError) as error:  # of a NUL in the path, of a file larger than the memory
+        reason = getattr(error, "strerror", None) or str(error) or "too large for this machine's memory"
+        raise InputError(f"{path}: cannot be read now ({reason}). See to the disk and try again") from error
+    raise InputError(f"{path}: {'a folder' if path.is_dir() else 'not a regular file'}. Name a file")

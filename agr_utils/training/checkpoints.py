@@ -30,18 +30,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         InputError: if it is missing or unreadable; a DamagedError if it does not hold what was written.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such checkpoint. Train a model first: agr train --help")
+    content = read_bytes(path, "no such checkpoint. Train a model first: agr train --help")
     try:
-        content = read_bytes(path)
         check_checksum(content)
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")  # of the header, which load has checked
         about = json.loads(json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("about", "null"))
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "too large for this machine's memory"
-        raise InputError(f"{path}: cannot be read now ({reason}). See to the disk and try again") from error
+    except MemoryError:
+        raise InputError(f"{path}: cannot be read now (too large for this machine's memory). Free some of it") from None
     except (SafetensorError, ValueError, RecursionError, RuntimeError) as error:  # of the header, its JSON, of torch
         reason = " ".join(str(error).split())
         raise DamagedError(f"{path}: damaged or no checkpoint ({reason}). Name a run folder, or train again") from error

@@ -409,7 +409,7 @@ def test_a_state_that_cannot_be_read_now_is_not_set_aside(whole: Trainer, data: 
     def fail(*_, **__):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agr_utils.training.checkpoints.read_bytes", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(InputError, match="cannot be read now .Input/output error"):
         Trainer(CONFIG, data, tmp_path).resume()
     assert (tmp_path / STATE_FILE).exists()
