@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_utils import files
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path, clear_leftovers, read_json, read_table, replace_folder, write_table
 
@@ -178,6 +177,30 @@ def test_a_pipe_or_a_folder_is_refused_and_does_not_block(tmp_path: Path, one_cl
         read_table(tmp_path / "pipe", (), "a table", "agr train")
     with one_clear_line(tmp_path.name, "a folder"):
         read_json(tmp_path)
+
+
+def test_a_path_that_no_file_can_have_is_one_clear_line(tmp_path: Path, one_clear_line):
+    for name, words in (("a" * 300, "cannot be read now"), ("a\0b", "null")):
+        with one_clear_line(words):
+            read_json(tmp_path / name)
+
+
+def test_a_folder_whose_replacement_cannot_be_put_in_its_place_stays(
+    tmp_path: Path, one_clear_line, monkeypatch: pytest.MonkeyPatch
+):
+    write("folder", tmp_path / "target", "old")
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise PermissionError(13, "a virus scanner holds a file open")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with one_clear_line("cannot write", "a virus scanner holds a file open"):
+        write("folder", tmp_path / "target", "newer")
+    assert read(tmp_path / "target") == whole("folder", "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_a_failure_changes_nothing(tmp_path: Path):
