@@ -41,7 +41,7 @@ class TrainConfig:
     dropout: float = 0.2  #: before the heads
     drop_rate: float = 0.0  #: stochastic depth of timm backbones
     zero_init_residual: bool = False  #: start every residual block as the identity, see ``zero_init_residual_``
-    precision: str = "auto"  #: fp32, bf16, fp16 or auto (on a CPU as measured for each architecture)
+    precision: str = "auto"  #: fp32, bf16, fp16 or auto (measured on a CPU; bf16 or fp16 on a GPU)
     age_head: str = "distribution"  #: how the age is asked for, see ``agr_utils.models.age_heads``
     task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))  #: of the losses
     balancing: str = "fixed"  #: ``fixed`` keeps ``task_weights``; ``uncertainty`` learns weights instead
@@ -56,6 +56,8 @@ class TrainConfig:
     def __post_init__(self):
         for name, kind in get_type_hints(TrainConfig).items():
             check_kind(name, getattr(self, name), kind)
+        for task in self.tasks:
+            check_kind("a task", task, str)
         object.__setattr__(self, "labels", tuple(self.labels))
         if (self.data == OWN_TABLE) != bool(self.labels):
             raise InputError(
@@ -136,6 +138,7 @@ class TrainConfig:
         check_known(content, defaults)
         for name, value in content.items():
             if name == "labels":
+                check_kind(name, value, list)
                 value = [_task_from(entry) for entry in value]
             elif isinstance(defaults[name], dict):
                 check_kind(name, value, dict)
