@@ -9,19 +9,16 @@ BALANCINGS = ("fixed", "uncertainty")  # of the tasks' losses, see agr_utils.tra
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """The three dials, each in [0, 1].
+    """The three dials, each in [0, 1]."""
 
-    Attributes:
-        noise: of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, a badge has the other shape with
-            probability ``noise / 2``, a shirt another pattern with probability ``noise``.
-        relatedness: probability with which each label follows one hidden number that all three share. At 0 the labels
-            are independent; at 1 they are three views of the same thing, so that what helps one task helps all.
-        confounding: in the training split the collar is light for gender 1 and dark for gender 0 with this
-            probability; in the other splits it is random. A network may learn this shortcut and fail in the test.
-    """
-
+    #: Of the cues: the age cue is off by a Gaussian of ``50 * noise`` years, a badge has the other shape with
+    #: probability ``noise / 2``, a shirt another pattern with probability ``noise``.
     noise: float = 0.1
+    #: Probability with which each label follows one hidden number that all three share. At 0 the labels are
+    #: independent; at 1 they are three views of the same thing, so that what helps one task helps all.
     relatedness: float = 0.0
+    #: In the training split the collar is light for gender 1 and dark for gender 0 with this probability; in the other
+    #: splits it is random. A network may learn this shortcut and fail in the test.
     confounding: float = 0.0
 
     def __post_init__(self):

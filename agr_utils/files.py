@@ -1,8 +1,6 @@
 """Reading and writing files so that nothing is lost: whole or not at all, whoever is killed, whoever else writes."""
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import io
 import json
@@ -37,9 +35,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def replace_folder(target: Path, contents: Sequence[str]) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` to fill; it takes the place of ``target`` only if the block succeeds.
 
-    A block that writes nothing changes nothing. At any moment there is the whole old folder or the whole new one; only
-    where the system cannot exchange two folders in one step does a kill leave the old one beside its place, from where
-    the next writer puts it back.
+    A block that writes nothing changes nothing. A kill between the two renamings at the end leaves the old folder
+    beside its place, from where the next writer puts it back.
 
     Args:
         target: the folder.
@@ -55,11 +52,9 @@ def replace_folder(target: Path, contents: Sequence[str]) -> Iterator[Path]:
         if not any(partial.iterdir()):
             return
         _check_replaceable(target, contents)
-        if not target.exists():
-            partial.rename(target)
-        elif not _exchange(partial, target):
+        if target.exists():
             target.rename(_beside(target, "old"))
-            partial.rename(target)
+        partial.rename(target)
 
 
 @contextlib.contextmanager
@@ -74,12 +69,10 @@ def _sole_writer(target: Path, timeout: float = -1) -> Iterator[tuple[Path, Path
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout):
             try:
-                if old.exists() and not place.exists():
-                    old.rename(place)
-                _remove(old, partial)
+                _put_right(place, old, partial)
                 yield place, partial
             finally:
-                _remove(old, partial)
+                _put_right(place, old, partial)
                 with contextlib.suppress(OSError):  # Windows deletes no open file
                     lock.unlink()
     except OSError as error:
@@ -99,9 +92,11 @@ def clear_leftovers(folder: Path) -> None:
             pass
 
 
-def _remove(*paths: Path) -> None:
-    """Delete files or folders that are there and can be deleted."""
-    for path in paths:
+def _put_right(place: Path, old: Path, partial: Path) -> None:
+    """Back to its place with what was moved aside and not replaced; what else lies beside it is deleted."""
+    if old.exists() and not place.exists():
+        old.rename(place)
+    for path in (old, partial):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -123,16 +118,6 @@ def _check_replaceable(folder: Path, contents: Sequence[str]) -> None:
             )
 
 
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system cannot: Linux can, on most file systems."""
-    try:
-        rename = ctypes.CDLL(None).renameat2
-    except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
-        return False
-    working_folder, exchange = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of linux/fs.h
-    return rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0
-
-
 def list_visible(folder: Path, pattern: str) -> list[Path]:
     """What matches a pattern below a folder, by name; nothing in or under a dot name, which somebody still writes."""
     found = sorted(Path(folder).glob(pattern))
@@ -145,27 +130,27 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     from pyarrow import parquet
 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    # The checksum is that of the file with zeros in its place.
-    arrow = arrow.replace_schema_metadata(arrow.schema.metadata | {_CHECKSUM: _ZEROS})
+    arrow = arrow.replace_schema_metadata(arrow.schema.metadata | CHECKSUM)
     buffer = io.BytesIO()
     parquet.write_table(arrow, buffer, compression="zstd")
-    content = buffer.getvalue()
     with atomic_path(path) as partial:
-        partial.write_bytes(_set_checksum(content, hashlib.sha256(content).hexdigest().encode()))
+        partial.write_bytes(set_checksum(buffer.getvalue()))
 
 
-_CHECKSUM, _ZEROS = b"agr_sha256", b"0" * 64
-_CHECKSUM_PLACE = re.compile(rb"(?<=agr_sha256..)[0-9a-f]{64}", re.DOTALL)  # between them kind and length, a byte each
+CHECKSUM = {"agr_sha256": "0" * 64}  # an entry for a file's metadata, whose zeros ``set_checksum`` replaces
+_CHECKSUM_PLACE = re.compile(rb"agr_sha256.{2,3}?([0-9a-f]{64})", re.DOTALL)  # kind and length in Parquet, ":" in JSON
 
 
-def _set_checksum(content: bytes, checksum: bytes) -> bytes:
-    return _CHECKSUM_PLACE.sub(checksum, content, count=1)
+def set_checksum(content: bytes) -> bytes:
+    """A file with the SHA-256 of all its bytes in the place that ``CHECKSUM`` holds free for it."""
+    start, end = _CHECKSUM_PLACE.search(content).span(1)
+    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[end:]
 
 
-def _check_table(content: bytes) -> None:
-    """Compare a Parquet file with its checksum; one that was written before there were any has none."""
+def check_checksum(content: bytes) -> None:
+    """Compare a file with its checksum; one that was written before there were any has none."""
     found = _CHECKSUM_PLACE.search(content)
-    if found and hashlib.sha256(_set_checksum(content, _ZEROS)).hexdigest().encode() != found[0]:
+    if found and set_checksum(content[: found.start(1)] + b"0" * 64 + content[found.end(1) :]) != content:
         raise ValueError("damaged: its checksum is wrong")
 
 
@@ -177,15 +162,13 @@ def read_table(path: Path, columns: Sequence[str], what: str, command: str) -> p
     """
     from pyarrow import ArrowException
 
+    content = read_bytes(path, f"no such file. Make it with: {command}")
     try:
-        content = read_bytes(path)
         if str(path).endswith(".csv"):
             table = pd.read_csv(io.BytesIO(content))
         else:
-            _check_table(content)
+            check_checksum(content)
             table = pd.read_parquet(io.BytesIO(content))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Make it with: {command}") from None
     except (OSError, ValueError, ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DamagedError(f"{path}: not {what} ({reason}). Make it with: {command}") from error
@@ -202,12 +185,9 @@ def write_json(path: Path, content: dict) -> None:
 
 def read_json(path: Path) -> dict:
     """Read a JSON file of names and values; an InputError naming it if it is missing or no such JSON."""
+    content = read_bytes(path)
     try:
-        content = json.loads(read_bytes(path).decode())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Put it back, or choose another folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        content = json.loads(content.decode())
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits, lists in lists
         raise DamagedError(f"{path}: not a JSON file ({error}). Delete it and make it again") from error
     if not isinstance(content, dict):
@@ -215,9 +195,15 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def read_bytes(path: Path) -> bytes:
-    """Content of a regular file; anything else (a pipe would block for ever) is an OSError."""
+def read_bytes(path: Path, missing: str = "no such file. Put it back, or choose another folder") -> bytes:
+    """Content of a regular file; an InputError if it is ``missing``, cannot be read, or is a pipe that would block."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "not a regular file")
-    return path.read_bytes()
+    try:
+        if not path.exists() or path.is_file():
+            return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except (OSError, ValueError, MemoryError) as error:  # of a NUL in the path, of a file larger than the memory
+        reason = getattr(error, "strerror", None) or str(error) or "too large for this machine's memory"
+        raise InputError(f"{path}: cannot be read now ({reason}). See to the disk and try again") from error
+    raise InputError(f"{path}: {'a folder' if path.is_dir() else 'not a regular file'}. Name a file")

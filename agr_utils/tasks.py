@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from agr_utils.errors import InputError, by_name, name_hint
@@ -30,6 +31,12 @@ class Task:
     column: str = ""  #: of a table of one's own; the name where it is empty
 
     def __post_init__(self):
+        if not isinstance(self.name, str) or not isinstance(self.column, str):
+            raise InputError(f"the name of a task is {self.name!r} and its column {self.column!r}. Give text")
+        for name, values, kind in (("classes", self.classes, str), ("limits", self.limits or (), Real)):
+            if not isinstance(values, list | tuple) or not all(isinstance(value, kind) for value in values):
+                wanted = "names" if kind is str else "numbers"
+                raise InputError(f"task {self.name}: {name} are {values!r}. Give a list of {wanted}")
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "limits", tuple(self.limits) if self.limits else None)
         is_word = re.fullmatch(r"[a-z]\w*", self.name) and self.name == self.name.lower()
@@ -43,7 +50,8 @@ class Task:
             raise InputError(
                 f"task {self.name}: classes are {list(self.classes)}. Name at least two, each once, none of them empty"
             )
-        if self.kind == "number" and not (self.limits and -math.inf < self.limits[0] < self.limits[1] < math.inf):
+        low, high = self.limits if self.limits and len(self.limits) == 2 else (math.nan, math.nan)
+        if self.kind == "number" and not -math.inf < low < high < math.inf:
             raise InputError(f"task {self.name}: limits are {self.limits}. Give the smallest and the largest value")
 
     @property

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from agr_utils import files
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
@@ -121,7 +120,6 @@ def die_within() -> Callable[[Callable[[], object], int], int]:
             for name in ("mkdir", "rmdir", "unlink", "remove", "rename", "replace", "open", "write", "truncate"):
                 setattr(os, name, die_in_time(getattr(os, name)))
             os.fsync = die_in_time(lambda _: None)
-            files._exchange = die_in_time(files._exchange)
             action()
             os._exit(0)
         finally:

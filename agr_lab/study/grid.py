@@ -97,8 +97,6 @@ def _read_yaml(path: Path) -> dict:
         if len(text) > 10 * MAX_VALUES or tree is None or _count_values(tree, {}) > MAX_VALUES:
             raise InputError(f"{path}: empty, or too large for a grid. See docs/grids/example.yaml for one")
         content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). See docs/grids/example.yaml for a grid") from None
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of YAML, UTF-8, a date, a number; lists in lists

@@ -5,7 +5,6 @@ seed, and a resumed run repeats it.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,23 +14,15 @@ from agr_utils.dials import Augmentation
 from agr_utils.errors import InputError
 
 
-def check_images(images: Tensor | Sequence[Tensor]) -> Tensor:
+def check_images(images: Tensor) -> Tensor:
     """One batch (B, 3, H, W) float32 in [0, 1].
 
     Raises:
-        InputError: if they are of different sizes, or no such images.
+        InputError: if they are anything else.
     """
     expected = "expected (B, 3, H, W) float32 in [0, 1]"
     if not isinstance(images, Tensor):
-        if not all(isinstance(image, Tensor) for image in images):
-            raise InputError(
-                f"images are {type(images).__name__}; {expected}: a tensor, or a list of tensors (3, H, W)"
-            )
-        kinds = sorted({"x".join(map(str, image.shape)) for image in images})
-        if len(kinds) != 1:
-            listed = ", ".join(kinds) or "none"
-            raise InputError(f"the images of a batch must have one size; these have: {listed}. Resize them first")
-        images = torch.stack(list(images))
+        raise InputError(f"images are {type(images).__name__}; {expected}")
     if images.ndim != 4 or images.shape[1] != 3 or not images.numel() or images.dtype != torch.float32:
         raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}; {expected}")
     low, high = images.aminmax()

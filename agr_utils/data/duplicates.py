@@ -6,7 +6,6 @@ them. The hash alone would link hundreds of strangers: aligned faces look alike 
 
 import hashlib
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,10 +40,10 @@ class Hashes:
 
 
 class _Look(NamedTuple):
-    """What one look at an image gives: digest, (2, 32, 32) uint8 to hash, thumbnail, error."""
+    """What one look at an image gives: the columns of ``Hashes`` after its path."""
 
     digest: str
-    planes: np.ndarray = np.zeros((2, _THUMB, _THUMB), np.uint8)
+    hashes: np.ndarray = np.zeros(2, np.uint64)
     thumb: np.ndarray = np.zeros((_THUMB, _THUMB), np.uint8)
     error: str = ""
 
@@ -55,17 +54,11 @@ def hash_images(source: Path) -> Hashes:
     Raises:
         InputError: if there is no image, or the archive is damaged.
     """
-    paths, hashes, looks = [], [], []
-    images = iter(tqdm(map_images(source, _look), total=len(list_images(source)), desc="hash", unit="image"))
-    while chunk := list(islice(images, 1024)):
-        for path, look in chunk:  # a file that was not read is like no other
-            paths.append(path)
-            looks.append(_Look(f"none of {path}", error=str(look)) if isinstance(look, InputError) else look)
-        hashes.append(_perceptual_hashes(np.stack([look.planes for look in looks[-len(chunk) :]])))
-        looks[-len(chunk) :] = [look._replace(planes=None) for look in looks[-len(chunk) :]]
-    order = np.argsort(paths, kind="stable")
-    digests, _, thumbs, errors = zip(*looks, strict=True)
-    return Hashes(*(np.array(column)[order] for column in (paths, digests, np.concatenate(hashes), thumbs, errors)))
+    images, looks = map_images(source, _look), {}
+    for path, look in tqdm(images, total=len(list_images(source)), desc="hash", unit="image"):
+        looks[path] = _Look(f"none of {path}", error=str(look)) if isinstance(look, InputError) else look
+    paths = sorted(looks)
+    return Hashes(np.array(paths), *map(np.array, zip(*(looks[path] for path in paths), strict=True)))
 
 
 def _look(path: str, content: bytes) -> _Look:
@@ -77,17 +70,13 @@ def _look(path: str, content: bytes) -> _Look:
 
 
 def _shrink(grey: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The picture and its mirror image to hash, (2, 32, 32) uint8, and the thumbnail to compare, (32, 32) uint8."""
+    """imagehash's pHash of the picture and its mirror image, (2,) uint64, and the thumbnail, (32, 32) uint8."""
     side = (_THUMB, _THUMB)
-    planes = [plane.resize(side, Image.Resampling.LANCZOS) for plane in (grey, ImageOps.mirror(grey))]
-    return np.stack(planes), np.asarray(grey.resize(side, Image.Resampling.BOX))
-
-
-def _perceptual_hashes(planes: np.ndarray) -> np.ndarray:
-    """imagehash's pHash of many grey pictures at once: (..., 32, 32) uint8 -> (...) uint64."""
-    lowest = fftpack.dct(fftpack.dct(planes, axis=-2), axis=-1)[..., :8, :8]
-    bits = lowest > np.median(lowest, axis=(-2, -1), keepdims=True)
-    return np.packbits(bits.reshape(*bits.shape[:-2], 64), axis=-1).view(">u8")[..., 0].astype(np.uint64)
+    planes = np.stack([plane.resize(side, Image.Resampling.LANCZOS) for plane in (grey, ImageOps.mirror(grey))])
+    lowest = fftpack.dct(fftpack.dct(planes, axis=1), axis=2)[:, :8, :8]
+    bits = lowest > np.median(lowest, axis=(1, 2), keepdims=True)
+    hashes = np.packbits(bits.reshape(2, 64), axis=1).view(">u8")[:, 0].astype(np.uint64)
+    return hashes, np.asarray(grey.resize(side, Image.Resampling.BOX))
 
 
 def find_pairs(hashes: Hashes) -> np.ndarray:

@@ -52,7 +52,12 @@ class FaceData:
             split: see ``rows``.
             count: groups are drawn until there are as many rows; all rows where there are no more.
             seed: of the drawing.
+
+        Raises:
+            InputError: if the split has no image, or ``count`` is below 1.
         """
+        if count < 1:
+            raise InputError(f"a sample of {count} images. Ask for at least one")
         rows = self.rows(split)
         codes, names = pd.factorize(self.faces["group"].iloc[rows])
         place = np.random.default_rng(seed).permutation(len(names))[codes]  # of each row's group in the drawing

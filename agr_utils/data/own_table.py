@@ -57,12 +57,8 @@ def read_table_faces(
 def read_rows(file: Path, tasks: Sequence[Task]) -> pd.DataFrame:
     """The rows of the file: ``line, path, split, person`` and the labels as codes and numbers."""
     columns = ["path", *(task.column or task.name for task in tasks)]
-    try:
-        table = read_label_csv(io.BytesIO(read_bytes(file)), file, "Save it as CSV with commas, UTF-8")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file. Give a CSV file with the columns {', '.join(columns)}") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error}). Name a CSV file") from error
+    content = read_bytes(file, f"no such file. Give a CSV file with the columns {', '.join(columns)}")
+    table = read_label_csv(io.BytesIO(content), file, "Save it as CSV with commas, UTF-8")
     for column in columns:
         if column not in table:
             raise InputError(

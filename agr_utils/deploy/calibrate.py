@@ -104,8 +104,8 @@ def fit_abstention(table: Mapping[str, np.ndarray]) -> dict[str, dict]:
             probability, in an age minus the width of its interval; an age is wrong if it is more than 10 years off.
 
     Returns:
-        For each task with at least 50 labels: ``threshold``, the ``coverage`` and ``risk`` there, ``risk_of_all``, and
-        ``curve``, up to 41 pairs of coverage and risk. Where none halves the risk, the threshold of least risk.
+        For each task with at least 50 labels: ``threshold``, the ``coverage`` and ``risk`` there, and ``risk_of_all``.
+        Where none halves the risk, the threshold of least risk.
     """
     found = {}
     for task, (confidence, wrong) in confidences(table).items():
@@ -116,13 +116,11 @@ def fit_abstention(table: Mapping[str, np.ndarray]) -> dict[str, dict]:
         enough = np.flatnonzero(coverage * known.sum() >= _MIN_ANSWERED)
         low = enough[risk[enough] <= risk[-1] / 2]
         chosen = low[-1] if len(low) else enough[np.argmin(risk[enough])]
-        points = enough[np.unique(np.linspace(0, len(enough) - 1, 41).round().astype(int))]
         found[task] = {
             "threshold": float(needed[chosen]),
             "coverage": round(float(coverage[chosen]), 4),
             "risk": round(float(risk[chosen]), 4),
             "risk_of_all": round(float(risk[-1]), 4),
-            "curve": [[round(float(coverage[i]), 4), round(float(risk[i]), 4)] for i in points],
         }
     return found
 

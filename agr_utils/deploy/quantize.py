@@ -42,29 +42,29 @@ def quantize(proto, faces: np.ndarray):
         InputError: for fewer than 50 faces, or where no node is left to quantise.
     """
     import onnx
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     if len(faces) < MIN_FACES:
         raise InputError(f"{len(faces)} training faces are too few to calibrate eight bits on; {MIN_FACES} are needed")
+    batches = ({"image": batch} for batch in np.array_split(faces, -(-len(faces) // _BATCH)))
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict | None:
+            return next(batches, None)
+
     with tempfile.TemporaryDirectory() as folder:
-        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        plain, prepared, written = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "written"))
         onnx.save(proto, plain)  # handed over in memory, it fails
         # Shapes only: its optimisation takes hard-swish apart, and leaves nodes without a name.
         quant_pre_process(plain, prepared, skip_symbolic_shape=True, skip_optimization=True)
-        model = onnx.load(prepared)
-        nodes, in_float = choose_nodes(model.graph)
-        ranges = _measure_ranges(prepared, Path(folder), faces)
-    # Seven bits of weights: where a processor adds pairs of products in 16 bits (AVX2), eight could overflow.
-    quantizer = QDQQuantizer(
-        model, per_channel=True, reduce_range=True, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
-        tensors_range=ranges, nodes_to_quantize=nodes, nodes_to_exclude=[], op_types_to_quantize=list(_INTEGER),
-        extra_options={},
-    )  # fmt: skip
-    quantizer.quantize_model()
-    quantizer.model.topological_sort()
-    result = quantizer.model.model
+        nodes, in_float = choose_nodes(onnx.load(prepared).graph)
+        # Seven bits of weights: where a processor adds pairs of products in 16 bits (AVX2), eight could overflow.
+        quantize_static(
+            prepared, written, Reader(), per_channel=True, reduce_range=True, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, nodes_to_quantize=nodes, op_types_to_quantize=list(_INTEGER),
+        )  # fmt: skip
+        result = onnx.load(written)
     store_eight_bits(result.graph)
     correct_biases(result, proto, faces[:_CORRECTED_ON])
     return result, in_float
@@ -121,24 +121,6 @@ def choose_nodes(graph) -> tuple[list[str], list[str]]:
     if not chosen:
         raise InputError("no node of the network can be computed in eight bits. Leave out --int8")
     return chosen, in_float
-
-
-def _measure_ranges(model: Path, folder: Path, faces: np.ndarray):
-    """Smallest and largest value of each activation over these faces."""
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
-
-    batches = ({"image": batch} for batch in np.array_split(faces, -(-len(faces) // _BATCH)))
-
-    class Reader(CalibrationDataReader):
-        def get_next(self) -> dict | None:
-            return next(batches, None)
-
-    calibrator = create_calibrator(
-        model, list(_INTEGER), str(folder / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
-    )
-    calibrator.collect_data(Reader())
-    return calibrator.compute_data()
 
 
 def store_eight_bits(graph) -> None:

@@ -32,7 +32,7 @@ METHODS = {  # name -> (title, class in pytorch_grad_cam, source)
 
 
 def explain(
-    model: MultiTaskNet, images: Tensor | Sequence[Tensor], task: str, method: str = "gradcam", layer: str | None = None
+    model: MultiTaskNet, images: Tensor, task: str, method: str = "gradcam", layer: str | None = None
 ) -> Tensor:
     """Map of what spoke for a network's answer to one task.
 
@@ -41,7 +41,7 @@ def explain(
 
     Args:
         model: any; it is put into evaluation mode, and weights and gradients are left as they were.
-        images: (B, 3, H, W) float32 in [0, 1], or B tensors (3, H, W) of one size.
+        images: (B, 3, H, W) float32 in [0, 1].
         task: one that the model has.
         method: a key of METHODS.
         layer: dotted name within ``model.backbone`` of the layer whose map is taken; the architecture's
@@ -54,14 +54,16 @@ def explain(
         may be marked, most of all by a barely trained network.
 
     Raises:
-        InputError: for a task the model lacks, an unknown method or layer, a layer without a map, images of different
-            sizes, or a model that is not float32.
+        InputError: for a task the model lacks, an unknown method or layer, a layer without a map, other images, or
+            a model that is not float32.
     """
+    import pytorch_grad_cam  # a second to import, and only maps need it
+
     if task not in model.tasks:
         raise InputError(f"the model has no head for {task}. It answers: {', '.join(model.tasks)}")
     if method not in METHODS:
         raise InputError(f"unknown kind of map '{method}'. Choose one of: {', '.join(METHODS)}")
-    images = check_images(images)
+    make_cam, images = getattr(pytorch_grad_cam, METHODS[method][1]), check_images(images)
     tensors = {name: value.dtype for name, value in model.state_dict().items() if value.is_floating_point()}
     if other := {name: dtype for name, dtype in tensors.items() if dtype != torch.float32}:
         name, dtype = next(iter(other.items()))
@@ -78,7 +80,7 @@ def explain(
         with (
             # The graph starts there: nothing below needs a gradient.
             module.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_()),
-            _make_cam(method)(_ExplainedScore(model, task), [module], lambda maps: _as_maps(maps, images.shape)) as cam,
+            make_cam(_ExplainedScore(model, task), [module], lambda maps: _as_maps(maps, images.shape)) as cam,
             # The package keeps the layer's output itself, so an activation that works in place must get a copy.
             module.register_forward_hook(lambda module, inputs, output: output.clone()),
         ):
@@ -103,14 +105,6 @@ def explained_score(model: MultiTaskNet, images: Tensor, task: str) -> Tensor:
     if task == "age":
         return expected_age(model.probabilities({"age": logits["age"]})["age"])
     return logits[task].amax(dim=1)
-
-
-def _make_cam(method: str) -> type:
-    try:
-        import pytorch_grad_cam  # a second to import, and only maps need it
-    except ImportError as error:
-        raise InputError(f"maps need the grad-cam package ({error}). Install it with: pip install grad-cam") from error
-    return getattr(pytorch_grad_cam, METHODS[method][1])
 
 
 def find_layer(model: MultiTaskNet, name: str) -> nn.Module:

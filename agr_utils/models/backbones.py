@@ -18,26 +18,16 @@ _NO_WEIGHTS = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """One architecture of the course.
+    """One architecture of the course."""
 
-    Attributes:
-        name: the name used everywhere in this project.
-        title: the name for tables and figures.
-        year: year of publication.
-        timm_name: name in timm; empty for the custom CNN.
-        cpu_precision: ``bf16`` or ``fp32``, whichever trains faster on a CPU with bfloat16 instructions
-            (results/bench/cpu_settings.csv: dense convolutions gain, depthwise ones lose).
-        target_layer: dotted name of the layer whose maps are explained (``agr_utils.inside.explain``): the last at a
-            quarter of the input's side. The customary last layer has 2x2 cells at 64 px; of the layers at a quarter to
-            a thirty-second of the side, this one found the cues of drawn faces best in every architecture
-            (docs/looking_inside.md).
-    """
-
-    name: str
-    title: str
-    year: int
-    timm_name: str
+    name: str  #: used everywhere in this project
+    title: str  #: for tables and figures
+    year: int  #: of publication
+    timm_name: str  #: name in timm; empty for the custom CNN
+    #: Which trains faster on a CPU with bfloat16 instructions (results/bench/cpu_settings.csv).
     cpu_precision: Literal["bf16", "fp32"]
+    #: Dotted name of the layer whose maps are explained: the last at a quarter of the input's side. It found the cues
+    #: of drawn faces best in all five (docs/looking_inside.md); the customary last one has 2x2 cells at 64 px.
     target_layer: str
 
 

@@ -22,72 +22,42 @@ TASK_WEIGHTS = {"age": 1.0, "gender": 1.0, "race": 1.0}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run.
+    """One run."""
 
-    Attributes:
-        data: name of the data set.
-        backbone: name of the architecture.
-        tasks: heads to train.
-        labels: what each column of a table of one's own means (``data`` is ``table``); empty for other data.
-        seed: of the weights, the order of the images, the augmentation and dropout.
-        image_size: side in pixels.
-        early_size: side in pixels while training starts (progressive resizing); None for ``image_size`` throughout.
-        early_share: share of the training that ``early_size`` lasts.
-        num_epochs: passes over the training split; a fraction ends in the middle of one.
-        batch_size: images per step, over all processes.
-        learning_rate: peak of AdamW's learning rate.
-        weight_decay: of AdamW; biases and normalisation are left out.
-        warmup_epochs: linear warm-up before the cosine decay to 0.
-        ema_decay: of the averaged weights, which are the ones evaluated and kept.
-        dropout: before the heads.
-        drop_rate: stochastic depth of timm backbones.
-        zero_init_residual: start every residual block as the identity, see ``zero_init_residual_``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (measured per architecture on a CPU, bf16 or fp16 on a GPU).
-        age_head: how the age is asked for, see ``agr_utils.models.age_heads``.
-        task_weights: of the losses.
-        balancing: ``fixed`` keeps ``task_weights``; ``uncertainty`` learns weights instead.
-        conflict_steps: measure how far the tasks' gradients pull apart every so many steps; None never. It changes
-            nothing about the weights.
-        augmentation: strength of each change.
-        pretrained: ImageNet weights, see ``create_backbone``.
-        protocol: how real data is split.
-        num_images: synthetic images drawn; None for the default.
-        data_seed: of the synthetic drawing.
-        synthetic: dials of the synthetic drawing.
-    """
-
-    data: str = "synthetic"
-    backbone: str = "mobilenet_v3"
-    tasks: tuple[str, ...] = TASKS
-    labels: tuple[Task, ...] = ()
-    seed: int = 0
-    image_size: int = 64
-    early_size: int | None = None
-    early_share: float = 0.7
-    num_epochs: float = 24
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    warmup_epochs: float = 2.0
-    ema_decay: float = 0.998
-    dropout: float = 0.2
-    drop_rate: float = 0.0
-    zero_init_residual: bool = False
-    precision: str = "auto"
-    age_head: str = "distribution"
-    task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
-    balancing: str = "fixed"
-    conflict_steps: int | None = None
-    augmentation: Augmentation = Augmentation()
-    pretrained: Pretrained = False
-    protocol: str = "grouped"
-    num_images: int | None = None
-    data_seed: int = 0
-    synthetic: SyntheticSettings = SyntheticSettings()
+    data: str = "synthetic"  #: name of the data set
+    backbone: str = "mobilenet_v3"  #: name of the architecture
+    tasks: tuple[str, ...] = TASKS  #: heads to train
+    labels: tuple[Task, ...] = ()  #: what each column of a table of one's own means; empty for other data
+    seed: int = 0  #: of the weights, the order of the images, the augmentation and dropout
+    image_size: int = 64  #: side in pixels
+    early_size: int | None = None  #: side while training starts (progressive resizing); None for ``image_size``
+    early_share: float = 0.7  #: share of the training that ``early_size`` lasts
+    num_epochs: float = 24  #: passes over the training split; a fraction ends in the middle of one
+    batch_size: int = 64  #: images per step, over all processes
+    learning_rate: float = 3e-3  #: peak of AdamW's learning rate
+    weight_decay: float = 0.05  #: of AdamW; biases and normalisation are left out
+    warmup_epochs: float = 2.0  #: linear warm-up before the cosine decay to 0
+    ema_decay: float = 0.998  #: of the averaged weights, which are the ones evaluated and kept
+    dropout: float = 0.2  #: before the heads
+    drop_rate: float = 0.0  #: stochastic depth of timm backbones
+    zero_init_residual: bool = False  #: start every residual block as the identity, see ``zero_init_residual_``
+    precision: str = "auto"  #: fp32, bf16, fp16 or auto (measured on a CPU; bf16 or fp16 on a GPU)
+    age_head: str = "distribution"  #: how the age is asked for, see ``agr_utils.models.age_heads``
+    task_weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))  #: of the losses
+    balancing: str = "fixed"  #: ``fixed`` keeps ``task_weights``; ``uncertainty`` learns weights instead
+    conflict_steps: int | None = None  #: steps between measurements of how far the tasks' gradients pull apart
+    augmentation: Augmentation = Augmentation()  #: strength of each change
+    pretrained: Pretrained = False  #: ImageNet weights, see ``create_backbone``
+    protocol: str = "grouped"  #: how real data is split
+    num_images: int | None = None  #: synthetic images drawn; None for the default
+    data_seed: int = 0  #: of the synthetic drawing
+    synthetic: SyntheticSettings = SyntheticSettings()  #: dials of the synthetic drawing
 
     def __post_init__(self):
         for name, kind in get_type_hints(TrainConfig).items():
             check_kind(name, getattr(self, name), kind)
+        for task in self.tasks:
+            check_kind("a task", task, str)
         object.__setattr__(self, "labels", tuple(self.labels))
         if (self.data == OWN_TABLE) != bool(self.labels):
             raise InputError(
@@ -168,6 +138,7 @@ class TrainConfig:
         check_known(content, defaults)
         for name, value in content.items():
             if name == "labels":
+                check_kind(name, value, list)
                 value = [_task_from(entry) for entry in value]
             elif isinstance(defaults[name], dict):
                 check_kind(name, value, dict)

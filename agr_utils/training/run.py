@@ -211,9 +211,6 @@ def load_model(path: Path) -> tuple[MultiTaskNet, dict]:
     tensors, about = load_tensors(path)
     check_finite(tensors, path)
     config = recorded_config(about, path)
-    widening = about.get("age_widening", 0.0)
-    if not isinstance(widening, int | float) or not math.isfinite(widening):
-        raise DamagedError(f"{path}: its age_widening is {widening!r}, not a number of years. Train again")
     model = MultiTaskNet(config.backbone, config.scheme, config.tasks, age_head=config.age_head)
     try:
         model.load_state_dict(

@@ -166,13 +166,13 @@ def test_a_host_gets_what_it_lacks_and_keeps_what_it_has(host: dict):
     has = {"torch": "2.11.0", "numpy": "2.1.3", "pandas": "2.2.3", "scikit-image": "0.25.0"}
     lacking = host["find_lacking"](ROOT, has)
     names = {requirement.split(">=")[0] for requirement in lacking}
-    assert "imagehash" in names and not names & {"torch", "numpy", "pandas", "scikit-image", "ipykernel", "jupyterlab"}
+    assert "timm" in names and not names & {"torch", "numpy", "pandas", "scikit-image", "ipykernel", "jupyterlab"}
     assert host["find_lacking"](ROOT, {host["_plain"](name): "1" for name in names} | has) == []
 
 
 def test_a_host_without_a_network_says_what_to_do(host: dict, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(host["subprocess"], "call", lambda command: 1)
-    monkeypatch.setitem(host["set_up"].__globals__, "find_lacking", lambda *given: ["imagehash>=4.3.2"])
+    monkeypatch.setitem(host["set_up"].__globals__, "find_lacking", lambda *given: ["timm>=1.0.20"])
     with pytest.raises(SystemExit, match="network.+Kaggle.+Colab.+again"):
         host["set_up"](ROOT)
 

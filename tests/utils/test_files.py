@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agr_utils import files
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path, clear_leftovers, read_json, read_table, replace_folder, write_table
 
@@ -41,15 +40,11 @@ def whole(kind: str, content: str) -> dict[str, str] | str:
     return content if kind == "file" else dict.fromkeys(CONTENTS, content)
 
 
-@pytest.mark.parametrize(
-    ("kind", "exchange"), [("file", False), ("folder", True), ("folder", False)], ids=["file", "folder", "no exchange"]
-)
+@pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("there", [True, False], ids=["replace", "new"])
 def test_killed_at_any_event_the_target_is_whole_and_the_next_writer_clears_up(
-    tmp_path: Path, kind: str, exchange: bool, there: bool, die_within, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, there: bool, die_within
 ):
-    if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     old, new = whole(kind, "old") if there else None, whole(kind, "new")
     for death in itertools.count(1):
         place = tmp_path / str(death)
@@ -60,7 +55,7 @@ def test_killed_at_any_event_the_target_is_whole_and_the_next_writer_clears_up(
         status = die_within(lambda target=target: write(kind, target, "new"), death)
         assert status in (0, -signal.SIGKILL)
         if there and not target.exists():  # only between the two renames, and the old one lies beside
-            assert not exchange and read(place / ".target.old") == old
+            assert read(place / ".target.old") == old
         else:
             assert read(target) in (old, new), death
         if kind == "folder" and there:
@@ -99,10 +94,7 @@ def test_a_link_is_followed_and_kept(tmp_path: Path):
     assert (tmp_path / "run").is_symlink() and read(tmp_path / "disk" / "run") == {"a": "newer"}
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_writers_at_a_time_wait_for_each_other(tmp_path: Path, exchange: bool, die_within, monkeypatch):
-    if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+def test_writers_at_a_time_wait_for_each_other(tmp_path: Path, die_within):
     target = tmp_path / "target"
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: die_within(lambda: write("folder", target, "new"), 0), range(20)))
@@ -185,6 +177,30 @@ def test_a_pipe_or_a_folder_is_refused_and_does_not_block(tmp_path: Path, one_cl
         read_table(tmp_path / "pipe", (), "a table", "agr train")
     with one_clear_line(tmp_path.name, "a folder"):
         read_json(tmp_path)
+
+
+def test_a_path_that_no_file_can_have_is_one_clear_line(tmp_path: Path, one_clear_line):
+    for name, words in (("a" * 300, "cannot be read now"), ("a\0b", "null")):
+        with one_clear_line(words):
+            read_json(tmp_path / name)
+
+
+def test_a_folder_whose_replacement_cannot_be_put_in_its_place_stays(
+    tmp_path: Path, one_clear_line, monkeypatch: pytest.MonkeyPatch
+):
+    write("folder", tmp_path / "target", "old")
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise PermissionError(13, "a virus scanner holds a file open")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with one_clear_line("cannot write", "a virus scanner holds a file open"):
+        write("folder", tmp_path / "target", "newer")
+    assert read(tmp_path / "target") == whole("folder", "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_a_failure_changes_nothing(tmp_path: Path):

@@ -13,6 +13,7 @@ from agr_utils.data.load import load_data
 from agr_utils.data.reading.sources import list_images
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.synthetic import SyntheticSettings
+from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
 
 SIZE = 16
@@ -31,6 +32,14 @@ def test_synthetic_is_the_default_and_needs_nothing():
     assert data.pixels.shape == (20, 24, 24, 3)
     assert data.scheme.name == "synthetic"
     assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [14, 2, 4]
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_sample_of_no_image_is_refused(count: int):
+    data = load_data(image_size=24, num_images=20)
+    assert len(data.sample("test", 1)) == 1 and len(data.sample("test", 99)) == 4
+    with pytest.raises(InputError, match=f"a sample of {count} images. Ask for at least one"):
+        data.sample("test", count)
 
 
 def test_the_seed_decides_the_synthetic_faces():

@@ -172,13 +172,12 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
         InputError, match=r"layer 'stages.0.1.attention.squeeze' has no map \(its output is \(1, 12, 1, 1\)"
     ):
         explain(model, images, "age", layer="stages.0.1.attention.squeeze")
-    with pytest.raises(InputError, match="one size; these have: 3x32x32, 3x40x40"):
-        explain(model, [images[0], torch.rand(3, 40, 40)], "age")
     for wrong in ((images * 255).to(torch.uint8), images.double(), images[0], images[:0], images * 255, images / 0):
         with pytest.raises(InputError, match="expected .B, 3, H, W. float32 in .0, 1."):
             explain(model, wrong, "age")
-    with pytest.raises(InputError, match="images are ndarray; expected"):
-        explain(model, images.numpy(), "age")
+    for wrong, kind in ((images.numpy(), "ndarray"), (list(images), "list")):
+        with pytest.raises(InputError, match=f"images are {kind}; expected"):
+            explain(model, wrong, "age")
     with pytest.raises(InputError, match="Choose one of: stem, stages"):
         explain(model, images, "age", layer="zzz")
     with pytest.raises(InputError, match="layer 'unused' takes no part in what is made of the image"):
@@ -188,7 +187,6 @@ def test_bad_input_is_named(model: MultiTaskNet, images: Tensor):
     with pytest.raises(InputError, match="unknown kind of map 'scorecam'"):
         explain(model, images, "age", "scorecam")
     assert all(parameter.requires_grad for parameter in model.parameters())  # also after an error
-    assert torch.equal(explain(model, list(images), "age"), explain(model, images, "age"))
 
 
 @pytest.mark.parametrize(
