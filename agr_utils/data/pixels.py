@@ -20,10 +20,12 @@ PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"
 
 
 def fingerprint(source: Path) -> str:
-    """Twelve hex digits that change when the images of a folder or archive do (names and sizes, not contents)."""
+    """Twelve hex digits that change when the images of a folder or archive do (names, sizes, times, not contents)."""
     source = Path(source)
     if source.is_dir():
-        stamps = [f"{name}:{(source / name).stat().st_size}" for name in list_images(source)]
+        stats = {name: (source / name).stat() for name in list_images(source)}
+        # In formats without compression all pictures of one shape have one size: only the time tells them apart.
+        stamps = [f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats.items()]
     elif source.exists():
         stat = source.stat()
         stamps = [source.name, str(stat.st_size), str(stat.st_mtime_ns)]

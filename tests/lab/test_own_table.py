@@ -247,6 +247,30 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
 
 
+def test_a_run_keeps_its_split_when_the_table_changes(folder, tmp_path, monkeypatch, caplog):
+    """Without a column split a mended label draws another one, and the new test split holds what was trained on."""
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    config = TrainConfig(
+        data="table", labels=TASKS, backbone="custom_cnn", image_size=32, num_epochs=1, batch_size=8, precision="fp32"
+    )
+    before = load(folder, tmp_path).faces
+    train_run(config, load(folder, tmp_path), tmp_path / "run")
+    train_run(config, load(folder, tmp_path), tmp_path / "chosen", splits=("validation",))
+    for run in ("run", "chosen"):  # nothing has changed: what a run without a test split is tested on is drawn as ever
+        assert load_run(tmp_path / run, folder / "faces.csv")[1].faces["split"].equals(before["split"])
+    assert "another split" not in caplog.text
+    table = pd.read_csv(folder / "faces.csv", dtype="string")
+    table["age"] = table["age"].sample(frac=1, random_state=0).to_numpy()
+    table.drop(index=table.index[before["split"] == "test"][:2]).to_csv(folder / "mended.csv", index=False)
+    drawn = load(folder, tmp_path, name="mended.csv").faces["split"]
+    kept = load_run(tmp_path / "run", folder / "mended.csv")[1].faces["split"]
+    assert (kept[drawn != "unlisted"] == before["split"][drawn != "unlisted"]).all()
+    assert (kept[drawn == "unlisted"] == "unlisted").all() and (drawn == "unlisted").sum() == 2
+    assert f"{(kept != drawn).sum()} pictures have another split than is drawn now" in caplog.text
+    kept = load_run(tmp_path / "chosen", folder / "mended.csv")[1].faces["split"]
+    assert (kept == "validation").equals(before["split"] == "validation") and not (kept == "test").any()
+
+
 def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
