@@ -65,13 +65,13 @@ def train_run(
     output_dir = Path(output_dir)
     check_processes()
     check_run_folder(config, output_dir, minutes)
+    num_predicted = sum(len(data.rows(split)) for split in ("validation", *splits))  # before any training: are there?
     process = get_processes()
     with run_lock(output_dir) if process.is_main_process else nullcontext():
         if process.is_main_process:
             check_run_folder(config, output_dir, minutes)  # again: another may have begun a run there meanwhile
             clear_leftovers(output_dir)
         if minutes is not None:
-            num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
             config = replace(config, num_epochs=planned)
         recorded = read_record(output_dir)

@@ -1,6 +1,7 @@
 """A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -271,6 +272,21 @@ def test_a_run_keeps_its_split_when_the_table_changes(folder, tmp_path, monkeypa
     assert (kept == "validation").equals(before["split"] == "validation") and not (kept == "test").any()
 
 
+def test_a_drawn_split_that_is_written_into_the_table_stays(folder, tmp_path, monkeypatch):
+    """The lines of docs/use.md, run."""
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(folder)
+    pd.read_csv("faces.csv", dtype=str).rename(columns={"glasses": "hat"}).to_csv("hats.csv", index=False)
+    text = (Path(__file__).parents[2] / "docs" / "use.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("faces.csv", "hats.csv")
+    exec(code, {})
+    hats = (Task("hat", classes=("no", "yes")),)
+    both, one = (load(folder, tmp_path, tasks, "split.csv").faces for tasks in ((TASKS[2], *hats), hats))
+    drawn = load(folder, tmp_path, (TASKS[2], *hats), "hats.csv").faces
+    assert both["split"].equals(drawn["split"]) and one["split"].equals(drawn["split"])
+    assert not load(folder, tmp_path, hats, "hats.csv").faces["split"].equals(drawn["split"])
+
+
 def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
@@ -291,6 +307,18 @@ def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     assert row["high"] - row["low"] > alone["high"] - alone["low"]
 
 
+def test_a_task_without_a_label_in_a_split_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    name = write_rows(folder, hat=["no", "yes"] * 20 + [""] * 10 + ["no"] * 10, split=split)
+    command = ["train", "--data", str(folder / name), "--task", "hat=no,yes", "--backbone", "custom_cnn"]
+    command += ["--image-size", "32", "--num-epochs", "1", "--batch-size", "8", "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "no column split" not in result.output
+    assert result.output.count("no picture has a label of hat") == 1
+    assert "validation: no picture has a label of hat" in result.output
+
+
 def test_labels_without_a_table_and_a_table_without_labels_are_refused():
     for settings in ({"data": "table"}, {"data": "synthetic", "labels": TASKS}):
         with pytest.raises(InputError, match="only a table"):
@@ -305,6 +333,7 @@ def test_the_command_line_trains_on_a_table_of_ones_own(folder, tmp_path, monkey
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "spectacles_accuracy" in result.output and "height_mae" in result.output
+    assert result.output.count("no column split, so it is drawn from the chosen labels") == 1
     assert CliRunner().invoke(app, ["evaluate", str(tmp_path / "run")]).exit_code == 0
     record = read_run(tmp_path / "run").config
     assert record.scheme.task("spectacles") == Task("spectacles", classes=("no", "yes"), column="glasses")
