@@ -99,6 +99,8 @@ def train(
     from agr_utils.training.accelerator import get_processes
     from agr_utils.training.run import check_run_folder, train_run
 
+    if output_dir == Path():
+        raise InputError("--output-dir is empty or the current folder. Name a folder for the run, such as runs/first")
     is_own = bool(data) and data.lower().endswith(".csv")
     if is_own and source:
         raise InputError("--data names a CSV file, whose folder holds the images. Leave --source out")

@@ -139,8 +139,8 @@ def compare_runs(
     """
     if set(ours["image_id"]) != set(theirs["image_id"]) or len(ours) != len(theirs):
         raise InputError(
-            "the two tables hold different faces. Give the predictions of both models for one split; in a table of one's "
-            "own without a column split it is drawn from the chosen labels, and a column split keeps it the same"
+            "the two tables hold different faces. Give the predictions of both models for one split. In a table of "
+            "one's own a column split keeps it the same; without one it is drawn from the chosen labels"
         )
     if grouping and scheme is None:
         raise InputError(f"groups by {grouping} need the names of the labels. Give scheme=get_scheme(...) as well")

@@ -307,6 +307,46 @@ def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     assert row["high"] - row["low"] > alone["high"] - alone["low"]
 
 
+def test_near_duplicates_across_a_column_split_are_counted(folder, tmp_path, monkeypatch, caplog):
+    (tmp_path / "pics").mkdir()
+    for number, pixels in enumerate(draw_faces(30, 32, 1).pixels):
+        Image.fromarray(pixels).save(tmp_path / "pics" / f"{number:02}.png")
+    for number in (28, 29):
+        (tmp_path / "pics" / f"{number}.png").write_bytes((tmp_path / "pics" / f"{number - 28:02}.png").read_bytes())
+    rows = pd.DataFrame({"path": [f"pics/{n:02}.png" for n in range(30)], "hat": ["no", "yes"] * 15})
+    rows["split"] = ["train"] * 20 + ["validation"] * 5 + ["test"] * 5
+    rows.to_csv(tmp_path / "faces.csv", index=False)
+    load(tmp_path, tmp_path / "cache", (Task("hat", classes=("no", "yes")),))
+    assert (
+        caplog.text.count("2 pictures have near-duplicates in another split, first: pics/00.png and pics/28.png") == 1
+    )
+    caplog.clear()
+    rows.assign(split="train").to_csv(tmp_path / "faces.csv", index=False)
+    load(tmp_path, tmp_path / "cache", (Task("hat", classes=("no", "yes")),))
+    assert "near-duplicates" not in caplog.text
+
+
+def test_too_few_groups_name_the_file_and_the_column(folder, tmp_path):
+    with pytest.raises(InputError, match=r"rows.csv: 1 groups .* images of one 'person' are one group"):
+        load(folder, tmp_path, TASKS[:1], write_rows(folder, glasses="no", person="p"))
+
+
+def test_a_table_without_a_split_is_refused_before_it_is_trained_on(folder, tmp_path):
+    tasks = (TASKS[0],)
+    data = load(folder, tmp_path, tasks, write_rows(folder, glasses="no", split=["train"] * 50 + ["validation"] * 10))
+    config = TrainConfig(data="table", labels=tasks, backbone="custom_cnn", image_size=32, num_epochs=0.2, batch_size=8)
+    with pytest.raises(InputError, match="no image in the split 'test' .* --no-test"):
+        train_run(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert set(train_run(config, data, tmp_path / "run", splits=("validation",))["split"]) == {"validation"}
+
+
+def test_a_path_that_is_not_found_has_a_hint(folder, tmp_path):
+    for path in ("faces\\00.png", "faces//00.png", "linked/00.png"):
+        with pytest.raises(InputError, match=r"with / and .* \(NFC or NFD\); links to folders are not followed"):
+            load(folder, tmp_path, TASKS[:1], change(folder, "wrong.csv", path=path))
+
+
 def test_a_task_without_a_label_in_a_split_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10

@@ -1,6 +1,5 @@
 """Which pictures the paths of a command line stand for, and how those are counted that could not be read."""
 
-import os
 import re
 import stat
 from collections.abc import Sequence
@@ -69,7 +68,7 @@ def _glob(pattern: Path) -> list[Path]:
     hidden, root = "/." in f"/{pattern.as_posix()}", pattern.anchor
     return sorted(
         path
-        for path in Path(root or ".").glob(os.path.join(*parts[bool(root) :]))
+        for path in Path(root or ".").glob(str(Path(*parts[bool(root) :])))
         if path.is_file()
         and not any(folder.is_symlink() for folder in {*path.parents}.difference(pattern.parents))
         and (hidden or not any(part.startswith(".") for part in path.parts))
