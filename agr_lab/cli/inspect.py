@@ -109,7 +109,7 @@ def evaluate(
 
     Example: agr evaluate runs/first --data fairface --source FairFace
     """
-    if data is None and (source or not detect or run.suffix == ".onnx"):
+    if data is None and (source or not detect or run.suffix.lower() == ".onnx"):
         raise InputError("a model file, --source and --no-detect need a data set to try. Name it with --data")
     if data is not None:
         from agr_lab.reports.outside import evaluate_outside

@@ -49,7 +49,8 @@ def export(
     from agr_utils.deploy.export import export_run
 
     model = export_run(run, output, source, not no_mirror, int8, opset, force)
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px, SHA-256 {model.sha256}")
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px")
+    typer.echo(f"SHA-256 of everything before its seal: {model.sha256}")
     typer.echo(f"{output.with_suffix('.json')}: its answers beside PyTorch's")
 
 

@@ -1,5 +1,6 @@
 """The command line, ``agr``: each command calls one function of the package, which a notebook can call, too."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+ADVICE = {errno.ENAMETOOLONG: "Choose a shorter name", errno.ELOOP: "Choose another path", errno.ENOSPC: "Make room"}
 data_app = typer.Typer(help="Look at a data set and get it ready.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 for command in (inspect.audit, inspect.prepare):
@@ -64,4 +66,7 @@ def describe_error(error: Exception) -> str:
     reason = printable(" ".join(str(error).split()))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("agr_utils"):
         return f"{error.name} is not installed. {COURSE_NEEDED}"
+    number = errno.ELOOP if "Symlink loop" in reason else getattr(error, "errno", None)  # a RuntimeError of pathlib
+    if number in ADVICE:
+        return f"{reason}. {ADVICE[number]}"
     return f"{type(error).__name__}: {reason}. Add --debug to see where"

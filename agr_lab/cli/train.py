@@ -93,11 +93,14 @@ def train(
     Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
     from agr_utils.data.load import load_data
+    from agr_utils.data.own_table import read_rows
     from agr_utils.measure.metrics import summarize
     from agr_utils.profiles import get_data_name
     from agr_utils.training.accelerator import get_processes
     from agr_utils.training.run import check_run_folder, train_run
 
+    if output_dir == Path():
+        raise InputError("--output-dir is empty or the current folder. Name a folder for the run, such as runs/first")
     is_own = bool(data) and data.lower().endswith(".csv")
     if is_own and source:
         raise InputError("--data names a CSV file, whose folder holds the images. Leave --source out")
@@ -121,12 +124,18 @@ def train(
         faces = load_data(
             source=Path(data) if is_own else source, skip_unreadable=skip_unreadable, **config.data_settings()
         )
+    if is_own and get_processes().is_main_process and read_rows(Path(data), labels)["split"].isna().all():
+        drawn = f"{data}: no column split, so it is drawn from the chosen labels"
+        typer.echo(f"{drawn}. A column split keeps it the same whatever is chosen (docs/use.md)", err=True)
     splits = ("validation",) if no_test else ("validation", "test")
     with say_how_to_go_on():
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)
     if not get_processes().is_main_process:
         return
     summaries = {split: summarize(table[table["split"] == split]) for split in splits}
+    for split, rows in table.groupby("split", sort=False):
+        for name in rows[list(config.tasks)].columns[rows[list(config.tasks)].isna().all()]:
+            typer.echo(f"{split}: no picture has a label of {name}, so it is not measured there", err=True)
     if as_json:
         metrics = {split: summary["value"].to_dict() for split, summary in summaries.items()}
         about = {"run": str(output_dir), "num_train": len(faces.rows("train")), "metrics": metrics}

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from agr_utils.data.corruptions import CORRUPTIONS
-from agr_utils.data.load import load_data
 from agr_utils.errors import InputError
 from agr_utils.files import read_table, write_table
 from agr_utils.inside.sweep import CLEAN, Sweep, sweep
@@ -24,13 +23,13 @@ def sweep_run_folder(
 
     See ``sweep``; run, split, command and commit are in its ``attrs``, and in the file.
     """
-    from agr_utils.training.run import load_model  # what trains takes seconds to import
+    from agr_utils.training.run import load_model, load_run_data  # what trains takes seconds to import
 
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     if model.scheme.name == OWN_TABLE:
         raise InputError(f"{run_dir}: of a table of one's own, for which it is not known where to cover eyes and mouth")
     config = TrainConfig.from_dict(about["config"])
-    data = load_data(source=source, skip_unreadable=True, **config.data_settings())
+    data = load_run_data(run_dir, config, source)
     table = sweep(model, data, data.sample(split, num_images))
     table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}
     write_sweep(table, Path(run_dir) / SWEEP_FILE)

@@ -42,6 +42,7 @@ class FaceData:
             counts = self.faces["split"].value_counts().to_dict()
             own = self.scheme.name == OWN_TABLE
             advice = "Write it into the column split of some rows" if own else "Choose another split or protocol"
+            advice += ", or train without it: --no-test" if split == "test" else ""
             raise InputError(f"no image in the split '{split}' (there are: {counts}). {advice}")
         return rows
 

@@ -1,6 +1,7 @@
 """Images and labels of one's own: a CSV file with a path in each row, beside the images."""
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from agr_utils.errors import InputError
 from agr_utils.files import read_bytes
 from agr_utils.tasks import OWN_TABLE, Task
 
+logger = logging.getLogger(__name__)
 _TASKS = "say what they are with --task, such as --task glasses=no,yes"
 
 
@@ -37,7 +39,8 @@ def read_table_faces(
     if len(missing):
         raise InputError(
             f"{file} line {missing['line'].iloc[0]}: {missing['path'].iloc[0]} is no image in {file.parent or '.'} "
-            f"({len(missing)} of {len(table)} rows have none). Paths count from the folder of the file"
+            f"({len(missing)} of {len(table)} rows have none). Paths count from the folder of the file, "
+            "with / and the files' own Unicode (NFC or NFD); links to folders are not followed"
         )
     faces = pd.DataFrame({"path": list(paths)}).merge(table, on="path", how="left")
     for path in faces["path"][faces["line"].isna()]:
@@ -49,8 +52,17 @@ def read_table_faces(
     for path in faces["path"][listed & faces["split"].isna() & has_split]:
         skipped.add("no split in the table", path)
     faces = make_faces(faces, tasks)
-    if groups and not has_split:
-        faces.loc[listed.to_numpy(), "split"] = split_by_group(faces[listed.to_numpy()])
+    if groups and has_split:
+        parts = faces[faces["split"].isin(SPLITS[:3])].drop_duplicates(["group", "split"])
+        copies = parts[parts["group"].duplicated(keep=False)].sort_values("group", kind="stable")
+        if count := copies["group"].nunique():
+            pair = " and ".join(copies["path"][:2])
+            logger.warning("%s: %d pictures have near-duplicates in another split, first: %s", file, count, pair)
+    elif groups:
+        try:
+            faces.loc[listed.to_numpy(), "split"] = split_by_group(faces[listed.to_numpy()])
+        except InputError as error:
+            raise InputError(f"{file}: {error} (near-duplicates and images of one 'person' are one group)") from None
     return faces
 
 

@@ -20,15 +20,14 @@ PIXELS_FILE, ABOUT_FILE = "pixels.npy", "cache.json"
 
 
 def fingerprint(source: Path) -> str:
-    """Twelve hex digits that change when the images of a folder or archive do (names and sizes, not contents)."""
+    """Twelve hex digits that change when the images of a folder or archive do (names, sizes, times, not contents)."""
     source = Path(source)
-    if source.is_dir():
-        stamps = [f"{name}:{(source / name).stat().st_size}" for name in list_images(source)]
-    elif source.exists():
-        stat = source.stat()
-        stamps = [source.name, str(stat.st_size), str(stat.st_mtime_ns)]
-    else:
+    if not source.exists():
         raise InputError(f"{source}: no such folder or archive. Check the path, or AGR_DATA_DIR")
+    files = {name: source / name for name in list_images(source)} if source.is_dir() else {source.name: source}
+    # In formats without compression all pictures of one shape have one size: only the time tells them apart.
+    stats = {name: path.stat() for name, path in files.items()}
+    stamps = [f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats.items()]
     return hashlib.sha256("\n".join([str(FORMAT), *stamps]).encode()).hexdigest()[:12]
 
 

@@ -94,7 +94,7 @@ def _describe(face: Mapping) -> str:
 
 
 def csv_columns(
-    tasks: Sequence[str], labels: Mapping[str, Sequence[str]], quantiles: Sequence[float] = ()
+    tasks: Sequence[str], labels: Mapping[str, Sequence[str]], quantiles: Sequence[float] = (), abstain: bool = False
 ) -> list[str]:
     """Names of the columns of ``csv_rows``."""
     columns = ["path", "face", "faces", "left", "top", "width", "height", "score", "turned"]
@@ -104,7 +104,7 @@ def csv_columns(
         columns += ["gender", "gender_probability"]
     if "race" in tasks:
         columns += ["race", *[f"race_{name}" for name in labels["race"]]]
-    return [*columns, "warnings", "error", "model", "model_sha256"]
+    return [*columns, *["abstained"] * abstain, "warnings", "error", "model", "model_sha256"]
 
 
 def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[str, object]]:
@@ -125,5 +125,6 @@ def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[
         levels = [f"age_q{level:.3f}" for level in quantiles]
         row |= dict(zip(levels, face.get("age_quantiles", ()), strict=False))
         row |= {f"race_{name}": value for name, value in face.get("race_probabilities", {}).items()}
+        row |= {name: "; ".join(face[name]) for name in ("abstained",) if name in face}
         warnings = "; ".join([*face.get("warnings", ()), *of_file])
         yield row | {"face": number if "faces" in answer else "", "warnings": warnings}

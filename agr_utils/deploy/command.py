@@ -57,7 +57,7 @@ def predict(
         raise InputError(f"{path}: {problem}" if path else problem)
     network = FaceModel(model or SHIPPED_MODEL)
     request = Request(tasks, not no_detect, faces.value, quantiles, abstain)
-    write = _writer(as_json, as_csv, tasks, network, quantiles)
+    write = _writer(as_json, as_csv, tasks, network, request)
     for path, problem in problems:
         write({"path": path, "error": problem})
         skipped.add(reason_of(problem), path)
@@ -74,7 +74,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _writer(as_json: bool, as_csv: bool, tasks, network, quantiles: bool) -> Callable[[dict], None]:
+def _writer(as_json: bool, as_csv: bool, tasks, network, request) -> Callable[[dict], None]:
     """What prints an answer."""
     from agr_utils.deploy.answers import csv_columns, csv_rows, text_lines
 
@@ -82,8 +82,9 @@ def _writer(as_json: bool, as_csv: bool, tasks, network, quantiles: bool) -> Cal
         return _echo_json
     if not as_csv:
         return lambda answer: typer.echo("\n".join(text_lines(answer)))
-    levels = network.about["quantiles"] if quantiles else ()
-    table = csv.DictWriter(sys.stdout, csv_columns(tasks, network.labels, levels), lineterminator="\n")
+    levels = network.about["quantiles"] if request.quantiles else ()
+    columns = csv_columns(tasks, network.labels, levels, request.abstain)
+    table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     table.writeheader()
     return lambda answer: table.writerows(csv_rows(answer, levels))
 

@@ -19,6 +19,7 @@ from agr_utils.deploy.answers import OUTPUTS, to_answer
 from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature
 from agr_utils.deploy.detect import ZOOM
 from agr_utils.deploy.model import FORMAT, FaceModel
+from agr_utils.deploy.onnx_file import read_sealed
 from agr_utils.deploy.quality import fit_limit, measure_quality
 from agr_utils.deploy.verify import NUM_FACES, check_answers, compare_with_torch
 from agr_utils.errors import InputError
@@ -65,9 +66,9 @@ def export_run(
         The model as it was written.
 
     Raises:
-        InputError: if another ``.json`` lies where the report goes, the run, its faces, or its weights cannot be used,
-            ONNX lacks an operator, there are too few faces to calibrate eight bits on, onnxruntime answers otherwise
-            than torch, or the disk is full.
+        InputError: if something else lies where the file or its report goes, the run, its faces, or its weights cannot
+            be used, ONNX lacks an operator, there are too few faces to calibrate eight bits on, onnxruntime answers
+            otherwise than torch, or the disk is full.
     """
     check_opset(opset)
     check_output(output)
@@ -97,9 +98,13 @@ def export_run(
 
 
 def check_output(output: Path) -> None:
-    """Refuse a path where the file cannot be, or where its report would take the place of something else."""
+    """Refuse a path where the file cannot be, or where it or its report would take the place of something else."""
     if output.suffix.lower() != ".onnx" or output.is_dir():
         raise InputError(f"{output}: cannot be an ONNX file. Choose an --output that ends in .onnx and is no folder")
+    try:
+        _ = output.exists() and read_sealed(output)
+    except InputError:
+        raise InputError(f"{output}: not made by agr export, or damaged. Choose another --output") from None
     report = output.with_suffix(".json")
     with contextlib.suppress(InputError):  # not the JSON that a report is
         if not report.exists() or {"opset", "int8"} <= read_json(report).keys():

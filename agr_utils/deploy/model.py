@@ -31,7 +31,7 @@ class FaceModel:
 
     Attributes:
         about: what the file says of itself: run, size, labels, licence, calibration, trained ages, crop, limits.
-        sha256: of the file.
+        sha256: of everything before the file's seal.
         size: side of the crops it takes, pixels.
         tasks: what it answers.
     """

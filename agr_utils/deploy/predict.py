@@ -38,6 +38,8 @@ class Request:
     def __post_init__(self):
         if not self.tasks:
             raise InputError("no task is asked for. Choose some of age, gender, race")
+        if isinstance(self.tasks, str):
+            raise InputError(f"tasks is the text '{self.tasks}'. Give several in brackets, or one: ('{self.tasks}',)")
         if self.faces not in ("all", "one"):
             raise InputError(f"faces is '{self.faces}'. Choose all or one")
 
@@ -46,13 +48,13 @@ DEFAULT_REQUEST = Request()
 
 
 def predict_files(
-    files: Iterable[Path], model: FaceModel | None = None, request: Request = DEFAULT_REQUEST
+    files: Iterable[Path], model: FaceModel | Path | str | None = None, request: Request = DEFAULT_REQUEST
 ) -> Iterator[dict]:
     """Answer for each file, in order. Memory does not grow with their number.
 
     Args:
         files: photographs, or crops of faces where ``request.detect`` is off; a single path is one file.
-        model: the shipped one where it is None.
+        model: or its file; the shipped one where it is None.
         request: what is asked; an InputError if the model does not answer a task.
 
     Yields:
@@ -77,14 +79,14 @@ def predict_files(
 
 def predict_rgb(
     images: Iterable[Path | str | Image.Image | np.ndarray],
-    model: FaceModel | None = None,
+    model: FaceModel | Path | str | None = None,
     request: Request = DEFAULT_REQUEST,
 ) -> list[dict]:
     """Answers about images: paths, PIL images, and RGB arrays (H, W, 3) in uint8 or in floats from 0 to 1.
 
     Args:
         images: any mixture; channels in the order red, green, blue (OpenCV's are the other way round).
-        model: the shipped one where it is None.
+        model: or its file; the shipped one where it is None.
         request: what is asked.
 
     Returns:
@@ -93,10 +95,9 @@ def predict_rgb(
     Raises:
         InputError: for an array of another shape, type or range, a file that cannot be read, or as ``predict_files``.
     """
-    if isinstance(images, (str, Path, Image.Image)):
+    single = isinstance(images, (str, bytes, Path, Image.Image)) or not isinstance(images, Iterable)
+    if single or getattr(images, "ndim", 0) in (2, 3):
         images = [images]
-    elif getattr(images, "ndim", 0) == 3:
-        images = images[None]
     answerer = _Answerer(model, request)
     answers = []
     for number, image in enumerate(images):
@@ -140,8 +141,9 @@ def check_rgb(array: np.ndarray, name: str = "image") -> np.ndarray:
 class _Answerer:
     """Answers requests about single images, from any thread."""
 
-    def __init__(self, model: FaceModel | None, request: Request):
-        self.model = FaceModel(SHIPPED_MODEL) if model is None else model
+    def __init__(self, model: FaceModel | Path | str | None, request: Request):
+        model = SHIPPED_MODEL if model is None else model
+        self.model = FaceModel(model) if isinstance(model, str | Path) else model
         self.request = request
         self.tasks = self.model.check_tasks(request.tasks)
         self.limits = self.model.about.get("limits", {})

@@ -138,7 +138,10 @@ def compare_runs(
         InputError: if the faces or their labels are not the same, or no task is common to both.
     """
     if set(ours["image_id"]) != set(theirs["image_id"]) or len(ours) != len(theirs):
-        raise InputError("the two tables hold different faces. Give the predictions of both models for one split")
+        raise InputError(
+            "the two tables hold different faces. Give the predictions of both models for one split. In a table of "
+            "one's own a column split keeps it the same; without one it is drawn from the chosen labels"
+        )
     if grouping and scheme is None:
         raise InputError(f"groups by {grouping} need the names of the labels. Give scheme=get_scheme(...) as well")
     ours, theirs = ours.reset_index(drop=True), theirs.set_index("image_id").loc[ours["image_id"]].reset_index()

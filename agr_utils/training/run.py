@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from agr_utils.data.faces import SPLITS
 from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json, write_table
 from agr_utils.machine import current_commit, describe_hardware
 from agr_utils.models.network import MultiTaskNet, count_macs, count_parameters
-from agr_utils.predictions_table import predicted_splits
+from agr_utils.predictions_table import predicted_splits, read_predictions
 from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.accelerator import get_processes
 from agr_utils.training.budget import plan_epochs
@@ -64,13 +65,13 @@ def train_run(
     output_dir = Path(output_dir)
     check_processes()
     check_run_folder(config, output_dir, minutes)
+    num_predicted = sum(len(data.rows(split)) for split in ("validation", *splits))  # before any training: are there?
     process = get_processes()
     with run_lock(output_dir) if process.is_main_process else nullcontext():
         if process.is_main_process:
             check_run_folder(config, output_dir, minutes)  # again: another may have begun a run there meanwhile
             clear_leftovers(output_dir)
         if minutes is not None:
-            num_predicted = len(data.rows("validation")) + sum(len(data.rows(split)) for split in splits)
             planned = planned_epochs(output_dir, minutes) or plan_epochs(config, data, minutes, num_predicted)
             config = replace(config, num_epochs=planned)
         recorded = read_record(output_dir)
@@ -228,4 +229,24 @@ def load_run(run_dir: Path, source: Path | None = None) -> tuple[MultiTaskNet, F
         raise InputError(f"{run_dir}: a file, not a run folder. Name a folder that agr train made")
     model, about = load_model(Path(run_dir) / CHECKPOINT_FILE)
     config = TrainConfig.from_dict(about["config"])
-    return model, load_data(source=source, skip_unreadable=True, **config.data_settings()), config
+    return model, load_run_data(run_dir, config, source), config
+
+
+def load_run_data(run_dir: Path, config: TrainConfig, source: Path | None = None) -> FaceData:
+    """The data of a run, split as it was for the run, whatever would be drawn now: a mended label may change that.
+
+    A picture has the split that the run's predictions name, and counts as a training picture where they do not name it.
+    A split of which they hold nothing (``agr train --no-test``) is kept only if all others are as they were.
+    """
+    data = load_data(source=source, skip_unreadable=True, **config.data_settings())
+    path = Path(run_dir) / PREDICTIONS_FILE
+    if not path.exists():
+        return data
+    named = read_predictions(path).drop_duplicates("image_id").set_index("image_id")["split"]
+    drawn = data.faces["split"]
+    kept = data.faces["image_id"].map(named).astype("string").fillna("train").where(drawn.isin(SPLITS[:3]), drawn)
+    differs = kept.ne(drawn).fillna(False)
+    if not (differs & (drawn.isin(named) | kept.ne("train"))).any():
+        return data
+    logger.warning("%s: %d pictures have another split than is drawn now; the run's own is kept", path, differs.sum())
+    return replace(data, faces=data.faces.assign(split=kept))

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import shutil
 import sys
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 
 from agr_lab.cli import main as cli
+from agr_lab.reports.outside import open_answerer
+from agr_utils.deploy.model import SHIPPED_MODEL
 from agr_utils.training.checkpoints import load_tensors, save_tensors
 
 TINY = ["--backbone", "custom_cnn", "--num-epochs", "1", "--image-size", "32"]
@@ -192,3 +195,31 @@ def test_audit_and_prepare(agr, face_folder: Path):
     assert status == 1 and "--skip-unreadable" in err
     status, out, _ = agr("data", "prepare", "--source", str(face_folder), "--skip-unreadable")
     assert status == 0 and "unlisted  13" in out and "unreadable  1" in out
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_a_run_needs_a_folder_of_its_own(agr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = agr("train", *TINY, "--output-dir", folder)
+    assert status == 1 and "--output-dir is empty or the current folder. Name a folder" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), "Choose a shorter name"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), "Choose another path"),
+        (RuntimeError("Symlink loop from 'a'"), "Choose another path"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
+    ],
+)
+def test_errors_of_the_system_come_with_advice(error: Exception, advice: str):
+    line = cli.describe_error(error)
+    assert line.endswith(advice) and str(error) in line and "--debug" not in line
+
+
+def test_a_model_file_may_end_in_capitals(agr, tmp_path: Path):
+    shutil.copy(SHIPPED_MODEL, tmp_path / "M.ONNX")
+    assert open_answerer(tmp_path / "M.ONNX")[1] == 128
+    assert "need a data set" in agr("evaluate", str(tmp_path / "M.ONNX"))[2]

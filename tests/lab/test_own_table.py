@@ -1,6 +1,7 @@
 """A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,45 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
 
 
+def test_a_run_keeps_its_split_when_the_table_changes(folder, tmp_path, monkeypatch, caplog):
+    """Without a column split a mended label draws another one, and the new test split holds what was trained on."""
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    config = TrainConfig(
+        data="table", labels=TASKS, backbone="custom_cnn", image_size=32, num_epochs=1, batch_size=8, precision="fp32"
+    )
+    before = load(folder, tmp_path).faces
+    train_run(config, load(folder, tmp_path), tmp_path / "run")
+    train_run(config, load(folder, tmp_path), tmp_path / "chosen", splits=("validation",))
+    for run in ("run", "chosen"):  # nothing has changed: what a run without a test split is tested on is drawn as ever
+        assert load_run(tmp_path / run, folder / "faces.csv")[1].faces["split"].equals(before["split"])
+    assert "another split" not in caplog.text
+    table = pd.read_csv(folder / "faces.csv", dtype="string")
+    table["age"] = table["age"].sample(frac=1, random_state=0).to_numpy()
+    table.drop(index=table.index[before["split"] == "test"][:2]).to_csv(folder / "mended.csv", index=False)
+    drawn = load(folder, tmp_path, name="mended.csv").faces["split"]
+    kept = load_run(tmp_path / "run", folder / "mended.csv")[1].faces["split"]
+    assert (kept[drawn != "unlisted"] == before["split"][drawn != "unlisted"]).all()
+    assert (kept[drawn == "unlisted"] == "unlisted").all() and (drawn == "unlisted").sum() == 2
+    assert f"{(kept != drawn).sum()} pictures have another split than is drawn now" in caplog.text
+    kept = load_run(tmp_path / "chosen", folder / "mended.csv")[1].faces["split"]
+    assert (kept == "validation").equals(before["split"] == "validation") and not (kept == "test").any()
+
+
+def test_a_drawn_split_that_is_written_into_the_table_stays(folder, tmp_path, monkeypatch):
+    """The lines of docs/use.md, run."""
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(folder)
+    pd.read_csv("faces.csv", dtype=str).rename(columns={"glasses": "hat"}).to_csv("hats.csv", index=False)
+    text = (Path(__file__).parents[2] / "docs" / "use.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("faces.csv", "hats.csv")
+    exec(code, {})
+    hats = (Task("hat", classes=("no", "yes")),)
+    both, one = (load(folder, tmp_path, tasks, "split.csv").faces for tasks in ((TASKS[2], *hats), hats))
+    drawn = load(folder, tmp_path, (TASKS[2], *hats), "hats.csv").faces
+    assert both["split"].equals(drawn["split"]) and one["split"].equals(drawn["split"])
+    assert not load(folder, tmp_path, hats, "hats.csv").faces["split"].equals(drawn["split"])
+
+
 def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
     split = ["train"] * 24 + ["validation"] * 12 + ["test"] * 24
@@ -267,6 +307,58 @@ def test_few_persons_make_wide_intervals(folder, tmp_path, monkeypatch):
     assert row["high"] - row["low"] > alone["high"] - alone["low"]
 
 
+def test_near_duplicates_across_a_column_split_are_counted(folder, tmp_path, monkeypatch, caplog):
+    (tmp_path / "pics").mkdir()
+    for number, pixels in enumerate(draw_faces(30, 32, 1).pixels):
+        Image.fromarray(pixels).save(tmp_path / "pics" / f"{number:02}.png")
+    for number in (28, 29):
+        (tmp_path / "pics" / f"{number}.png").write_bytes((tmp_path / "pics" / f"{number - 28:02}.png").read_bytes())
+    rows = pd.DataFrame({"path": [f"pics/{n:02}.png" for n in range(30)], "hat": ["no", "yes"] * 15})
+    rows["split"] = ["train"] * 20 + ["validation"] * 5 + ["test"] * 5
+    rows.to_csv(tmp_path / "faces.csv", index=False)
+    load(tmp_path, tmp_path / "cache", (Task("hat", classes=("no", "yes")),))
+    assert (
+        caplog.text.count("2 pictures have near-duplicates in another split, first: pics/00.png and pics/28.png") == 1
+    )
+    caplog.clear()
+    rows.assign(split="train").to_csv(tmp_path / "faces.csv", index=False)
+    load(tmp_path, tmp_path / "cache", (Task("hat", classes=("no", "yes")),))
+    assert "near-duplicates" not in caplog.text
+
+
+def test_too_few_groups_name_the_file_and_the_column(folder, tmp_path):
+    with pytest.raises(InputError, match=r"rows.csv: 1 groups .* images of one 'person' are one group"):
+        load(folder, tmp_path, TASKS[:1], write_rows(folder, glasses="no", person="p"))
+
+
+def test_a_table_without_a_split_is_refused_before_it_is_trained_on(folder, tmp_path):
+    tasks = (TASKS[0],)
+    data = load(folder, tmp_path, tasks, write_rows(folder, glasses="no", split=["train"] * 50 + ["validation"] * 10))
+    config = TrainConfig(data="table", labels=tasks, backbone="custom_cnn", image_size=32, num_epochs=0.2, batch_size=8)
+    with pytest.raises(InputError, match="no image in the split 'test' .* --no-test"):
+        train_run(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert set(train_run(config, data, tmp_path / "run", splits=("validation",))["split"]) == {"validation"}
+
+
+def test_a_path_that_is_not_found_has_a_hint(folder, tmp_path):
+    for path in ("faces\\00.png", "faces//00.png", "linked/00.png"):
+        with pytest.raises(InputError, match=r"with / and .* \(NFC or NFD\); links to folders are not followed"):
+            load(folder, tmp_path, TASKS[:1], change(folder, "wrong.csv", path=path))
+
+
+def test_a_task_without_a_label_in_a_split_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGR_CACHE_DIR", str(tmp_path))
+    split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    name = write_rows(folder, hat=["no", "yes"] * 20 + [""] * 10 + ["no"] * 10, split=split)
+    command = ["train", "--data", str(folder / name), "--task", "hat=no,yes", "--backbone", "custom_cnn"]
+    command += ["--image-size", "32", "--num-epochs", "1", "--batch-size", "8", "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "no column split" not in result.output
+    assert result.output.count("no picture has a label of hat") == 1
+    assert "validation: no picture has a label of hat" in result.output
+
+
 def test_labels_without_a_table_and_a_table_without_labels_are_refused():
     for settings in ({"data": "table"}, {"data": "synthetic", "labels": TASKS}):
         with pytest.raises(InputError, match="only a table"):
@@ -281,6 +373,7 @@ def test_the_command_line_trains_on_a_table_of_ones_own(folder, tmp_path, monkey
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "spectacles_accuracy" in result.output and "height_mae" in result.output
+    assert result.output.count("no column split, so it is drawn from the chosen labels") == 1
     assert CliRunner().invoke(app, ["evaluate", str(tmp_path / "run")]).exit_code == 0
     record = read_run(tmp_path / "run").config
     assert record.scheme.task("spectacles") == Task("spectacles", classes=("no", "yes"), column="glasses")

@@ -1,6 +1,5 @@
 """Which pictures the paths of a command line stand for, and how those are counted that could not be read."""
 
-import glob
 import re
 import stat
 from collections.abc import Sequence
@@ -56,10 +55,24 @@ def _find(pattern: str, skipped: Skipped) -> list[Path]:
     elif mode:
         raise InputError(f"{pattern}: not a regular file (a pipe, socket or device). Save the picture to a file")
     else:
-        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
+        found = _glob(path)
     if not found:
         raise InputError(f"{pattern}: no image there (looked for {', '.join(SUFFIXES[:4])}, …). Check the path")
     return found
+
+
+def _glob(pattern: Path) -> list[Path]:
+    """Files that a glob matches, sorted; links to folders are not followed, nor hidden names matched unless asked."""
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.parts]  # as a shell reads ***
+    parts += ["*"] if parts[-1] == "**" else []
+    hidden, root = "/." in f"/{pattern.as_posix()}", pattern.anchor
+    return sorted(
+        path
+        for path in Path(root or ".").glob(str(Path(*parts[bool(root) :])))
+        if path.is_file()
+        and not any(folder.is_symlink() for folder in {*path.parents}.difference(pattern.parents))
+        and (hidden or not any(part.startswith(".") for part in path.parts))
+    )
 
 
 def reason_of(error: str) -> str:

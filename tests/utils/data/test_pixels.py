@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from agr_utils.data import pixels as pixels_module
+from agr_utils.data.duplicates import read_groups
 from agr_utils.data.pixels import build_cache, cache_folder, fingerprint, open_cache
 from agr_utils.data.reading.images import decode_image, decode_square, resize_square
 from agr_utils.data.reading.sources import list_images
@@ -74,16 +76,36 @@ def test_fingerprint_changes_with_the_images_only(face_folder, tmp_path):
     moved = face_folder.rename(tmp_path / "elsewhere")
     assert fingerprint(moved) == before
     first = sorted(moved.glob("*.jpg"))[0]
-    content = first.read_bytes()
+    content, times = first.read_bytes(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
     first.write_bytes(content + b"\0")
+    os.utime(first, ns=times)
     replaced = fingerprint(moved)
     first.write_bytes(content)
+    os.utime(first, ns=times)
+    assert fingerprint(moved) == before
     (moved / "new.jpg").write_bytes(content)
     added = fingerprint(moved)
     (moved / "new.jpg").unlink()
     first.rename(moved / "renamed.jpg")
     renamed = fingerprint(moved)
     assert len({before, replaced, added, renamed}) == 4
+
+
+def test_pictures_of_one_size_are_told_apart_by_their_time(tmp_path, cache_dir):
+    """As bitmaps are whatever they show: another folder of the same name, or pictures that were edited in place."""
+    folders = [tmp_path / place / "faces" for place in "ab"]
+    for shade, source in enumerate(folders):
+        source.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (16, 16), (200 * shade, number, 0)).save(source / f"{number}.bmp")
+            os.utime(source / f"{number}.bmp", ns=(0, 10**9 * (shade + 1)))
+    caches = [cache_folder(source, 16, cache_dir) for source in folders]
+    assert caches[0] != caches[1]
+    first = read_groups(folders[0], cache_dir)
+    Image.new("RGB", (16, 16), (0, 0, 250)).save(folders[0] / "1.bmp")
+    assert cache_folder(folders[0], 16, cache_dir) != caches[0]
+    assert read_groups(folders[0], cache_dir).keys() == first.keys()
+    assert len(list(cache_dir.glob("faces-groups-*.json"))) == 2
 
 
 def test_fingerprint_of_an_archive_changes_with_it(face_folder, tmp_path):

@@ -202,6 +202,17 @@ def test_only_a_report_is_replaced_by_a_report(content, tiny_run, exported, tmp_
     export.check_output(tmp_path / "config.onnx")
 
 
+def test_only_an_exported_file_is_replaced_by_one(tiny_run, exported, tmp_path, monkeypatch, one_clear_line):
+    (tmp_path / "model.onnx").write_bytes(b"a model of another project")
+    with monkeypatch.context() as patch:
+        patch.delattr(export, "load_run")  # nothing is computed
+        with one_clear_line("model.onnx", "not made by agr export", "Choose another --output"):
+            export.export_run(tiny_run, tmp_path / "model.onnx", force=True)
+    assert (tmp_path / "model.onnx").read_bytes() == b"a model of another project"
+    (tmp_path / "model.onnx").write_bytes(exported.read_bytes())
+    export.check_output(tmp_path / "model.onnx")
+
+
 def test_a_file_is_not_a_run_folder(tmp_path, one_clear_line):
     (tmp_path / "README.md").write_text("about")
     with one_clear_line("README.md", "a file, not a run folder", "agr train"):

@@ -17,7 +17,7 @@ from agr_lab.cli import main as cli
 from agr_utils.data.reading.pictures import find_images, reason_of
 from agr_utils.data.reading.skipped import Skipped
 from agr_utils.deploy.answers import csv_rows, json_line, text_lines
-from agr_utils.deploy.model import FaceModel
+from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError
 from agr_utils.tasks import TASKS
@@ -156,6 +156,7 @@ def test_a_jpeg_and_its_array_get_one_answer(face_folder: Path, model: FaceModel
         (Image.new("RGB", (0, 0)), "0x0 pixels"),
         (Image.new("RGB", (5, 0)), "5x0 pixels"),
         ([[1, 2, 3]], "is no image"),
+        (b"bytes", "a bytes is no image"),
         (None, "is no image"),
     ],
 )
@@ -206,6 +207,30 @@ def test_answers_come_in_order_and_bad_files_do_not_stop_them(agr, face_folder: 
     assert counts["skipped"]["reasons"]["HEIC (install pillow-heif)"]["count"] == 1
     status, out, err = agr("predict", face_folder, "--no-detect")
     assert status == 1 and err.splitlines()[-1].startswith("3 skipped: ") and "1 HEIC (install pillow-heif)" in err
+
+
+@pytest.mark.parametrize("images", [None, b"the bytes of a file", np.zeros((8, 9), np.uint8), 7])
+def test_what_is_no_picture_nor_several_is_refused(images, model: FaceModel, one_clear_line):
+    shape = getattr(images, "shape", None)
+    with one_clear_line("image 0", f"its shape is {shape}" if shape else f"a {type(images).__name__} is no image"):
+        predict_rgb(images, model, CROP)
+
+
+def test_a_model_may_be_named_by_its_file_and_tasks_are_several(face_folder: Path, model: FaceModel, one_clear_line):
+    path = sorted(face_folder.iterdir())[0]
+    answer = predict_rgb(path, model, CROP)
+    assert predict_rgb(path, SHIPPED_MODEL, CROP) == predict_rgb(path, str(SHIPPED_MODEL), CROP) == answer
+    assert list(predict_files(path, str(SHIPPED_MODEL), CROP)) == answer
+    with one_clear_line("tasks is the text 'age'", "('age',)"):
+        Request("age")
+
+
+def test_csv_says_what_is_abstained_from(agr, photo: Path):
+    rows = list(csv.DictReader(io.StringIO(agr("predict", photo, "--csv", "--abstain")[1])))
+    for row in rows:
+        assert row["abstained"] == "; ".join(task for task in ("age", "gender") if not row[task])
+    assert next(csv_rows({"path": "a", "abstained": ["age", "gender"]}))["abstained"] == "age; gender"
+    assert "abstained" not in agr("predict", photo, "--csv")[1]
 
 
 def test_csv_has_a_row_a_face(agr, photo: Path):
@@ -317,6 +342,23 @@ def test_files_folders_and_globs(face_folder: Path):
         find_images([str(face_folder / "*.gif")])
     with pytest.raises(InputError, match="no image there"):
         find_images([str(face_folder / "a.jpg")])
+
+
+def test_globs_do_not_follow_links_to_folders(face_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    files = sorted(path.name for path in face_folder.iterdir())
+    (face_folder / "sub" / ".hidden").mkdir(parents=True)
+    monkeypatch.chdir(face_folder)
+    for link, target in (("loop", "."), ("loop2", f"../{face_folder.name}"), ("sub/up", ".."), ("link.jpg", files[0])):
+        Path(link).symlink_to(target)
+    for copy in ("sub/b.jpg", "sub/.hidden/c.jpg"):
+        Path(copy).write_bytes(Path(files[0]).read_bytes())
+    assert find_images(["**/*.jpg"]) == sorted(map(Path, [*files, "link.jpg", "sub/b.jpg"]))
+    assert find_images(["**"]) == find_images(["**/*.jpg"])
+    assert find_images([str(face_folder / "**/b*.jpg")]) == [face_folder / "sub/b.jpg"]
+    assert find_images(["*/*.jpg"]) == find_images(["sub/**"]) == [Path("sub/b.jpg")]
+    assert find_images(["loop/s*/b.jpg"]) == [Path("loop/sub/b.jpg")]  # a link that is named
+    assert find_images(["sub/.hidden/*.jpg"]) == [Path("sub/.hidden/c.jpg")]
+    assert find_images(["**.jpg"]) == [Path(name) for name in sorted([*files, "link.jpg"])]
 
 
 def test_one_error_line_a_path_and_the_others_are_answered(agr, face_folder: Path, tmp_path: Path):
