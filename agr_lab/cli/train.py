@@ -134,7 +134,7 @@ def train(
         return
     summaries = {split: summarize(table[table["split"] == split]) for split in splits}
     for split, rows in table.groupby("split", sort=False):
-        for name in rows[list(config.tasks)].columns[rows[list(config.tasks)].isna().all()]:
+        for name in (task for task in config.tasks if rows[task].isna().all()):
             typer.echo(f"{split}: no picture has a label of {name}, so it is not measured there", err=True)
     if as_json:
         metrics = {split: summary["value"].to_dict() for split, summary in summaries.items()}

@@ -125,6 +125,6 @@ def csv_rows(answer: Mapping, quantiles: Sequence[float] = ()) -> Iterator[dict[
         levels = [f"age_q{level:.3f}" for level in quantiles]
         row |= dict(zip(levels, face.get("age_quantiles", ()), strict=False))
         row |= {f"race_{name}": value for name, value in face.get("race_probabilities", {}).items()}
-        row |= {name: "; ".join(face[name]) for name in ("abstained",) if name in face}
+        row |= {"abstained": "; ".join(face["abstained"])} if "abstained" in face else {}
         warnings = "; ".join([*face.get("warnings", ()), *of_file])
         yield row | {"face": number if "faces" in answer else "", "warnings": warnings}

@@ -102,7 +102,8 @@ def check_output(output: Path) -> None:
     if output.suffix.lower() != ".onnx" or output.is_dir():
         raise InputError(f"{output}: cannot be an ONNX file. Choose an --output that ends in .onnx and is no folder")
     try:
-        _ = output.exists() and read_sealed(output)
+        if output.exists():
+            read_sealed(output)
     except InputError:
         raise InputError(f"{output}: not made by agr export, or damaged. Choose another --output") from None
     report = output.with_suffix(".json")

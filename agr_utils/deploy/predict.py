@@ -142,8 +142,7 @@ class _Answerer:
     """Answers requests about single images, from any thread."""
 
     def __init__(self, model: FaceModel | Path | str | None, request: Request):
-        model = SHIPPED_MODEL if model is None else model
-        self.model = FaceModel(model) if isinstance(model, str | Path) else model
+        self.model = model if isinstance(model, FaceModel) else FaceModel(SHIPPED_MODEL if model is None else model)
         self.request = request
         self.tasks = self.model.check_tasks(request.tasks)
         self.limits = self.model.about.get("limits", {})

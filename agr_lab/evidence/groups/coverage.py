@@ -24,9 +24,8 @@ GROUPINGS = ("gender", "race", "age band", "predicted age band")
 
 def read_quantile_runs(results_dir: Path) -> list[Run]:
     """Runs of the second protocol, of an accelerator, whose predictions carry quantiles of the age."""
-    runs = read_folder(results_dir / "protocol_2")
-    kept = [run for run in runs if "age_q0.025" in run.predictions and run.about["precision"] == "bf16"]
-    return [run for run in kept if run.config.num_epochs == 20]
+    runs = [run for run in read_folder(results_dir / "protocol_2") if run.about["precision"] == "bf16"]
+    return [run for run in runs if "age_q0.025" in run.predictions and run.config.num_epochs == 20]
 
 
 def calibrated_by_quantiles(predictions: pd.DataFrame) -> pd.DataFrame:
