@@ -127,8 +127,8 @@ def title_of(row: pd.Series) -> str:
     "deployment",
     "C4: one face on one thread of a CPU: how long, how large a file, how far off",
     read_evidence,
-    "Networks of 96 px, the shipped model, and two other packages; those without an error were not trained. Bars: the "
-    "middle half of the rounds. Dashed: the limits of the rule, 33 ms and 4.5 MB.",
+    "Networks of 96 px, the shipped model, and two other packages; those without an error were timed untrained. Bars: "
+    "the middle half of the rounds. Dashed: the limits of the rule, 33 ms and 4.5 MB.",
 )
 def draw_deployment(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     """Time, on every device, size and age error of each network by the way in which it runs."""
