@@ -93,7 +93,6 @@ def train(
     Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
     from agr_utils.data.load import load_data
-    from agr_utils.data.own_table import read_rows
     from agr_utils.measure.metrics import summarize
     from agr_utils.profiles import get_data_name
     from agr_utils.training.accelerator import get_processes
@@ -124,9 +123,6 @@ def train(
         faces = load_data(
             source=Path(data) if is_own else source, skip_unreadable=skip_unreadable, **config.data_settings()
         )
-    if is_own and get_processes().is_main_process and read_rows(Path(data), labels)["split"].isna().all():
-        drawn = f"{data}: no column split, so it is drawn from the chosen labels"
-        typer.echo(f"{drawn}. A column split keeps it the same whatever is chosen (docs/use.md)", err=True)
     splits = ("validation",) if no_test else ("validation", "test")
     with say_how_to_go_on():
         table = train_run(config, faces, output_dir, command_line(), splits, minutes, save_minutes, tensorboard)

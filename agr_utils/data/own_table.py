@@ -11,7 +11,7 @@ import pandas as pd
 from agr_utils.data.duplicates import group_pairs
 from agr_utils.data.faces import SPLITS, make_faces, read_label_csv
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.data.splits import split_by_group
+from agr_utils.data.splits import split_by_name
 from agr_utils.errors import InputError
 from agr_utils.files import read_bytes
 from agr_utils.tasks import OWN_TABLE, Task
@@ -27,8 +27,9 @@ def read_table_faces(
 
     The file has a column ``path`` (from the folder of the file), one for each task, and may have ``split`` (train,
     validation or test) and ``person``: images of one person stay in one split. Without ``split`` near-duplicates and
-    persons are kept together and 70/10/20 drawn. An empty cell is a missing label. While ``groups``, the near-duplicate
-    group of each path, is empty, nothing is split. ``skipped`` is told of the images without a row, or without a split.
+    persons are kept together and 70/10/20 drawn by their paths. An empty cell is a missing label. While ``groups``, the
+    near-duplicate group of each path, is empty, nothing is split. ``skipped`` is told of the images without a row, or
+    without a split.
 
     Raises:
         InputError: naming the line, column, class or person that is wrong, or the files that are not there.
@@ -60,7 +61,7 @@ def read_table_faces(
             logger.warning("%s: %d pictures have near-duplicates in another split, first: %s", file, count, pair)
     elif groups:
         try:
-            faces.loc[listed.to_numpy(), "split"] = split_by_group(faces[listed.to_numpy()])
+            faces.loc[listed.to_numpy(), "split"] = split_by_name(faces[listed.to_numpy()])
         except InputError as error:
             raise InputError(f"{file}: {error} (near-duplicates and images of one 'person' are one group)") from None
     return faces

@@ -5,6 +5,7 @@ Results of different protocols answer different questions and never stand in one
 
 import json
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second, and reading a split needs none of it
 
-    if (num_groups := faces["group"].nunique()) < 10:
-        raise InputError(f"{num_groups} groups of images cannot be split 70/10/20; at least 10 are needed. Add images")
+    num_groups = _count_groups(faces)
     labels = (age_band(faces["age"]), faces["gender"], faces["race"])
     first, *others = (label.astype("string").fillna("?") for label in labels)
     stratum = first.str.cat(others, sep="/")
@@ -53,9 +53,29 @@ def split_by_group(faces: pd.DataFrame, seed: int = 0) -> pd.Series:
     groups = np.random.default_rng(seed).permutation(num_groups)[pd.factorize(faces["group"])[0]]
     for number, (_, rows) in enumerate(StratifiedGroupKFold(n_splits=10).split(codes, codes, groups)):
         tenth[rows] = number
-    return pd.Series(
-        np.select([tenth < 7, tenth < 8], ["train", "validation"], "test"), index=faces.index, dtype="string"
-    )
+    return _name_splits(tenth < 7, tenth < 8, faces.index)
+
+
+def split_by_name(faces: pd.DataFrame) -> pd.Series:
+    """Assign 70/10/20 of the groups by a hash of each group's first path, whatever the labels are.
+
+    Returns:
+        ``train``, ``validation`` or ``test`` for each row of the faces table; an InputError below ten groups.
+    """
+    num_groups = _count_groups(faces)
+    hashes = faces.groupby("group")["path"].transform("min").map(lambda path: sha256(path.encode()).hexdigest())
+    place = pd.factorize(hashes, sort=True)[0]  # of each row's group
+    return _name_splits(place < num_groups * 7 // 10, place < num_groups * 8 // 10, faces.index)
+
+
+def _count_groups(faces: pd.DataFrame) -> int:
+    if (num_groups := faces["group"].nunique()) < 10:
+        raise InputError(f"{num_groups} groups of images cannot be split 70/10/20; at least 10 are needed. Add images")
+    return num_groups
+
+
+def _name_splits(train: np.ndarray, used: np.ndarray, index: pd.Index) -> pd.Series:
+    return pd.Series(np.select([train, used], ["train", "validation"], "test"), index=index, dtype="string")
 
 
 def read_split_file() -> pd.DataFrame:
@@ -127,9 +147,7 @@ def _random_fold(faces: pd.DataFrame, fold: int) -> pd.Series:
     number = np.zeros(len(faces), dtype=int)
     for index, (_, rows) in enumerate(KFold(5, shuffle=True, random_state=0).split(faces)):
         number[rows] = (index - fold) % 5
-    return pd.Series(
-        np.select([number == 0, number == 1], ["test", "validation"], "train"), index=faces.index, dtype="string"
-    )
+    return _name_splits(number > 1, number == 1, faces.index)
 
 
 def _cvpr24_split(faces: pd.DataFrame, fold: int, file: str) -> pd.Series:

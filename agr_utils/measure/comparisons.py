@@ -140,7 +140,7 @@ def compare_runs(
     if set(ours["image_id"]) != set(theirs["image_id"]) or len(ours) != len(theirs):
         raise InputError(
             "the two tables hold different faces. Give the predictions of both models for one split. In a table of "
-            "one's own a column split keeps it the same; without one it is drawn from the chosen labels"
+            "one's own a column split keeps it as it is when pictures are added"
         )
     if grouping and scheme is None:
         raise InputError(f"groups by {grouping} need the names of the labels. Give scheme=get_scheme(...) as well")

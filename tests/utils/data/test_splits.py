@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from agr_utils.data.faces import age_band, make_faces
-from agr_utils.data.splits import apply_protocol, groups_of, read_split_file, split_by_group
+from agr_utils.data.splits import apply_protocol, groups_of, read_split_file, split_by_group, split_by_name
 from agr_utils.data.utkface import read_names
 
 USED = ("train", "validation", "test")
@@ -85,6 +85,32 @@ def test_too_few_groups_to_split(grouped_faces, one_clear_line):
     with one_clear_line("9 groups", "at least 10", "Add images"):
         split_by_group(few)
     assert split_by_group(few.assign(group=np.arange(40) % 10)).isin(USED).all()
+
+
+def test_a_split_by_name_keeps_groups_and_shares_and_asks_for_no_label(grouped_faces):
+    assert len(grouped_faces) > 500
+    split = split_by_name(grouped_faces[["path", "group"]])
+    assert (split.groupby(grouped_faces["group"]).nunique() == 1).all()
+    shares = split.groupby(grouped_faces["group"]).first().value_counts(normalize=True)
+    assert shares["train"] == pytest.approx(0.7, abs=0.01) and shares["test"] == pytest.approx(0.2, abs=0.01)
+    shuffled = grouped_faces.sample(frac=1, random_state=0)
+    renumbered = shuffled.assign(group=-shuffled["group"])
+    assert split_by_name(renumbered).sort_index().equals(split)
+
+
+def test_pictures_that_are_added_hardly_change_a_split_by_name(grouped_faces):
+    fewer = grouped_faces[grouped_faces["group"] % 20 != 0]
+    before, after = split_by_name(fewer), split_by_name(grouped_faces).loc[fewer.index]
+    assert 0 < (before != after).mean() < 0.03
+
+
+@pytest.mark.parametrize("number", [10, 11, 19])
+def test_ten_groups_are_enough_to_split_by_name(grouped_faces, number, one_clear_line):
+    few = grouped_faces.head(40)
+    split = split_by_name(few.assign(group=np.arange(40) % number))
+    assert set(split) == set(USED)
+    with one_clear_line("9 groups", "at least 10", "Add images"):
+        split_by_name(few.assign(group=np.arange(40) % 9))
 
 
 # The committed split of UTKFace
