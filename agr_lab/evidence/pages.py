@@ -27,7 +27,14 @@ from agr_lab.evidence.multitask.conflict import conflict_table
 from agr_lab.evidence.multitask.gaps import gap_table
 from agr_lab.evidence.multitask.multitask import multitask_table
 from agr_lab.evidence.multitask.trained_multitask import trained_gaps_table, trained_multitask_table
-from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.reading import (
+    Evidence,
+    describe_machine,
+    read_ablations,
+    read_bench,
+    read_evidence,
+    read_published,
+)
 from agr_lab.evidence.robustness.all_corruptions import corruptions_table
 from agr_lab.evidence.robustness.robustness_augmentation import augmentation_table
 from agr_lab.evidence.robustness.robustness_groups import darkness_table, robustness_groups_table
@@ -38,14 +45,7 @@ from agr_lab.evidence.speed import t4_table
 from agr_utils.errors import InputError
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.sweep import SWEPT_ERRORS
-from agr_utils.measure.results import (
-    describe_machine,
-    read_ablations,
-    read_bench,
-    read_folder,
-    read_published,
-    read_runs,
-)
+from agr_utils.measure.results import read_folder, read_runs
 from agr_utils.models.backbones import BACKBONES
 
 

@@ -7,10 +7,9 @@ from matplotlib.ticker import FuncFormatter
 
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_nothing
-from agr_lab.evidence.reading import Evidence
+from agr_lab.evidence.reading import Evidence, describe_machine, read_bench
 from agr_lab.evidence.register import Register
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.measure.results import describe_machine, read_bench
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.profiles import PROFILES
 

@@ -44,7 +44,7 @@ def sample_ece(table: pd.DataFrame, task: str, bootstrap: GroupBootstrap) -> np.
     """Expected calibration error of ``gender`` or ``race`` and its resamples, (R + 1,), in 0 to 1.
 
     The mean over images of their bin's absolute difference between confidence and accuracy. Noise in a bin only ever
-    adds to it, so resamples lie higher than the value: their interval is the ``basic_interval``, and ``null_ece`` says
+    adds to it, so resamples lie higher than the value: their interval is the "basic" one, and ``null_ece`` says
     what a perfectly calibrated model would have.
     """
     rows, certainty, over = _overconfidence(table, task)

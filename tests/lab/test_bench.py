@@ -19,9 +19,9 @@ from agr_lab.bench.report import BENCHMARKS, QUICK, choose_benchmarks
 from agr_lab.bench.steps import bench_latency, bench_training, take_turns
 from agr_lab.cli import main as cli
 from agr_lab.evidence.pages import read_speeds
+from agr_lab.evidence.reading import read_bench
 from agr_lab.evidence.speed import draw_speed
 from agr_utils.data.augment import Augmentation
-from agr_utils.measure.results import read_bench
 
 
 def test_turns_are_interleaved_and_the_first_round_does_not_count():

@@ -6,12 +6,11 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from agr_lab.evidence.architectures.pairs import runs_of
 from agr_lab.evidence.panels import draw_nothing, lay_out
-from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.reading import Evidence, describe_machine, read_evidence
 from agr_lab.evidence.register import Register
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.measure.results import describe_machine
 from agr_utils.models.backbones import get_backbone
 
 FIGURES = Register()

@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.basic_interval import basic_interval
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.multitask.multitask import comparison_styles, comparison_title, finished, paired_scores
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
 from agr_lab.evidence.register import Register
-from agr_utils.measure.bootstrap import basic_interval, interval
+from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import add_calls, cache_copies, mean_of_columns
 from agr_utils.measure.fairness import (
     ERRORS,
@@ -20,12 +21,13 @@ from agr_utils.measure.fairness import (
     MIN_IMAGES,
     error_rows,
     gaps,
+    group_columns,
+    label_groups,
     sample_groups,
-    small_groups,
     worst,
 )
 from agr_utils.models.backbones import get_backbone
-from agr_utils.tasks import get_scheme
+from agr_utils.tasks import LabelScheme, get_scheme
 
 FIGURES = Register()
 FURTHER_GROUPINGS = ("gender x age band", "race x age band")  # reported beside C2, not counted
@@ -147,6 +149,13 @@ def gap_table(evidence: Evidence, comparison: str) -> str:
     left_out = [f"{name.replace(' x ', ' × ')}: {'; '.join(groups)}" for name, groups in small.items() if groups]
     below = f"\n\nLeft out, fewer than {MIN_IMAGES} faces: {'. '.join(left_out)}." if left_out else ""
     return markdown_table([*titles, *names], cells) + below
+
+
+def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> list[str]:
+    """Names of the groups that ``group_members`` leaves out because they have fewer than MIN_IMAGES images."""
+    columns = group_columns(grouping)
+    counts = label_groups(table, scheme, columns).value_counts(sort=False)
+    return [", ".join(map(str, name)) for name in sorted(counts.index[(counts > 0) & (counts < MIN_IMAGES)])]
 
 
 def _change(row: pd.Series, name: str, years: bool) -> str:

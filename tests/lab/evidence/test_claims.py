@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from agr_lab.evidence.accuracy.every_metric import evaluate_table
 from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences
 from agr_lab.evidence.architectures.pareto import cost_table, on_front
+from agr_lab.evidence.basic_interval import basic_interval
 from agr_lab.evidence.claims import (
     OFF_FRONTS,
     all_findings,
@@ -32,7 +33,7 @@ from agr_utils.data.faces import age_band
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
-from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, holm, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.measure.calibration import coverage_table, null_ece, reliability, sample_ece
 from agr_utils.measure.comparisons import MATTERS, add_calls
 from agr_utils.measure.fairness import (
@@ -294,6 +295,12 @@ def test_a_gap_is_averaged_over_seeds_and_not_that_of_averaged_errors(faces: pd.
     each = [gap_differences(Evidence(tuple(r for r in runs if r.seed == seed), {}), "a") for seed in range(3)]
     each = [one.set_index(["error", "grouping"])["value"] for one in each]
     pd.testing.assert_series_equal(table["value"], sum(each) / 3)
+
+
+def test_the_basic_interval_is_that_of_the_resamples_with_a_value():
+    samples = np.arange(101.0)[:, None]
+    samples[1:51] = np.nan
+    assert basic_interval(samples).loc[0, "value"] == pytest.approx(-np.arange(51, 101).mean())
 
 
 def test_the_basic_interval_takes_the_bias_out():

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agr_lab.evidence.accuracy.every_metric import evaluate_table
+from agr_lab.evidence.basic_interval import basic_interval
+from agr_lab.evidence.multitask import gaps
 from agr_utils.measure import fairness
-from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.calibration import coverage_table, reliability, sample_ece
 from agr_utils.measure.metrics import score_rows, summarize
 from agr_utils.models.network import age_interval
@@ -30,7 +32,8 @@ measured = settings(
 @pytest.fixture(autouse=True)
 def small_groups_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of three are large enough, so that small tables have some."""
-    monkeypatch.setattr(fairness, "MIN_IMAGES", 3)
+    for module in (fairness, gaps):
+        monkeypatch.setattr(module, "MIN_IMAGES", 3)
 
 
 @st.composite
@@ -87,7 +90,7 @@ def test_groups_hold_those_with_all_labels_and_nobody_else(table: pd.DataFrame):
         members = fairness.group_members(table, SCHEME, grouping)
         assert members.sum().to_dict() == counts[counts >= 3].to_dict()
         assert all((names[members[name]] == name).all() for name in members)
-        assert set(fairness.small_groups(table, SCHEME, grouping)) == set(counts[counts < 3].index)
+        assert set(gaps.small_groups(table, SCHEME, grouping)) == set(counts[counts < 3].index)
     means = fairness.group_table(table, SCHEME, "race")
     assert means["count"].to_dict() == labels["race"].value_counts()[lambda counts: counts > 0].to_dict()
 
