@@ -104,8 +104,8 @@ def write_with_report(output: Path, content: bytes, report: dict) -> None:
         described.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def find_problems(report: dict, int8: bool) -> list[str]:
-    """What of a comparison is not as it must be, in words.
+def check_answers(output: Path, report: dict, int8: bool) -> None:
+    """Refuse a file that answers otherwise than its network: an InputError that says in what.
 
     In eight bits the mean age and its mean absolute error may change by 0.3 years, and each accuracy may fall by a
     point; otherwise each output may differ by what half precision makes of it.
@@ -117,7 +117,9 @@ def find_problems(report: dict, int8: bool) -> list[str]:
         differing = (f"{name} differs by {apart:.4f} on average" for name, apart in far.items())
         found = _losses(report["torch"], row) if int8 else differing
         problems += [f"{text} (batch {batch_size})" for text in found]
-    return problems
+    if problems:
+        advice = "Leave out --int8, or write it all the same with --force" if int8 else "See the figures with --force"
+        raise InputError(f"{output}: onnxruntime and PyTorch differ: {'; '.join(problems)}. Not written. {advice}")
 
 
 def _losses(before: dict, after: dict) -> Iterator[str]:
@@ -130,10 +132,3 @@ def _losses(before: dict, after: dict) -> Iterator[str]:
         name = f"{task}_accuracy"
         if name in before and before[name] - after.get(name, 0.0) > MAX_ACCURACY_LOSS + 1e-9:
             yield f"the accuracy of {task} falls from {before[name]:.1%} to {after.get(name, 0.0):.1%}"
-
-
-def check_answers(output: Path, report: dict, int8: bool) -> None:
-    """Refuse a file that answers otherwise than its network: an InputError that says in what."""
-    if problems := find_problems(report, int8):
-        advice = "Leave out --int8, or write it all the same with --force" if int8 else "See the figures with --force"
-        raise InputError(f"{output}: onnxruntime and PyTorch differ: {'; '.join(problems)}. Not written. {advice}")

@@ -116,6 +116,15 @@ def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
 
 
+def measured(table: pd.DataFrame | None, column: str, **where: int) -> pd.Series:
+    """A column of a table of ``agr bench`` by architecture, of the rows asked for; empty without the table."""
+    if table is None:
+        return pd.Series(dtype=float)
+    for key, value in where.items():
+        table = table[table[key] == value]
+    return table.set_index("backbone")[column]
+
+
 def devices_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """What ``agr bench deploy`` measured, by the CPU: every ``results/bench/deploy*.csv``."""
     tables = [table for name, table in evidence.bench.items() if name.startswith("deploy")]
@@ -129,7 +138,7 @@ def one_face(table: pd.DataFrame) -> pd.DataFrame:
     return table[own & (table["batch_size"] == 1) & (table["threads"] == 1)].reset_index(drop=True)
 
 
-def describe_machine(table: pd.DataFrame) -> str:
+def machine_title(table: pd.DataFrame) -> str:
     """The hardware that a table of ``agr bench`` was measured on, in one line."""
     row, threads = table.iloc[0], table["threads"].unique()
     machine = f"{row['cpu']}, {row['cores']} cores"

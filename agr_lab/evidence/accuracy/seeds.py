@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.accuracy.accuracy import metric_cells, metric_titles
+from agr_lab.evidence.accuracy.accuracy import METRIC_TITLES, metric_cells
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.reading import Evidence, read_evidence
@@ -57,4 +57,4 @@ def seeds_table(evidence: Evidence) -> str:
     kinds = [(run.backbone, run.length) for run in runs]
     several = [run for run in runs if kinds.count((run.backbone, run.length)) > 1]
     rows = ([f"{run.title}, {run.length}, seed {run.seed}", *metric_cells(run, "test")] for run in several)
-    return markdown_table(["Run", *metric_titles()], rows)
+    return markdown_table(["Run", *METRIC_TITLES], rows)
