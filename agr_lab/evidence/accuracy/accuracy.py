@@ -4,12 +4,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.metrics import METRICS, summarize
 from agr_utils.measure.plots import plot_intervals
 from agr_utils.measure.results import Run
 
-FIGURES = Register()
 METRIC_TITLES = [metric.title for metric in METRICS.values()]
 
 

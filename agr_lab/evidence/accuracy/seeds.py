@@ -7,14 +7,12 @@ from agr_lab.evidence.accuracy.accuracy import METRIC_TITLES, metric_cells
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, summarize
 from agr_utils.measure.plots import COLOURS, MARKERS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES
-
-FIGURES = Register()
 
 
 def multitask_runs(evidence: Evidence) -> list[Run]:

@@ -7,13 +7,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 from agr_lab.evidence.architectures.pairs import runs_of
 from agr_lab.evidence.panels import draw_nothing, lay_out
 from agr_lab.evidence.reading import Evidence, machine_title, measured, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import get_backbone
 
-FIGURES = Register()
 # column -> (title, unit, how many of the measured unit it is); less is better
 COSTS = {
     "parameters": ("Parameters", "millions", 1e6),

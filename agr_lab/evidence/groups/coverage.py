@@ -8,7 +8,7 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.data.faces import age_band
 from agr_utils.deploy.calibrate import fit_levels
 from agr_utils.measure.bootstrap import GroupBootstrap
@@ -18,7 +18,6 @@ from agr_utils.measure.forest import plot_coverage
 from agr_utils.measure.results import Run, read_folder
 from agr_utils.tasks import get_scheme
 
-FIGURES = Register()
 SHOWN = "mobilenet_v3"
 GROUPINGS = ("gender", "race", "age band", "predicted age band")
 

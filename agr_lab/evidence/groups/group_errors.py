@@ -5,15 +5,13 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.calibration import coverage_table
 from agr_utils.measure.fairness import ERRORS, group_intervals, group_members
 from agr_utils.measure.forest import plot_group_errors
 from agr_utils.measure.results import Run
 from agr_utils.tasks import get_scheme
-
-FIGURES = Register()
 
 
 @FIGURES.add(

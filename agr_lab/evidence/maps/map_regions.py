@@ -7,7 +7,7 @@ import pandas as pd
 from agr_lab.evidence.maps.map_evidence import KIND_STYLE, NO_REPORTS, MapEvidence, face_intervals, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.face_regions import REGIONS, region_areas
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
@@ -17,7 +17,6 @@ from agr_utils.measure.plots import NEUTRAL
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
 
-FIGURES = Register()
 AREA = "share of the area"
 
 

@@ -7,12 +7,10 @@ from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, face_int
 from agr_lab.evidence.maps.map_where import mean_map
 from agr_lab.evidence.markdown import interval_cell, markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.inside.map_tables import KIND_TITLES
-
-FIGURES = Register()
 
 
 def shortcut_table(shortcuts: dict[float, MapReport]) -> pd.DataFrame:

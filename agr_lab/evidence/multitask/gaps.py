@@ -12,7 +12,7 @@ from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.multitask.multitask import STYLES, comparison_title, finished, paired_scores
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure import fairness
 from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import add_calls, cache_copies, mean_of_columns
@@ -20,7 +20,6 @@ from agr_utils.measure.fairness import ERRORS, GROUPINGS, error_rows
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import LabelScheme, get_scheme
 
-FIGURES = Register()
 FURTHER_GROUPINGS = ("gender x age band", "race x age band")  # reported beside C2, not counted
 SIDES = {"multi": 0, "single": 1}  # positions along the axis of the two sides
 GAP_MATTERS = 0.1  # share of the single-task models' gap

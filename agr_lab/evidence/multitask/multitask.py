@@ -8,7 +8,7 @@ import pandas as pd
 from agr_lab.evidence.markdown import called_cells, markdown_table
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements, mean_frame
 from agr_utils.measure.forest import Style
 from agr_utils.measure.metrics import METRICS, score_rows
@@ -16,8 +16,6 @@ from agr_utils.measure.plots import NEUTRAL
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import TASKS
-
-FIGURES = Register()
 
 # name -> (title, length of the multi-task runs, of the single-task runs)
 COMPARISONS = {
