@@ -77,6 +77,16 @@ def tiny_run(data: FaceData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ONNX file of the tiny run, with its report beside it. No test changes it."""
+    from agr_lab.export import export_run
+
+    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    export_run(tiny_run, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def drawn_faces() -> SyntheticFaces:
     """A dozen drawn faces of 48 px."""
     return draw_faces(12, image_size=48, seed=3)

@@ -16,7 +16,7 @@ from agr_utils.data.splits import groups_of
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.machine import repository_root
 from agr_utils.measure.bootstrap import GroupBootstrap
-from agr_utils.measure.calibration import coverage_of
+from agr_utils.measure.calibration import coverage_table
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     bands = pd.get_dummies(age_band(table["age_pred"]), dtype=bool)
     bands.columns = bands.columns.astype(str)
     bands.insert(0, "all", True)
-    found = coverage_of(table, bands, GroupBootstrap(groups_of(table["image_id"])))
+    found = coverage_table(table, bands, GroupBootstrap(groups_of(table["image_id"])))
     found = found.rename_axis("predicted_age").reset_index().assign(model_sha256=model.sha256[:16])
     print(found.to_string())
     found.to_csv(repository_root() / "results" / "shipped_intervals.csv", index=False, float_format="%.5g")

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agr_lab.cli import options
 from agr_utils.errors import InputError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def audit(
@@ -120,7 +123,7 @@ def evaluate(
         if counts["unreadable"]:
             typer.echo(f"left out: {counts['unreadable']} unreadable images, which agr data audit names")
         return
-    from agr_utils.measure.metrics import left_out, summarize
+    from agr_utils.measure.metrics import summarize
     from agr_utils.predictions_table import read_predictions
     from agr_utils.run_files import PREDICTIONS_FILE
 
@@ -132,6 +135,21 @@ def evaluate(
     options.echo_summary(split, summarize(chosen))
     for line in left_out(chosen):
         typer.echo(f"left out: {line}")
+
+
+def left_out(table: "pd.DataFrame") -> list[str]:
+    """In words, which images count for no metric of a task: those without a label, and those without an answer."""
+    from agr_utils.measure.metrics import score_rows
+    from agr_utils.predictions_table import tasks_of
+
+    scores, lines = score_rows(table), []
+    for task in tasks_of(table):
+        labelled = int(table[task].notna().sum())
+        scored = scores.filter([f"{task}_mae", f"{task}_accuracy"]).count().sum()  # it has one of them, or none
+        reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
+        words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
+        lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
+    return lines
 
 
 def explain(

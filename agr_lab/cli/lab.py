@@ -22,7 +22,7 @@ def publish(
 
     typer.echo(publish_run(run, results_dir))
     if ship:
-        from agr_utils.deploy.export import export_run
+        from agr_lab.export import export_run
         from agr_utils.deploy.model import SHIPPED_MODEL
 
         export_run(run, SHIPPED_MODEL, source)
@@ -46,7 +46,7 @@ def export(
 
     Example: agr export runs/first --output runs/first.onnx
     """
-    from agr_utils.deploy.export import export_run
+    from agr_lab.export import export_run
 
     model = export_run(run, output, source, not no_mirror, int8, opset, force)
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {model.size} px")

@@ -92,6 +92,7 @@ def train(
 
     Example: agr train --data faces.csv --task age --task hat=no,yes --output-dir runs/own
     """
+    from agr_lab.study.grid import refuse_unused
     from agr_utils.data.load import load_data
     from agr_utils.measure.metrics import summarize
     from agr_utils.profiles import get_data_name
@@ -117,7 +118,7 @@ def train(
     config = TrainConfig(**settings)
     if source and config.data == "synthetic":
         raise InputError("--source is of real data, and the data is synthetic. Leave it out, or say --data utkface")
-    config.refuse_unused()
+    refuse_unused(config)
     check_run_folder(config, output_dir, minutes)  # before minutes are spent on decoding
     with get_processes().main_process_first():  # of several, one decodes and the others find its cache
         faces = load_data(

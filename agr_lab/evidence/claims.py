@@ -1,6 +1,6 @@
 """The verdicts: what docs/protocol.md makes of the differences, whichever way they fall."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,8 @@ from agr_lab.evidence.architectures import deployment
 from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences, runs_of
 from agr_lab.evidence.architectures.pareto import cost_table, front_table
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
+from agr_lab.evidence.multitask import multitask
 from agr_lab.evidence.multitask.gaps import gap_differences
-from agr_lab.evidence.multitask.multitask import (
-    comparison_title,
-    mean_multitask_differences,
-    multitask_differences,
-    paired_seeds,
-)
 from agr_lab.evidence.reading import Evidence
 from agr_utils.measure.comparisons import MATTERS, count_calls
 from agr_utils.measure.metrics import METRICS
@@ -43,7 +38,7 @@ class Finding:
     """A row of the claims table."""
 
     claim: str  # its number and text
-    test: str  # what was compared
+    compared_at: str  # the condition
     verdict: str  # of the protocol; "not finished" while runs are missing
     found: str  # what was measured, with intervals
     figure: str  # name of the figure that shows it
@@ -67,13 +62,8 @@ def all_findings(evidence: Evidence) -> list[Finding]:
 def claims_rows(evidence: Evidence) -> pd.DataFrame:
     """The findings as a table: ``claim, compared_at, verdict, found, figure, brief, lacking, rule``."""
     columns = ["claim", "compared_at", "verdict", "found", "figure", "brief", "lacking", "rule"]
-    return pd.DataFrame(
-        [
-            (one.claim, one.test, one.verdict_so_far, one.found, one.figure, one.brief, one.lacking, RULES[one.claim])
-            for one in all_findings(evidence)
-        ],
-        columns=columns,
-    )
+    rows = [asdict(one) | {"verdict": one.verdict_so_far, "rule": RULES[one.claim]} for one in all_findings(evidence)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def claims_table(evidence: Evidence) -> str:
@@ -142,19 +132,19 @@ def verdict_of_all(verdicts: list[str]) -> str:
 
 def find_multitask(evidence: Evidence, comparison: str) -> Finding:
     """C1 under one comparison."""
-    claim, test = C1, comparison_title(comparison)
-    table = multitask_differences(evidence, comparison)
+    claim, test = C1, multitask.comparison_title(comparison)
+    table = multitask.multitask_differences(evidence, comparison)
     done = table["backbone"].nunique()
     if done < len(BACKBONES):
         return Finding(claim, test, f"not finished ({done} of {len(BACKBONES)} architectures)", "–", "multitask")
     calls = {metric: table.loc[table["metric"] == metric, "call"] for metric in MATTERS}
     verdicts = {metric: verdict_multitask(calls[metric]) for metric in MATTERS}
-    means = mean_multitask_differences(evidence, comparison).set_index("metric")
+    means = multitask.mean_multitask_differences(evidence, comparison).set_index("metric")
     parts, briefs = [], []
     for metric in MATTERS:
         counts, record = count_calls(calls[metric]), METRICS[metric]
         parts.append(
-            f"{record.label} {format_change(metric, means.loc[metric])}, "
+            f"{record.label} {error_cell(means.loc[metric], record.in_years, '+')} {record.change_unit}, "
             f"{counts['better']} better and {counts['worse']} worse of 5: {verdicts[metric]}"
         )
         change = means.loc[metric, "value"]
@@ -166,7 +156,7 @@ def find_multitask(evidence: Evidence, comparison: str) -> Finding:
 
 def lacking_pairs(evidence: Evidence, comparison: str) -> str:
     """Seeds of which not both sides of a comparison are there."""
-    return lacking_seeds({name: len(paired_seeds(evidence, name, comparison)) for name in SEVERAL_SEEDS})
+    return lacking_seeds({name: len(multitask.paired_seeds(evidence, name, comparison)) for name in SEVERAL_SEEDS})
 
 
 def lacking_seeds(found: dict[str, int]) -> str:
@@ -175,14 +165,9 @@ def lacking_seeds(found: dict[str, int]) -> str:
     return f"of {NUM_SEEDS} seeds there are so far: {', '.join(counts)}" if counts else ""
 
 
-def format_change(metric: str, row: pd.Series) -> str:
-    """An improvement with its interval, in the metric's unit."""
-    return f"{error_cell(row, METRICS[metric].in_years, '+')} {METRICS[metric].change_unit}"
-
-
 def find_gaps(evidence: Evidence, comparison: str) -> Finding:
     """C2 under one comparison."""
-    claim, test = C2, comparison_title(comparison)
+    claim, test = C2, multitask.comparison_title(comparison)
     table = gap_differences(evidence, comparison)
     done = len(table["backbones"].iloc[0]) if len(table) else 0
     if done < len(BACKBONES):

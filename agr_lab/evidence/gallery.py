@@ -19,6 +19,7 @@ from agr_lab.evidence.maps.map_evidence import read_map_evidence
 from agr_lab.evidence.multitask import ablations, conflict, gaps, multitask
 from agr_lab.evidence.pages import fill_pages
 from agr_lab.evidence.reading import read_evidence
+from agr_lab.evidence.register import FIGURES as REGISTERED
 from agr_lab.evidence.register import Figure, Reader
 from agr_lab.evidence.robustness import (
     all_corruptions,
@@ -38,7 +39,8 @@ MODULES = (multitask, gaps, group_errors, pairs, pareto, trained, task_weights, 
            map_where, map_regions, all_corruptions, severity, robustness_multitask, robustness_augmentation,
            robustness_groups, expression, synthetic_faces, labels, twins, learning_curves, accuracy, age_error,
            speed)  # fmt: skip
-FIGURES: dict[str, Figure] = {name: figure for module in MODULES for name, figure in module.FIGURES.items()}
+PLACES = {module.__name__: place for place, module in enumerate(MODULES)}
+FIGURES: dict[str, Figure] = dict(sorted(REGISTERED.items(), key=lambda item: PLACES[item[1].draw.__module__]))
 # Tables without a picture that lessons read: what makes them, and of what.
 FURTHER_TABLES = {"claims": (claims_rows, read_evidence), "map_verdicts": (trust.all_verdicts, read_map_evidence)}
 # For the web and for a paper; without dates, so that the same results give the same bytes.

@@ -8,6 +8,7 @@ import pandas as pd
 
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
+from agr_utils.measure.metrics import METRICS
 
 NOT_YET = "No finished runs yet."
 
@@ -33,6 +34,12 @@ def error_cell(row: pd.Series, years: bool, sign: str = "") -> str:
 def error_number(value: float, years: bool, sign: str = "") -> str:
     """An error without an interval, with the digits of ``error_cell``."""
     return f"{value:{sign}.2f}" if years else f"{100 * value:{sign}.1f}"
+
+
+def called_cells(rows: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
+    """Differences in several metrics (index of the rows), each with its interval and what it is called."""
+    cells = {name: error_cell(rows.loc[name], METRICS[name].in_years, "+") for name in metrics}
+    return [f"{cell} {rows.loc[name, 'call']}".strip() for name, cell in cells.items()]
 
 
 def fill_table(page: Path, name: str, table: str) -> None:

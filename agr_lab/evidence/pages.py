@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agr_lab.evidence import reading
 from agr_lab.evidence.accuracy.accuracy import early_size_table, home_table, real_faces_table
 from agr_lab.evidence.accuracy.every_metric import every_metric_table
 from agr_lab.evidence.accuracy.risk_coverage import read_shipped
@@ -38,25 +39,19 @@ from agr_lab.evidence.speed import t4_table
 from agr_utils.errors import InputError
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.sweep import SWEPT_ERRORS
-from agr_utils.measure.results import (
-    describe_machine,
-    read_ablations,
-    read_bench,
-    read_folder,
-    read_published,
-    read_runs,
-)
+from agr_utils.measure.results import read_folder, read_runs
 from agr_utils.models.backbones import BACKBONES
 
 
 def fill_pages(results_dir: Path, root: Path) -> list[Path]:
     """Write every table into its page below ``root``; the pages."""
-    evidence, maps, bench = read_evidence(results_dir), read_map_evidence(results_dir), read_bench(results_dir)
+    evidence, maps, bench = read_evidence(results_dir), read_map_evidence(results_dir), reading.read_bench(results_dir)
+    speeds = reading.measured(bench.get("training"), "images_per_second", image_size=64)
     shipped = read_shipped(results_dir)
     pages = {
         root / "README.md": {"claims-summary": claims_summary(evidence)},
         root / "docs" / "results.md": {
-            "real-faces": real_faces_table(read_runs(results_dir), read_speeds(results_dir)),
+            "real-faces": real_faces_table(read_runs(results_dir), speeds),
             "claims": claims_table(evidence),
             "maps": trust_table(maps),
         },
@@ -89,7 +84,7 @@ def fill_pages(results_dir: Path, root: Path) -> list[Path]:
 
 def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
     """Each table of docs/evidence.md, by the name of its markers."""
-    ablations = read_ablations(results_dir)
+    ablations = reading.read_ablations(results_dir)
     return {
         "every-metric": every_metric_table(read_runs(results_dir)),
         "multitask": multitask_table(evidence),
@@ -106,7 +101,7 @@ def evidence_tables(results_dir: Path, evidence: Evidence) -> dict[str, str]:
         "tuning": tuning_table(read_tuning(results_dir)),
         "fronts": fronts_table(evidence),
         "noise": noise_table(),
-        "published": published_tables(read_published(results_dir)),
+        "published": published_tables(reading.read_published(results_dir)),
         "hours": hours_table(results_dir),
     }
 
@@ -138,7 +133,8 @@ def hours_table(results_dir: Path) -> str:
     """Hours of one core that the trainings behind each folder of results took, and of a device that others shared."""
     folders = {"published runs": read_runs(results_dir), "claims": read_folder(results_dir / "claims")}
     folders["maps of drawn faces"] = read_folder(results_dir / "cues") + read_folder(results_dir / "cues_128")
-    folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in read_ablations(results_dir).items()}
+    ablations = reading.read_ablations(results_dir)
+    folders |= {f"ablation: {name.replace('_', ' ')}": runs for name, runs in ablations.items()}
     folders["all"] = [run for runs in folders.values() for run in runs]
     hours = {name: sum(run.history["cpu_seconds"].sum() for run in runs) / 3600 for name, runs in folders.items()}
     rows = [[name, "one core", len(runs), f"{hours[name]:.1f}"] for name, runs in folders.items()]
@@ -151,14 +147,6 @@ def hours_table(results_dir: Path) -> str:
             device = f"{' and '.join(trials['device'].unique())}, shared"
             rows.append([title, device, len(trials), f"{trials['seconds'].sum() / 3600:.1f}"])
     return markdown_table(["Runs", "Device", "Number", "Hours"], rows)
-
-
-def read_speeds(results_dir: Path) -> pd.Series:
-    """Images of 64 px a second of each backbone as ``agr bench`` measured them; empty where it has not."""
-    table = read_bench(results_dir).get("training")
-    if table is None:
-        return pd.Series(dtype=float)
-    return table[table["image_size"] == 64].set_index("backbone")["images_per_second"]
 
 
 BENCH_COLUMNS = {
@@ -190,7 +178,7 @@ def bench_table(table: pd.DataFrame | None, columns: dict[str, str]) -> str:
     if missing := [name for name in (*columns, "cpu", "cores", "threads", "torch") if name not in table]:
         raise InputError(f"results/bench: a table of agr bench has no {' or '.join(missing)}. Measure it again")
     rows = [[_format_cell(value) for value in row] for row in table[list(columns)].itertuples(index=False)]
-    machine = f"On {describe_machine(table)}; torch {table.iloc[0]['torch']}."
+    machine = f"On {reading.machine_title(table)}; torch {table.iloc[0]['torch']}."
     return f"{markdown_table(columns.values(), rows)}\n\n{machine}"
 
 

@@ -1,4 +1,4 @@
-"""The published runs that the claims are tested on, scored once on the same faces."""
+"""What is read in ``results/``: the runs that the claims are tested on, scored once, and what stands beside them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ import pandas as pd
 from agr_lab.gpu.protocol import CLAIM_EPOCHS, IMAGE_SIZE
 from agr_utils.data.splits import groups_of
 from agr_utils.errors import InputError
-from agr_utils.files import list_visible
+from agr_utils.files import list_visible, read_table
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import cache_copies, mean_frame
-from agr_utils.measure.results import Run, read_bench, read_folder, read_runs
+from agr_utils.measure.results import Run, read_folder, read_runs
 from agr_utils.tasks import TASKS
 
 T = TypeVar("T")
@@ -98,6 +98,33 @@ def read_evidence(results_dir: Path) -> Evidence:
     return Evidence(runs, read_bench(results_dir), trained, calls)
 
 
+def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
+    """Runs of each ablation, by its name."""
+    folders = list_visible(results_dir / "ablations", "*/")
+    return {folder.name: read_folder(folder) for folder in folders}
+
+
+def read_published(results_dir: Path) -> pd.DataFrame:
+    """``results/published.csv``, as text: an empty cell was not found in the source; no rows without the file."""
+    path = results_dir / "published.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+
+
+def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
+    """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
+    paths = list_visible(results_dir / "bench", "*.csv")
+    return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
+
+
+def measured(table: pd.DataFrame | None, column: str, **where: int) -> pd.Series:
+    """A column of a table of ``agr bench`` by architecture, of the rows asked for; empty without the table."""
+    if table is None:
+        return pd.Series(dtype=float)
+    for key, value in where.items():
+        table = table[table[key] == value]
+    return table.set_index("backbone")[column]
+
+
 def devices_of(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """What ``agr bench deploy`` measured, by the CPU: every ``results/bench/deploy*.csv``."""
     tables = [table for name, table in evidence.bench.items() if name.startswith("deploy")]
@@ -109,6 +136,13 @@ def one_face(table: pd.DataFrame) -> pd.DataFrame:
     size = table["image_size"]  # other packages have none
     own = (size == IMAGE_SIZE) | size.isna() | (table["network"] == "shipped")
     return table[own & (table["batch_size"] == 1) & (table["threads"] == 1)].reset_index(drop=True)
+
+
+def machine_title(table: pd.DataFrame) -> str:
+    """The hardware that a table of ``agr bench`` was measured on, in one line."""
+    row, threads = table.iloc[0], table["threads"].unique()
+    machine = f"{row['cpu']}, {row['cores']} cores"
+    return machine if len(threads) > 1 else f"{machine}, {threads[0]} thread{'s' if threads[0] > 1 else ''}"
 
 
 def read_beside(folder: Path, runs: Sequence[Run], name: str, read: Callable[[Path], T]) -> list[tuple[Run, T]]:

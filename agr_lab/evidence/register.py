@@ -25,7 +25,7 @@ class Figure:
 
 
 class Register(dict[str, Figure]):
-    """Figures by name, in the order of the gallery."""
+    """Figures by name."""
 
     def add(self, name: str, caption: str, read: Reader | None = read_runs, note: str = "") -> Callable[[Draw], Draw]:
         """Register a function that draws one figure, under the name of its file; see ``Figure`` for the rest."""
@@ -35,3 +35,6 @@ class Register(dict[str, Figure]):
             return draw
 
         return register
+
+
+FIGURES = Register()  # of every module that has been imported

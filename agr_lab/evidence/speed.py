@@ -7,14 +7,12 @@ from matplotlib.ticker import FuncFormatter
 
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_nothing
-from agr_lab.evidence.reading import Evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.reading import Evidence, machine_title, read_bench
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.measure.results import describe_machine, read_bench
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.profiles import PROFILES
 
-FIGURES = Register()
 CACHE_COLOUR = "#0072B2"
 # A T4 computes 8.1e12 operations of float32 per second, as its maker states. A step costs three forward passes.
 _T4, _PER_MAC, _SHARE = 8.1e12, 2 * 3, 0.25
@@ -33,7 +31,7 @@ def draw_speed(bench: dict[str, pd.DataFrame]) -> tuple[plt.Figure, pd.DataFrame
         else:
             draw_nothing(ax, f"{name}: not measured yet. Run: agr bench")
     if bench:
-        figure.supxlabel(describe_machine(next(iter(bench.values()))), fontsize=10, color=NEUTRAL)
+        figure.supxlabel(machine_title(next(iter(bench.values()))), fontsize=10, color=NEUTRAL)
     figure.tight_layout()
     return figure, speed_rows(bench)
 

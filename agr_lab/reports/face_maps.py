@@ -11,7 +11,7 @@ from agr_lab.reports.road import road
 from agr_utils.data.load import FaceData
 from agr_utils.inside.explain import METHODS, explain
 from agr_utils.inside.map_scores import randomise_weights, rank_correlation
-from agr_utils.inside.map_tables import RIVALS, SHOWN, Score, agreement, map_batches, score_maps
+from agr_utils.inside.map_tables import RIVALS, SHOWN, Score, map_batches, score_maps
 from agr_utils.measure.fairness import label_groups
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.training.batches import load_pixels
@@ -43,9 +43,21 @@ def score_faces(
         scores["randomised"] = rank_correlation(maps, explain(random_model, images, task, **settings))
         scores["mirrored"] = rank_correlation(maps, explain(model, images.flip(3), task, **settings).flip(2))
         scores["another"] = rank_correlation(maps, maps.roll(1, dims=0))
-        return scores | agreement(other, images, task, kind, maps, layer)
+        return scores
 
-    return score_maps(model, data, rows, layer, tuple(METHODS), score)
+    return score_maps(model, data, rows, layer, tuple(METHODS), with_seeds(score, other, layer))
+
+
+def with_seeds(score: Score, other: MultiTaskNet | None, layer: str | None) -> Score:
+    """A score, and ``seeds``: the rank correlation with the maps of a model of another seed, where there is one."""
+
+    def both(images: Tensor, batch: np.ndarray, task: str, kind: str, maps: Tensor) -> dict[str, Tensor]:
+        scores = score(images, batch, task, kind, maps)
+        if other is None or kind in RIVALS:
+            return scores
+        return scores | {"seeds": rank_correlation(maps, explain(other, images, task, kind, layer))}
+
+    return both
 
 
 def road_score(model: MultiTaskNet) -> Score:

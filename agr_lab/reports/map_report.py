@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agr_lab.reports.face_maps import cascade, mean_maps, score_faces
+from agr_lab.reports.face_maps import cascade, mean_maps, score_faces, with_seeds
 from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces, draw_faces
 from agr_utils.errors import InputError
 from agr_utils.files import list_visible, read_json, read_table, replace_folder, write_json, write_table
-from agr_utils.inside.explain import target_layer
-from agr_utils.inside.map_tables import compare_layers, score_cues
+from agr_utils.inside.explain import METHODS, target_layer
+from agr_utils.inside.map_tables import compare_layers, cue_score, score_maps
 from agr_utils.machine import current_commit
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE, MAPS_FOLDER
@@ -69,7 +69,8 @@ def report_maps(
     averaged = scored if drawn else data.sample(split, num_mean)
     means, regions = mean_maps(model, data, averaged, layer)
     if drawn:
-        tables = {"scores": score_cues(model, drawn, scored, layer, other=other)}
+        score = with_seeds(cue_score(drawn), other, layer)
+        tables = {"scores": score_maps(model, data, scored, layer, tuple(METHODS), score)}
         tables["layers"] = compare_layers(model, drawn, data.sample("validation", num_scored))
         tables["mean_maps"] = means[means["grouping"] == "all"]
     else:

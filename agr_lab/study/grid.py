@@ -23,9 +23,10 @@ from pathlib import Path
 import yaml
 
 from agr_utils.data.faces import SPLITS
+from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import read_bytes
-from agr_utils.tasks import TASKS, get_scheme
+from agr_utils.tasks import OWN_TABLE, TASKS, get_scheme
 from agr_utils.training.config import RANGES, TrainConfig, check_kind, check_known, flatten
 from agr_utils.training.run import check_run_folder
 
@@ -82,7 +83,7 @@ def read_study(path: Path) -> Study:
         runs = name_runs([TrainConfig.from_dict(own) for own in settings], content.get("label", ""))
         output_dir = Path(content.get("output_dir", "runs")).expanduser().resolve()
         for run_id, config in runs.items():
-            config.refuse_unused()
+            refuse_unused(config)
             with contextlib.suppress(DamagedError):  # that run will fail and say why; the others train
                 check_run_folder(config, output_dir / run_id)
     except InputError as error:
@@ -167,6 +168,21 @@ def _read_tasks(value: object) -> tuple[str, ...]:
     for name in names:
         check_kind("a task", name, str)
     return TASKS if "all" in names else get_scheme("utkface").choose(names)
+
+
+def refuse_unused(config: TrainConfig) -> None:
+    """Refuse settings that only other data knows: somebody believes that they do something."""
+    given = {
+        "num_images": config.num_images is not None,
+        "noise, relatedness or confounding": config.synthetic != SyntheticSettings(),
+    }
+    unused = [name for name, is_given in given.items() if is_given]
+    if config.data != "synthetic" and unused:
+        raise InputError(
+            f"{' and '.join(unused)} only change drawn faces, and the data is {config.data}. Leave them out"
+        )
+    if config.data in ("synthetic", OWN_TABLE) and config.protocol != TrainConfig.protocol:
+        raise InputError(f"protocol only splits UTKFace and FairFace, and the data is {config.data}. Leave it out")
 
 
 def name_runs(configs: list[TrainConfig], label: str = "") -> dict[str, TrainConfig]:

@@ -11,7 +11,7 @@ from agr_utils.data import fairface, splits
 from agr_utils.data.duplicates import Hashes, find_pairs, group_pairs, hash_images
 from agr_utils.data.faces import make_faces
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.data.reading.sources import list_images
+from agr_utils.data.reading.sources import list_images, read_member
 from agr_utils.data.utkface import parse_name
 from agr_utils.errors import InputError
 
@@ -42,7 +42,7 @@ def audit_images(source: Path, data: str | None = None, service_test: bool = Fal
         source = source.parent
     skipped, malformed = Skipped(), {}
     paths = list_images(source, skipped)
-    data = data or ("fairface" if fairface.is_fairface(source) else "utkface")
+    data = data or ("fairface" if _is_fairface(source) else "utkface")
     if data == "fairface":
         faces = fairface.read_labels(paths, source, skipped, malformed)
     else:
@@ -78,6 +78,17 @@ def audit_images(source: Path, data: str | None = None, service_test: bool = Fal
         "seconds": {"hash": round(hash_seconds, 2), "pairs": round(pair_seconds, 2)},
     }
     return findings, skipped
+
+
+def _is_fairface(source: Path) -> bool:
+    """Whether a folder or archive holds one of FairFace's label files."""
+    for name in fairface.LABEL_FILES:
+        try:
+            read_member(source, name)
+        except InputError:
+            continue
+        return True
+    return False
 
 
 def _read_names(paths: list[str], malformed: dict[str, str]) -> pd.DataFrame:

@@ -64,17 +64,6 @@ def read_labels(
     return make_faces(faces).assign(service_test=faces["service_test"].astype("boolean"))
 
 
-def is_fairface(source: Path) -> bool:
-    """Whether a folder or archive holds one of FairFace's label files."""
-    for name in LABEL_FILES:
-        try:
-            read_member(source, name)
-        except InputError:
-            continue
-        return True
-    return False
-
-
 def _read_label_file(source: Path, name: str, split: str, problems: dict[str, str]) -> pd.DataFrame:
     """One label file: columns file, split, age_min, age_max, gender, race, service_test; ``problems`` by line."""
     table = _read_csv(read_member(source, name), name)

@@ -1,8 +1,6 @@
-"""A trained run becomes one ONNX file, pixels in, calibrated answers out, checked against torch."""
+"""What goes into the ONNX file of a run: its network, calibrated, and what the file says of itself."""
 
-import contextlib
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,23 +12,17 @@ from PIL import Image
 from agr_utils.data.corruptions import SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.reading.images import resize_square
-from agr_utils.deploy.answer_net import OPSETS, AnswerNet, answer_pixels, build_onnx, check_opset, finish_onnx
-from agr_utils.deploy.answers import OUTPUTS, to_answer
+from agr_utils.deploy.answer_net import AnswerNet, answer_pixels
+from agr_utils.deploy.answers import to_answer
 from agr_utils.deploy.calibrate import QUANTILES, fit_abstention, fit_interval_levels, fit_temperature
 from agr_utils.deploy.detect import ZOOM
-from agr_utils.deploy.model import FORMAT, FaceModel
-from agr_utils.deploy.onnx_file import read_sealed
+from agr_utils.deploy.model import FORMAT
 from agr_utils.deploy.quality import fit_limit, measure_quality
-from agr_utils.deploy.verify import NUM_FACES, check_answers, compare_with_torch
-from agr_utils.errors import InputError
-from agr_utils.files import atomic_path, read_json
-from agr_utils.machine import current_commit
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.run_files import CHECKPOINT_FILE
-from agr_utils.tasks import OWN_TABLE, TASKS
+from agr_utils.tasks import TASKS
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.predictions import predictions_table
-from agr_utils.training.run import load_run
 
 LICENCES = {
     "utkface": "non-commercial research only, as UTKFace's",
@@ -38,86 +30,6 @@ LICENCES = {
     "synthetic": "MIT",
 }
 _SIDES = np.array([8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48])  # pixels that faces are shrunk to
-
-
-def export_run(
-    run: Path,
-    output: Path,
-    source: Path | None = None,
-    mirror: bool = True,
-    int8: bool = False,
-    opset: int = OPSETS[0],
-    force: bool = False,
-) -> FaceModel:
-    """Calibrate a run on its validation faces and write it as an ONNX file for ``agr predict``.
-
-    Beside it a report is written (``.json`` instead of ``.onnx``): how far the file's answers are from the network's.
-
-    Args:
-        run: a finished run folder.
-        output: the file, which ends in .onnx; it and its report are replaced if they are there.
-        source: folder or archive of real faces; ``AGR_DATA_DIR`` where it is None.
-        mirror: average over each image and its mirror image; half as fast.
-        int8: in eight bits, see ``agr_utils.deploy.quantize``; otherwise large weights are stored in 16 bits.
-        opset: version of ONNX's operators.
-        force: write it even if it answers otherwise than the network.
-
-    Returns:
-        The model as it was written.
-
-    Raises:
-        InputError: if something else lies where the file or its report goes, the run, its faces, or its weights cannot
-            be used, ONNX lacks an operator, there are too few faces to calibrate eight bits on, onnxruntime answers
-            otherwise than torch, or the disk is full.
-    """
-    check_opset(opset)
-    check_output(output)
-    model, data, config = load_run(run, source)
-    if own := [task for task in model.tasks if task not in OUTPUTS or config.data == OWN_TABLE]:
-        raise InputError(
-            f"{run}: answers {', '.join(own)} of a table of one's own; an ONNX file knows the tasks of UTKFace, "
-            "FairFace and drawn faces. Use the run in Python: load_model, then predict_split"
-        )
-    network = calibrate_network(model, data, mirror)
-    proto = build_onnx(network, config.image_size, opset)
-    report = {"run_id": Path(run).resolve().name, "commit": current_commit(), "opset": opset, "int8": int8}
-    if int8:
-        from agr_utils.deploy import quantize
-
-        # Drawn at random: files are sorted by name, and so by age.
-        proto, in_float = quantize.quantize(proto, data.pixels[data.sample("train", quantize.NUM_FACES)])
-        report["convolutions_in_float"] = in_float
-        quantize.shrink(proto.graph, in_float)
-    content = finish_onnx(proto, describe(run, network, data, config) | {"int8": int8})
-    rows = data.sample("test", NUM_FACES)
-    report |= {"bytes": len(content)} | compare_with_torch(content, network, data.pixels[rows], data.faces.iloc[rows])
-    if not force:
-        check_answers(output, report, int8)
-    write_with_report(output, content, report)
-    return FaceModel(output)
-
-
-def check_output(output: Path) -> None:
-    """Refuse a path where the file cannot be, or where it or its report would take the place of something else."""
-    if output.suffix.lower() != ".onnx" or output.is_dir():
-        raise InputError(f"{output}: cannot be an ONNX file. Choose an --output that ends in .onnx and is no folder")
-    try:
-        if output.exists():
-            read_sealed(output)
-    except InputError:
-        raise InputError(f"{output}: not made by agr export, or damaged. Choose another --output") from None
-    report = output.with_suffix(".json")
-    with contextlib.suppress(InputError):  # not the JSON that a report is
-        if not report.exists() or {"opset", "int8"} <= read_json(report).keys():
-            return
-    raise InputError(f"{report}: no report of agr export, and the report would replace it. Choose another --output")
-
-
-def write_with_report(output: Path, content: bytes, report: dict) -> None:
-    """Write a file and its report, both or neither: on a full disk what was there before is kept."""
-    with atomic_path(output.with_suffix(".json")) as described, atomic_path(output) as partial:
-        partial.write_bytes(content)
-        described.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(run: Path, network: AnswerNet, data: FaceData, config: TrainConfig) -> dict:

@@ -13,7 +13,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.synthetic import SyntheticFaces
 from agr_utils.errors import check_has
 from agr_utils.inside.explain import METHODS, explain, map_layers, map_side, target_layer
-from agr_utils.inside.map_scores import centred_map, energy_inside, pointing_hit, random_maps, rank_correlation
+from agr_utils.inside.map_scores import centred_map, energy_inside, pointing_hit, random_maps
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.training.batches import load_pixels
@@ -33,7 +33,6 @@ def score_cues(
     rows: np.ndarray,
     layer: str | None = None,
     methods: Sequence[str] = tuple(METHODS),
-    other: MultiTaskNet | None = None,
 ) -> pd.DataFrame:
     """Do maps point at the cues?
 
@@ -43,30 +42,25 @@ def score_cues(
         rows: which of them.
         layer: see ``explain``.
         methods: kinds of map.
-        other: the same trained with another seed, to see how far their maps agree.
 
     Returns:
         Rows ``image_id, task, kind, energy, hit, collar``: share of energy inside the task's cue, pointing game, share
-        of energy inside the collar, which says nothing (or is a shortcut); ``seeds`` where there is another model.
+        of energy inside the collar, which says nothing (or is a shortcut).
     """
+    check_has(drawn.masks, *model.tasks, what="the set of masks")
+    data = FaceData(drawn.faces, drawn.pixels, model.scheme)
+    return score_maps(model, data, rows, layer, methods, cue_score(drawn))
+
+
+def cue_score(drawn: SyntheticFaces) -> Score:
+    """What ``score_cues`` says of some maps, for ``score_maps``."""
 
     def score(images: Tensor, batch: np.ndarray, task: str, kind: str, maps: Tensor) -> dict[str, Tensor]:
         cue, collar = (torch.from_numpy(drawn.masks[name][batch]) for name in (task, "collar"))
         scores = {"energy": energy_inside(maps, cue), "hit": pointing_hit(maps, cue)}
-        return scores | {"collar": energy_inside(maps, collar)} | agreement(other, images, task, kind, maps, layer)
+        return scores | {"collar": energy_inside(maps, collar)}
 
-    check_has(drawn.masks, *model.tasks, what="the set of masks")
-    data = FaceData(drawn.faces, drawn.pixels, model.scheme)
-    return score_maps(model, data, rows, layer, methods, score)
-
-
-def agreement(
-    other: MultiTaskNet | None, images: Tensor, task: str, kind: str, maps: Tensor, layer: str | None
-) -> dict[str, Tensor]:
-    """Rank correlation with the maps of a model of another seed."""
-    if other is None or kind in RIVALS:
-        return {}
-    return {"seeds": rank_correlation(maps, explain(other, images, task, kind, layer))}
+    return score
 
 
 def score_maps(

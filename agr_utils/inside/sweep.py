@@ -12,7 +12,7 @@ from agr_utils.data.load import FaceData
 from agr_utils.data.splits import clusters_of, stable_numbers
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.comparisons import MATTERS, cache_copies
+from agr_utils.measure.comparisons import cache_copies
 from agr_utils.measure.fairness import ERRORS, error_rows
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.network import MultiTaskNet
@@ -113,41 +113,6 @@ def curve_table(swept: Sweep) -> pd.DataFrame:
     table = interval(swept.bootstrap().means(swept.values.reshape(count, -1))).drop(columns="p")
     labels = [(*condition, error) for condition in swept.conditions for error in swept.errors]
     return pd.concat([pd.DataFrame(labels, columns=["corruption", "severity", "error"]), table], axis=1)
-
-
-def increase_differences(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> pd.DataFrame:
-    """How much less ours are hurt than theirs: both sides give each error once, on the same faces.
-
-    One side may be the sweep of a multi-task model, the other those of three single-task models.
-
-    Returns:
-        Rows ``corruption, error, value, low, high, p, matters, seeds`` as ``add_calls`` takes them; above 0, ours are
-        hurt less.
-    """
-    mine, other = _by_error(ours), _by_error(theirs)
-    errors = [name for name in SWEPT_ERRORS if name in mine and name in other]
-    if not errors:
-        raise InputError("these sweeps have no error in common: their models have no task in common")
-    first = ours[0]
-    for swept in (*ours, *theirs):
-        if not swept.image_ids.equals(first.image_ids) or swept.conditions != first.conditions:
-            raise InputError("sweeps of different faces or corruptions cannot be compared. Make them with one setting")
-    difference = np.stack([other[name] - mine[name] for name in errors], axis=2)  # (n, corruptions, errors)
-    samples = first.bootstrap().means(difference.reshape(len(difference), -1))
-    labels = [(corruption, error) for corruption in first.corruptions for error in errors]
-    return with_matters(pd.DataFrame(labels, columns=["corruption", "error"]), interval(samples))
-
-
-def _by_error(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
-    """Increases of each error, (n, corruptions), of whichever sweep has it."""
-    return {name: swept.increases()[:, :, number] for swept in sweeps for number, name in enumerate(swept.errors)}
-
-
-def with_matters(labels: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Both side by side, with the smallest difference of each error that matters, and one seed."""
-    metric = {"age_mae": "age_mae", "gender_error": "gender_accuracy", "race_error": "race_accuracy"}
-    matters = labels["error"].map(lambda error: MATTERS[metric[error]])
-    return pd.concat([labels, found], axis=1).assign(matters=matters, seeds=[(value,) for value in found["value"]])
 
 
 def plot_severity(curves: dict[str, pd.DataFrame], error: str, corruption: str, ax: Axes) -> Axes:

@@ -5,10 +5,8 @@ import pandas as pd
 
 from agr_utils.errors import check_has
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
-from agr_utils.measure.fairness import group_members
 from agr_utils.measure.metrics import predicted_class
-from agr_utils.predictions_table import check_predictions, class_probabilities
-from agr_utils.tasks import LabelScheme
+from agr_utils.predictions_table import class_probabilities
 
 NUM_BINS = 15  # of equal width, as most papers have it (Guo et al. 2017)
 
@@ -44,7 +42,7 @@ def sample_ece(table: pd.DataFrame, task: str, bootstrap: GroupBootstrap) -> np.
     """Expected calibration error of ``gender`` or ``race`` and its resamples, (R + 1,), in 0 to 1.
 
     The mean over images of their bin's absolute difference between confidence and accuracy. Noise in a bin only ever
-    adds to it, so resamples lie higher than the value: their interval is the ``basic_interval``, and ``null_ece`` says
+    adds to it, so resamples lie higher than the value: their interval is the "basic" one, and ``null_ece`` says
     what a perfectly calibrated model would have.
     """
     rows, certainty, over = _overconfidence(table, task)
@@ -76,19 +74,12 @@ def covered(table: pd.DataFrame) -> pd.Series:
     return ((low <= age) & (age <= high)).astype(float).where(age.notna() & low.notna() & high.notna())
 
 
-def coverage_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """Share of ages inside the interval, and the interval's width, by group (``grouping`` as of ``group_table``).
+def coverage_table(table: pd.DataFrame, members: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
+    """Share of ages inside the interval, and the interval's width, by group (``group_members``, or any (n, g) bool).
 
     Returns:
-        One row per group of enough images: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years),
-        ``count``.
+        One row per group: ``value, low, high, resamples`` of the coverage, ``width`` (mean, years), ``count``.
     """
-    check_predictions(table)
-    return coverage_of(table, group_members(table, scheme, grouping), bootstrap)
-
-
-def coverage_of(table: pd.DataFrame, members: pd.DataFrame, bootstrap: GroupBootstrap) -> pd.DataFrame:
-    """``coverage_table`` of any groups: (n, g) bool, a column per group."""
     inside = covered(table).to_numpy()
     samples = bootstrap.group_means(inside[:, None], members.to_numpy(dtype=bool))[:, 0]
     width = (table["age_hi"] - table["age_lo"]).astype("Float64").astype(float)

@@ -97,13 +97,6 @@ def group_members(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd
     return pd.DataFrame(members, index=table.index)
 
 
-def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> list[str]:
-    """Names of the groups that ``group_members`` leaves out because they have fewer than MIN_IMAGES images."""
-    columns = group_columns(grouping)
-    counts = label_groups(table, scheme, columns).value_counts(sort=False)
-    return [", ".join(map(str, name)) for name in sorted(counts.index[(counts > 0) & (counts < MIN_IMAGES)])]
-
-
 def gaps(by_group: np.ndarray) -> np.ndarray:
     """Largest minus smallest group value of (R + 1, …, g); NaN where a resample lost a whole group.
 

@@ -127,18 +127,6 @@ def predicted_class(table: pd.DataFrame, task: str) -> pd.Series:
     return pd.Series(codes, index=table.index).where(np.isfinite(probabilities).all(axis=1))
 
 
-def left_out(table: pd.DataFrame) -> list[str]:
-    """In words, which images count for no metric of a task: those without a label, and those without an answer."""
-    scores, lines = score_rows(table), []
-    for task in tasks_of(table):
-        labelled = int(table[task].notna().sum())
-        scored = scores.filter([f"{task}_mae", f"{task}_accuracy"]).count().sum()  # it has one of them, or none
-        reasons = {"a label": len(table) - labelled, "an answer": labelled - scored}
-        words = [f"{count:,} without {what}" for what, count in reasons.items() if count]
-        lines += [f"{task}: {', '.join(words)} of {len(table):,} images"] if words else []
-    return lines
-
-
 def bootstrap(scores: pd.DataFrame, groups: pd.Series, num_resamples: int = 10_000) -> pd.DataFrame:
     """95 % intervals of the means of ``scores`` (see ``score_rows``) when whole groups are drawn with replacement.
 

@@ -104,34 +104,9 @@ def read_runs(results_dir: Path | None = None) -> list[Run]:
     return [chosen[name] for name in BACKBONES if name in chosen]
 
 
-def read_ablations(results_dir: Path) -> dict[str, list[Run]]:
-    """Runs of each ablation, by its name."""
-    folders = list_visible(results_dir / "ablations", "*/")
-    return {folder.name: read_folder(folder) for folder in folders}
-
-
-def read_published(results_dir: Path) -> pd.DataFrame:
-    """``results/published.csv``, as text: an empty cell was not found in the source; no rows without the file."""
-    path = results_dir / "published.csv"
-    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
-
-
 def read_figure(name: str) -> pd.DataFrame:
     """The numbers behind a published figure: ``figures/<name>.csv``, which ``agr figures`` writes."""
     return read_table(repository_root() / "figures" / f"{name}.csv", (), "a figure's table", "agr figures")
-
-
-def describe_machine(table: pd.DataFrame) -> str:
-    """The hardware that a table of ``agr bench`` was measured on, in one line."""
-    row, threads = table.iloc[0], table["threads"].unique()
-    machine = f"{row['cpu']}, {row['cores']} cores"
-    return machine if len(threads) > 1 else f"{machine}, {threads[0]} thread{'s' if threads[0] > 1 else ''}"
-
-
-def read_bench(results_dir: Path) -> dict[str, pd.DataFrame]:
-    """The tables that ``agr bench`` wrote to ``results/bench/``, by name; empty where it has not run."""
-    paths = list_visible(results_dir / "bench", "*.csv")
-    return {path.stem: read_table(path, (), "a benchmark", f"agr bench --only {path.stem}") for path in paths}
 
 
 @cache_copies(maxsize=1)

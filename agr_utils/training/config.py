@@ -1,13 +1,12 @@
 """Everything that decides how a run comes out, in one record that is written beside its results."""
 
 import json
-import math
 import reprlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import NamedTuple, get_type_hints
+from typing import get_type_hints
 
 from agr_utils.dials import BALANCINGS, Augmentation, SyntheticSettings
 from agr_utils.errors import DamagedError, InputError, name_hint
@@ -96,20 +95,6 @@ class TrainConfig:
         """What the labels of the data set mean."""
         return get_scheme(self.data, self.labels)
 
-    def refuse_unused(self) -> None:
-        """Refuse settings that only other data knows: somebody believes that they do something."""
-        given = {
-            "num_images": self.num_images is not None,
-            "noise, relatedness or confounding": self.synthetic != SyntheticSettings(),
-        }
-        unused = [name for name, is_given in given.items() if is_given]
-        if self.data != "synthetic" and unused:
-            raise InputError(
-                f"{' and '.join(unused)} only change drawn faces, and the data is {self.data}. Leave them out"
-            )
-        if self.data in ("synthetic", OWN_TABLE) and self.protocol != TrainConfig.protocol:
-            raise InputError(f"protocol only splits UTKFace and FairFace, and the data is {self.data}. Leave it out")
-
     def data_settings(self) -> dict:
         """Which images: arguments of ``agr_utils.data.load.load_data``."""
         return {
@@ -185,45 +170,29 @@ CHOICES = {
 }
 
 
-class Range(NamedTuple):
-    """Numbers from ``low`` to ``high``; at a round bracket of ``ends``, without that end."""
-
-    low: float
-    high: float
-    ends: str = "[]"
-
-    def has(self, value: float) -> bool:
-        """Whether a number lies in it; NaN lies nowhere."""
-        above = value >= self.low if self.ends[0] == "[" else value > self.low
-        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
-
-    def __str__(self) -> str:
-        return f"{self.ends[0]}{self.low}, {self.high}{self.ends[1]}"
-
-
-# Where each setting that is a number must lie. Upper limits are far above what makes sense, and below what takes down
-# the machine.
-_SHARE, _BELOW_ONE, _SEED = Range(0, 1), Range(0, 1, "[)"), Range(0, 2**32 - 1)
+# Smallest and largest value of each setting that is a number. Upper limits are far above what makes sense, and below
+# what takes down the machine.
+_SHARE, _BELOW_ONE, _SEED = (0, 1), (0, 0.99999), (0, 2**32 - 1)
 RANGES = {
     "seed": _SEED,
     "data_seed": _SEED,
-    "image_size": Range(32, 1024),
-    "early_size": Range(32, 1024),
-    "early_share": Range(0, 1, "()"),
-    "num_epochs": Range(0, 1_000_000, "(]"),
-    "batch_size": Range(2, 1_000_000),
-    "num_images": Range(10, 10_000_000),
-    "conflict_steps": Range(1, 1_000_000_000),
-    "learning_rate": Range(0, math.inf, "()"),
+    "image_size": (32, 1024),
+    "early_size": (32, 1024),
+    "early_share": (0.001, 0.999),
+    "num_epochs": (0.001, 1_000_000),
+    "batch_size": (2, 1_000_000),
+    "num_images": (10, 10_000_000),
+    "conflict_steps": (1, 1_000_000_000),
+    "learning_rate": (1e-12, 1e30),
     "weight_decay": _BELOW_ONE,
-    "warmup_epochs": Range(0, 1_000_000),
+    "warmup_epochs": (0, 1_000_000),
     "ema_decay": _BELOW_ONE,
     "dropout": _BELOW_ONE,
     "drop_rate": _BELOW_ONE,
-    "task_weights": Range(0, 1_000_000),
+    "task_weights": (0, 1_000_000),
     "synthetic": _SHARE,
     "augmentation": _SHARE,
-    "augmentation.rotation": Range(0, 180),
+    "augmentation.rotation": (0, 180),
     "augmentation.scale": _BELOW_ONE,
 }
 # Python's types for an annotation that is none itself; the choices of Pretrained are checked apart.
@@ -249,8 +218,8 @@ def _check_range(name: str, value: object) -> None:
     limits = RANGES.get(name, RANGES.get(name.split(".")[0]))
     if limits is not None and value is not None:
         check_kind(name, value, float)
-        if not limits.has(value):
-            raise InputError(f"{name} is {value}; it must lie in {limits} (at a round bracket, without that end)")
+        if not limits[0] <= value <= limits[1]:
+            raise InputError(f"{name} is {value}; it must lie between {limits[0]} and {limits[1]}")
 
 
 def check_known(given: Collection[str], known: Collection[str], where: str = "") -> None:

@@ -19,7 +19,7 @@ from skimage import data
 
 from agr_utils.data.reading.images import resize_square
 from agr_utils.data.synthetic import draw_faces
-from agr_utils.deploy.answers import json_line
+from agr_utils.deploy.command import json_line
 from agr_utils.deploy.detect import ZOOM, Face, cut_out, place_crop
 from agr_utils.deploy.predict import Request, predict_files
 

@@ -18,10 +18,9 @@ from agr_lab.bench.pipelines import TIME_SHARES, JpegDataset, bench_pipelines, o
 from agr_lab.bench.report import BENCHMARKS, QUICK, choose_benchmarks
 from agr_lab.bench.steps import bench_latency, bench_training, take_turns
 from agr_lab.cli import main as cli
-from agr_lab.evidence.pages import read_speeds
+from agr_lab.evidence.reading import measured, read_bench
 from agr_lab.evidence.speed import draw_speed
 from agr_utils.data.augment import Augmentation
-from agr_utils.measure.results import read_bench
 
 
 def test_turns_are_interleaved_and_the_first_round_does_not_count():
@@ -160,5 +159,6 @@ def test_the_speed_of_an_epoch_is_that_at_64_pixels(tmp_path: Path):
     (tmp_path / "bench").mkdir()
     table = pd.DataFrame({"backbone": ["a", "a"], "image_size": [64, 96], "images_per_second": [300.0, 150.0]})
     table.to_csv(tmp_path / "bench" / "training.csv", index=False)
-    assert read_speeds(tmp_path).to_dict() == {"a": 300.0}
-    assert read_speeds(tmp_path / "nowhere").empty
+    bench = read_bench(tmp_path)
+    assert measured(bench["training"], "images_per_second", image_size=64).to_dict() == {"a": 300.0}
+    assert measured(bench.get("latency"), "seconds", batch_size=1).empty

@@ -45,7 +45,9 @@ class Crops:
 
     def __init__(self, *arguments):
         self.paths = [Path("0.png"), Path("1.png")]
-        self.faces = pd.DataFrame({"age": [30, 50], "gender": [1, 0], "race": [0, 0]})
+        ages = pd.Series([30, 50])
+        self.faces = pd.DataFrame({"image_id": ["a", "b"], "split": "test", "age": ages, "age_min": ages})
+        self.faces = self.faces.assign(age_max=ages, gender=[1, 0], race=[0, 0])
         self.data = load_data("synthetic", 128, num_images=60)
 
     measure_rival = deploy.RivalCrops.measure_rival

@@ -11,12 +11,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 from agr_lab.cli.main import app
+from agr_lab.export import export_run
 from agr_lab.reports.map_report import explain_run_folder
 from agr_lab.reports.outside import evaluate_outside
 from agr_lab.reports.sweep_report import sweep_run_folder
 from agr_utils.data.load import load_data
 from agr_utils.data.synthetic import draw_faces
-from agr_utils.deploy.export import export_run
 from agr_utils.errors import InputError
 from agr_utils.measure.fairness import group_table
 from agr_utils.measure.metrics import get_metric, score_rows, summarize

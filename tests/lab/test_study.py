@@ -10,17 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from agr_lab.study.grid import read_study
+from agr_lab.study.grid import read_study, refuse_unused
 from agr_lab.study.pools import ProcessDied
 from agr_lab.study.status import format_duration, render_status, status_table
 from agr_lab.study.train import finish_runs, run_study
+from agr_utils.dials import SyntheticSettings
+from agr_utils.errors import InputError
 from agr_utils.files import read_json
 from agr_utils.run_files import CONFIG_FILE, ERROR_FILE, HISTORY_FILE, LOCK_FILE, LOG_FILE, PREDICTIONS_FILE, STATE_FILE
+from agr_utils.training.config import TrainConfig
 from agr_utils.training.guards import run_lock
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "grids" / "example.yaml"
@@ -364,3 +368,16 @@ def test_a_run_whose_dask_worker_is_killed_goes_on_with_another(tmp_path: Path, 
     assert 0 < len(history) < len(final) == 30
     # What the first worker had trained was not trained again: its epochs still carry its own seconds.
     pd.testing.assert_frame_equal(final.head(len(history)), history)
+
+
+def test_settings_of_drawn_faces_are_refused_for_real_ones():
+    real = TrainConfig(data="utkface")
+    refuse_unused(real)
+    refuse_unused(TrainConfig())
+    with pytest.raises(InputError, match="num_images only change drawn faces"):
+        refuse_unused(replace(real, num_images=500))
+    with pytest.raises(InputError, match="noise, relatedness or confounding"):
+        refuse_unused(replace(real, synthetic=SyntheticSettings(noise=0.2)))
+    refuse_unused(replace(real, protocol="ages-21-60"))
+    with pytest.raises(InputError, match="protocol only splits UTKFace and FairFace, and the data is synthetic"):
+        refuse_unused(TrainConfig(protocol="ages-21-60"))

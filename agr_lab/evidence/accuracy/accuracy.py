@@ -4,12 +4,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.metrics import METRICS, summarize
 from agr_utils.measure.plots import plot_intervals
 from agr_utils.measure.results import Run
 
-FIGURES = Register()
+METRIC_TITLES = [metric.title for metric in METRICS.values()]
 
 
 @FIGURES.add("accuracy", "Real faces: test results of the five architectures, 95 % intervals")
@@ -24,11 +24,6 @@ def draw_accuracy(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
     return figure, table
 
 
-def metric_titles() -> list[str]:
-    """Titles of the metrics, for the head of a table."""
-    return [metric.title for metric in METRICS.values()]
-
-
 def metric_cells(run: Run, split: str) -> list[str]:
     """Each metric of a run with its interval, those that it has."""
     summary = summarize(*run.split(split))
@@ -37,7 +32,7 @@ def metric_cells(run: Run, split: str) -> list[str]:
 
 def real_faces_table(runs: list[Run], speeds: pd.Series) -> str:
     """Test-split results of each architecture, 95 % intervals in brackets; ``speeds``: images of 64 px per second."""
-    titles = ["Architecture", "Epochs", *metric_titles(), "Parameters (M)", "MACs (M)", "Seconds per epoch"]
+    titles = ["Architecture", "Epochs", *METRIC_TITLES, "Parameters (M)", "MACs (M)", "Seconds per epoch"]
     rows = []
     for run in runs:
         speed = speeds.get(run.backbone)
@@ -55,7 +50,7 @@ def early_size_table(runs: list[Run]) -> str:
         early = f"{config['early_size']} for {config['early_share']:.0%}, then " if config["early_size"] else ""
         cells = [run.title, f"{run.about['minutes']:g}", f"{early}{config['image_size']}", f"{config['num_epochs']:g}"]
         rows.append([*cells, *metric_cells(run, "validation")])
-    return markdown_table(["Architecture", "Minutes", "Pixels", "Epochs", *metric_titles()], rows, "Not measured yet.")
+    return markdown_table(["Architecture", "Minutes", "Pixels", "Epochs", *METRIC_TITLES], rows, "Not measured yet.")
 
 
 def home_table(runs: list[Run]) -> str:
@@ -65,4 +60,4 @@ def home_table(runs: list[Run]) -> str:
         for run in runs[:1]
         for split in ("validation", "test")
     ]
-    return markdown_table(["Split", "Faces", *metric_titles()], rows)
+    return markdown_table(["Split", "Faces", *METRIC_TITLES], rows)

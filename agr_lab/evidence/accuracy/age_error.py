@@ -3,11 +3,9 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.plots import COLOURS, age_error_by_band, plot_age_error
 from agr_utils.measure.results import Run
-
-FIGURES = Register()
 
 
 @FIGURES.add("age_error", "Real faces: old faces are hardest; mean absolute error by age, test split")

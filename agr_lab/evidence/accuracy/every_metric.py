@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.basic_interval import basic_interval
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_utils.data.faces import age_band
 from agr_utils.errors import by_name
-from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.calibration import covered, null_ece, sample_ece
 from agr_utils.measure.metrics import METRICS, Metric, score_rows
 from agr_utils.measure.results import Run

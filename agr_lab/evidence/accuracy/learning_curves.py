@@ -3,11 +3,10 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.plots import plot_learning_curves
 from agr_utils.measure.results import Run
 
-FIGURES = Register()
 LABELS = {
     "validation_age_mae": "age MAE (years)",
     "validation_gender_accuracy": "gender accuracy (%)",

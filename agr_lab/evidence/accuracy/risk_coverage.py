@@ -6,12 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.deploy.calibrate import FAR_OFF, confidences, fit_abstention, risk_coverage
 from agr_utils.measure.results import Run, read_folder
 from agr_utils.tasks import TASKS
 
-FIGURES = Register()
 SHIPPED_FOLDER = "shipped"  # in results/, holds the run behind the shipped model
 TITLES = {"age": f"age: more than {FAR_OFF:.0f} years off", "gender": "gender: wrong", "race": "race: wrong"}
 

@@ -3,18 +3,16 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.accuracy.accuracy import metric_cells, metric_titles
+from agr_lab.evidence.accuracy.accuracy import METRIC_TITLES, metric_cells
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_panels
 from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, summarize
 from agr_utils.measure.plots import COLOURS, MARKERS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES
-
-FIGURES = Register()
 
 
 def multitask_runs(evidence: Evidence) -> list[Run]:
@@ -57,4 +55,4 @@ def seeds_table(evidence: Evidence) -> str:
     kinds = [(run.backbone, run.length) for run in runs]
     several = [run for run in runs if kinds.count((run.backbone, run.length)) > 1]
     rows = ([f"{run.title}, {run.length}, seed {run.seed}", *metric_cells(run, "test")] for run in several)
-    return markdown_table(["Run", *metric_titles()], rows)
+    return markdown_table(["Run", *METRIC_TITLES], rows)

@@ -12,13 +12,12 @@ from agr_lab.evidence.architectures.trained import title_of as network_title
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_nothing, lay_out
 from agr_lab.evidence.reading import Evidence, devices_of, one_face, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS, count_calls
 from agr_utils.measure.metrics import METRICS
 from agr_utils.measure.plots import NEUTRAL
 from agr_utils.models.backbones import BACKBONES, get_backbone
 
-FIGURES = Register()
 SMALL = "mobilenet_v3"
 # docs/protocol_2.md: what int8 may cost, the file, the time of one face, and onnxruntime against PyTorch.
 MAX_LOSS = {"age_mae": 0.1, "gender_accuracy": 0.005, "race_accuracy": 0.005}

@@ -7,14 +7,12 @@ import pandas as pd
 
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements
 from agr_utils.measure.metrics import score_rows
 from agr_utils.measure.plots import COLOURS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES, get_backbone
-
-FIGURES = Register()
 
 NEWER, OLDER = ("mobilenet_v3", "efficientnet_b3"), ("custom_cnn", "mobilenet_v2")
 

@@ -6,15 +6,13 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from agr_lab.evidence.architectures.pairs import runs_of
 from agr_lab.evidence.panels import draw_nothing, lay_out
-from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.reading import Evidence, machine_title, measured, read_evidence
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.measure.results import describe_machine
 from agr_utils.models.backbones import get_backbone
 
-FIGURES = Register()
 # column -> (title, unit, how many of the measured unit it is); less is better
 COSTS = {
     "parameters": ("Parameters", "millions", 1e6),
@@ -31,25 +29,16 @@ def cost_table(evidence: Evidence, length: str = "long") -> pd.DataFrame:
         One row per architecture (index: its name): the columns of COSTS in seconds and counts, NaN for what
         ``agr bench`` has not measured, and the metrics.
     """
-    rows, bench = {}, evidence.bench
+    latency = measured(evidence.bench.get("latency"), "seconds", batch_size=1)
+    speed = measured(evidence.bench.get("training"), "images_per_second", image_size=64)
+    rows, unknown = {}, float("nan")
     for name, runs in runs_of(evidence, length).items():
         about = runs[0].about
         rows[name] = {"parameters": about["parameters"], "macs": about["macs"]}
-        rows[name]["latency"] = _look_up(bench.get("latency"), name, "seconds", batch_size=1)
-        speed = _look_up(bench.get("training"), name, "images_per_second", image_size=64)
-        rows[name]["epoch_seconds"] = about["num_train"] / speed
+        rows[name]["latency"] = latency.get(name, unknown)
+        rows[name]["epoch_seconds"] = about["num_train"] / speed.get(name, unknown)
         rows[name] |= evidence.mean_scores(runs, score_rows).mean().to_dict()
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _look_up(table: pd.DataFrame | None, backbone: str, column: str, **where: int) -> float:
-    """A measured value; NaN where it was not measured."""
-    if table is None:
-        return float("nan")
-    chosen = table[table["backbone"] == backbone]
-    for key, value in where.items():
-        chosen = chosen[chosen[key] == value]
-    return float(chosen[column].iloc[0]) if len(chosen) else float("nan")
 
 
 def on_front(costs: pd.Series, values: pd.Series, more_is_better: bool) -> pd.Series:
@@ -84,7 +73,7 @@ def draw_pareto(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
             draw_nothing(ax, f"{COSTS[cost][0]}: not measured yet")
     lay_out(figure, 3)
     if "latency" in evidence.bench:
-        figure.supxlabel(describe_machine(evidence.bench["latency"]), fontsize=10, color=NEUTRAL, y=-0.12)
+        figure.supxlabel(machine_title(evidence.bench["latency"]), fontsize=10, color=NEUTRAL, y=-0.12)
     return figure, table.reset_index().astype({name: int for name in ("parameters", "macs") if len(costs)})
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from agr_lab.evidence.architectures.trained import title_of
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.gpu.jobs import Job
 from agr_lab.gpu.protocol import LENGTHS, OLDER, WEIGHTINGS, best, length_jobs, rate_jobs, weight_jobs
 from agr_utils.measure.comparisons import MATTERS
@@ -19,7 +19,6 @@ from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.tasks import TASKS
 
-FIGURES = Register()
 Trials = dict[str, dict]  # rows of agr_lab.gpu.trials by name
 SCORES = dict(zip(MATTERS, ("validation_mae", "validation_gender", "validation_race"), strict=True))
 WEIGHT_TITLES = {"equal": "all equal", "age0.3": "age × 0.3", "age3": "age × 3", "gender3": "gender × 3",

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.architectures.pairs import NEWER
-from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
+from agr_lab.evidence.markdown import called_cells, error_number, markdown_table
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, devices_of, one_face, read_evidence
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.gpu.protocol import CLAIM_EPOCHS, LENGTHS
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.comparisons import MATTERS, add_calls, cache_copies, mean_of_columns
@@ -21,7 +21,6 @@ from agr_utils.measure.results import Run
 from agr_utils.measure.trainings import difference_of_trainings
 from agr_utils.models.backbones import get_backbone
 
-FIGURES = Register()
 OLDER = ("mobilenet_v2", "resnet18")  # MobileNetV2 of 2018, ResNet-18 of 2015
 OWN = "custom_cnn"  # of 2026: a comparison of its own, which decides nothing
 TITLES = {"resnet18": "ResNet-18"}
@@ -121,11 +120,7 @@ def trained_table(evidence: Evidence) -> str:
     means = markdown_table(["Network", "Epochs", "Trainings", "MACs", *(METRICS[m].title for m in MATTERS)], rows)
     rows = []
     for (first, second), found in table.groupby(["first", "second"], sort=False):
-        by_metric = found.set_index("metric")
-        cells = [
-            f"{error_cell(by_metric.loc[metric], METRICS[metric].in_years, '+')} {by_metric.loc[metric, 'call']}"
-            for metric in MATTERS
-        ]
+        cells = called_cells(found.set_index("metric"), MATTERS)
         rows.append([title_of(first), title_of(second), found["trainings"].iloc[0], *cells])
     titles = ["Newer", "Against", "Pairs", *(METRICS[m].change_title for m in MATTERS)]
     return f"{means}\n\n{markdown_table(titles, rows)}"

@@ -3,12 +3,10 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.plots import plot_label_counts
 from agr_utils.measure.results import read_labels_from_split
 from agr_utils.tasks import TASKS, get_scheme
-
-FIGURES = Register()
 
 
 @FIGURES.add("labels", "UTKFace is young and unbalanced: labels of the 21,288 faces used here", None)

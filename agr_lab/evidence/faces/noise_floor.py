@@ -4,14 +4,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import markdown_table
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.reading import read_published
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.forest import GREY
 from agr_utils.measure.metrics import summarize
 from agr_utils.measure.noise import noise_floor, twin_differences
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
-from agr_utils.measure.results import Run, read_published, read_runs
-
-FIGURES = Register()
+from agr_utils.measure.results import Run, read_runs
 
 
 @FIGURES.add(

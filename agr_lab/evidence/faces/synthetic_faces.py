@@ -3,12 +3,10 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.data.synthetic import draw_faces
 from agr_utils.measure.plots import plot_faces
 from agr_utils.tasks import get_scheme
-
-FIGURES = Register()
 
 
 @FIGURES.add(

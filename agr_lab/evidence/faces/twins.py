@@ -3,10 +3,8 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.results import read_labels_from_split
-
-FIGURES = Register()
 
 
 @FIGURES.add("twins", "The label-noise floor: the same photograph, filed under two ages", None)

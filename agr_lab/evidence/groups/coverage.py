@@ -8,16 +8,16 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.data.faces import age_band
 from agr_utils.deploy.calibrate import fit_levels
 from agr_utils.measure.bootstrap import GroupBootstrap
-from agr_utils.measure.calibration import coverage_of, coverage_table
+from agr_utils.measure.calibration import coverage_table
+from agr_utils.measure.fairness import group_members
 from agr_utils.measure.forest import plot_coverage
 from agr_utils.measure.results import Run, read_folder
 from agr_utils.tasks import get_scheme
 
-FIGURES = Register()
 SHOWN = "mobilenet_v3"
 GROUPINGS = ("gender", "race", "age band", "predicted age band")
 
@@ -65,10 +65,10 @@ def draw_coverage(runs: list[Run]) -> tuple[plt.Figure, pd.DataFrame]:
         everybody = pd.DataFrame({"all": np.ones(len(table), dtype=bool)})
         bands = pd.get_dummies(age_band(table["age_pred"]), dtype=bool)  # what a user knows of a face
         bands.columns = bands.columns.astype(str)
-        tables[run.backbone, "all"] = coverage_of(table, everybody, bootstrap)
+        tables[run.backbone, "all"] = coverage_table(table, everybody, bootstrap)
         for name in GROUPINGS[:-1]:
-            tables[run.backbone, name] = coverage_table(table, scheme, name, bootstrap)
-        tables[run.backbone, GROUPINGS[-1]] = coverage_of(table, bands, bootstrap)
+            tables[run.backbone, name] = coverage_table(table, group_members(table, scheme, name), bootstrap)
+        tables[run.backbone, GROUPINGS[-1]] = coverage_table(table, bands, bootstrap)
     draw_panels(axes, GROUPINGS, lambda name, ax: plot_coverage(tables[SHOWN, name], ax), tables)
     for ax, name in zip(axes, GROUPINGS, strict=True):
         ax.set_title(f"by {name}", loc="left", fontsize=11)

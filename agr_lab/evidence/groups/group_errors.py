@@ -5,15 +5,13 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.bootstrap import GroupBootstrap
 from agr_utils.measure.calibration import coverage_table
-from agr_utils.measure.fairness import ERRORS, group_intervals
+from agr_utils.measure.fairness import ERRORS, group_intervals, group_members
 from agr_utils.measure.forest import plot_group_errors
 from agr_utils.measure.results import Run
 from agr_utils.tasks import get_scheme
-
-FIGURES = Register()
 
 
 @FIGURES.add(
@@ -45,7 +43,8 @@ def shipped_groups_table(runs: list[Run]) -> str:
         bootstrap = GroupBootstrap(clusters)
         for grouping in ("gender", "race", "age band"):
             errors = group_intervals(table, scheme, grouping, bootstrap).set_index(["group", "error"])
-            for group, row in coverage_table(table, scheme, grouping, bootstrap).iterrows():
+            members = group_members(table, scheme, grouping)
+            for group, row in coverage_table(table, members, bootstrap).iterrows():
                 cells = [error_cell(errors.loc[(group, name)], error.in_years) for name, error in ERRORS.items()]
                 rows.append([group, f"{row['count']:,.0f}", *cells, error_cell(row, years=False)])
     titles = [error.title for error in ERRORS.values()]

@@ -4,12 +4,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.panels import lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.calibration import reliability
 from agr_utils.measure.plots import plot_reliability
 from agr_utils.measure.results import Run
-
-FIGURES = Register()
 
 
 @FIGURES.add("reliability", "Are they as right as they say? Below the line: too sure of themselves")

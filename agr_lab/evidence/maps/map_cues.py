@@ -5,7 +5,7 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import KIND_STYLE, MapEvidence, against_rivals, read_map_evidence
 from agr_lab.evidence.panels import draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
 from agr_utils.measure.comparisons import SIGNIFICANT
@@ -13,8 +13,6 @@ from agr_utils.measure.forest import draw_interval
 from agr_utils.measure.plots import NEUTRAL
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
-
-FIGURES = Register()
 
 
 @FIGURES.add(

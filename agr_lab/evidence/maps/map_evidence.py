@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.reading import read_beside
@@ -61,22 +60,18 @@ def read_map_evidence(results_dir: Path) -> MapEvidence:
     )
 
 
-def spread(report: MapReport, score: str) -> tuple[pd.DataFrame, GroupBootstrap]:
-    """One score of each face: columns (task, kind); and resamples of the faces."""
-    wide = _spread(report, score)
-    return wide, bootstrap_of(wide)
-
-
 @cache_copies(maxsize=64)
-def _spread(report: MapReport, score: str) -> pd.DataFrame:
+def spread(report: MapReport, score: str) -> pd.DataFrame:
+    """One score of each face: a row per face, columns (task, kind)."""
     scores = report.tables["scores"]
     kept = scores.astype({"task": str, "kind": str}).dropna(subset=[score])
     return kept.pivot(index="image_id", columns=["task", "kind"], values=score)
 
 
-def bootstrap_of(wide: pd.DataFrame) -> GroupBootstrap:
-    """Resamples of the faces that are the rows of a table."""
-    return GroupBootstrap(groups_of(pd.Series(wide.index.to_numpy(), dtype="string")))
+def face_intervals(wide: pd.DataFrame) -> pd.DataFrame:
+    """``interval`` of the mean over faces of each column of a table with a row per face (index: ``image_id``)."""
+    groups = groups_of(pd.Series(wide.index.to_numpy(), dtype="string"))
+    return interval(GroupBootstrap(groups).means(wide.to_numpy()))
 
 
 def against_rivals(reports: dict[str, MapReport], score: str, kind: str) -> pd.DataFrame:
@@ -92,12 +87,11 @@ def against_rivals(reports: dict[str, MapReport], score: str, kind: str) -> pd.D
     """
     parts = []
     for backbone, report in reports.items():
-        wide, bootstrap = spread(report, score)
-        labels = [(task, rival) for task in TASKS if (task, kind) in wide for rival in RIVALS]
-        differences = np.stack([wide[task, kind] - wide[task, rival] for task, rival in labels], axis=1)
-        table = pd.DataFrame(labels, columns=["task", "rival"])
-        table.insert(0, "backbone", backbone)
-        parts.append(pd.concat([table, interval(bootstrap.means(differences))], axis=1))
+        wide = spread(report, score)
+        pairs = [(task, rival) for task in TASKS if (task, kind) in wide for rival in RIVALS]
+        differences = pd.DataFrame({(task, rival): wide[task, kind] - wide[task, rival] for task, rival in pairs})
+        labels = pd.DataFrame([(backbone, *pair) for pair in pairs], columns=["backbone", "task", "rival"])
+        parts.append(pd.concat([labels, face_intervals(differences)], axis=1))
     if not parts:
         return pd.DataFrame(columns=["backbone", "task", "rival", "value", "low", "high", "p", "p_holm"])
     family = pd.concat(parts, ignore_index=True)
@@ -116,10 +110,10 @@ def mean_by_task(
     """
     parts = []
     for backbone, report in reports.items():
-        wide = spread(report, measure)[0] if isinstance(measure, str) else measure(report)
+        wide = spread(report, measure) if isinstance(measure, str) else measure(report)
         tasks = [task for task in TASKS if (task, kind) in wide]
-        means = bootstrap_of(wide).means(np.stack([wide[task, kind] for task in tasks], axis=1))
         labels = pd.DataFrame({"backbone": backbone, "task": tasks})
-        parts.append(pd.concat([labels, interval(means).drop(columns="p")], axis=1))
+        found = face_intervals(wide[[(task, kind) for task in tasks]]).drop(columns="p")
+        parts.append(pd.concat([labels, found], axis=1))
     columns = ["backbone", "task", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

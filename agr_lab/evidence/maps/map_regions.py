@@ -4,20 +4,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import KIND_STYLE, NO_REPORTS, MapEvidence, bootstrap_of, read_map_evidence
+from agr_lab.evidence.maps.map_evidence import KIND_STYLE, NO_REPORTS, MapEvidence, face_intervals, read_map_evidence
 from agr_lab.evidence.markdown import markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.face_regions import REGIONS, region_areas
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
-from agr_utils.measure.bootstrap import holm, interval
+from agr_utils.measure.bootstrap import holm
 from agr_utils.measure.forest import PALETTE, plot_forest, spread_styles
 from agr_utils.measure.plots import NEUTRAL
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
 
-FIGURES = Register()
 AREA = "share of the area"
 
 
@@ -88,7 +87,7 @@ def region_differences(evidence: MapEvidence, backbone: str) -> pd.DataFrame:
         if multi is None or single is None:
             continue
         ours, theirs = (_region_rows(report, task) for report in (multi, single))
-        found = interval(bootstrap_of(ours).means((ours - theirs.loc[ours.index]).to_numpy()))
+        found = face_intervals(ours - theirs.loc[ours.index])
         labels = pd.DataFrame(list(ours.columns), columns=["kind", "region"]).assign(task=task)
         parts.append(pd.concat([labels, found.assign(p_holm=holm(found["p"]))], axis=1))
     columns = ["task", "kind", "region", "value", "low", "high", "p", "p_holm"]

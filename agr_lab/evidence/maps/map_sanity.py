@@ -7,14 +7,12 @@ import pandas as pd
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.maps.trust import RANDOM_LIMIT
 from agr_lab.evidence.panels import draw_panels, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.map_tables import SHOWN
 from agr_utils.measure.plots import COLOURS, MARKERS, NEUTRAL
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
-
-FIGURES = Register()
 
 
 @FIGURES.add(

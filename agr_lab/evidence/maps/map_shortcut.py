@@ -1,20 +1,16 @@
 """Figure ``map_shortcut`` and its table: do maps show a shortcut that a network has learned?"""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, read_map_evidence, spread
+from agr_lab.evidence.maps.map_evidence import NO_REPORTS, MapEvidence, face_intervals, read_map_evidence, spread
 from agr_lab.evidence.maps.map_where import mean_map
 from agr_lab.evidence.markdown import interval_cell, markdown_table
 from agr_lab.evidence.panels import draw_nothing, draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.inside.map_tables import KIND_TITLES
-from agr_utils.measure.bootstrap import interval
-
-FIGURES = Register()
 
 
 def shortcut_table(shortcuts: dict[float, MapReport]) -> pd.DataFrame:
@@ -22,9 +18,9 @@ def shortcut_table(shortcuts: dict[float, MapReport]) -> pd.DataFrame:
     parts = []
     for confounding, report in shortcuts.items():
         for where, score in (("badge", "energy"), ("collar", "collar")):
-            wide, bootstrap = spread(report, score)
+            wide = spread(report, score)
             kinds = [kind for kind in METHODS if ("gender", kind) in wide]
-            found = interval(bootstrap.means(np.stack([wide["gender", kind] for kind in kinds], axis=1)))
+            found = face_intervals(wide[[("gender", kind) for kind in kinds]])
             parts.append(found.drop(columns="p").assign(confounding=confounding, kind=kinds, where=where))
     columns = ["confounding", "kind", "where", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -6,14 +6,13 @@ import pandas as pd
 
 from agr_lab.evidence.maps.map_evidence import MapEvidence, read_map_evidence
 from agr_lab.evidence.panels import draw_nothing
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.reports.face_maps import MEAN_SIDE
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS, plot_map
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS, get_scheme
 
-FIGURES = Register()
 BRIGHTEST = 3.0  # times the average
 
 

@@ -22,7 +22,7 @@ def sanity(reports: dict[str, MapReport], kind: str) -> pd.DataFrame:
     minus that with another face's.
     """
     t3 = mean_by_task(reports, kind, "randomised")
-    t4 = mean_by_task(reports, kind, lambda report: spread(report, "mirrored")[0] - spread(report, "another")[0])
+    t4 = mean_by_task(reports, kind, lambda report: spread(report, "mirrored") - spread(report, "another"))
     return pd.concat([t3.assign(test="T3"), t4.assign(test="T4")], ignore_index=True)
 
 

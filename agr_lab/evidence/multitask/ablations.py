@@ -8,16 +8,16 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
 from agr_lab.evidence.panels import draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.reading import read_ablations
+from agr_lab.evidence.register import FIGURES
 from agr_utils.errors import InputError
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.comparisons import MATTERS
 from agr_utils.measure.forest import plot_forest
 from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
 from agr_utils.measure.plots import NEUTRAL
-from agr_utils.measure.results import Run, read_ablations
+from agr_utils.measure.results import Run
 
-FIGURES = Register()
 NOTE = (
     "One training each. Filled: the 95 % interval leaves out 0, uncorrected for the number of comparisons. "
     "Grey: too small to matter."

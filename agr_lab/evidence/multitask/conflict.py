@@ -8,13 +8,13 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import interval_cell, markdown_table
 from agr_lab.evidence.panels import draw_nothing
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.reading import read_ablations
+from agr_lab.evidence.register import FIGURES
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.forest import PALETTE
 from agr_utils.measure.plots import NEUTRAL
-from agr_utils.measure.results import Run, read_ablations
+from agr_utils.measure.results import Run
 
-FIGURES = Register()
 TITLES = {"cosine": "cosine of the gradients\n(mean of an epoch)", "conflict": "steps at which they\npull apart (%)"}
 
 

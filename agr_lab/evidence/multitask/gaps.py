@@ -7,27 +7,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from agr_lab.evidence.basic_interval import basic_interval
 from agr_lab.evidence.markdown import error_cell, error_number, markdown_table
-from agr_lab.evidence.multitask.multitask import comparison_styles, comparison_title, finished, paired_scores
+from agr_lab.evidence.multitask.multitask import STYLES, comparison_title, finished, paired_scores
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, read_evidence
-from agr_lab.evidence.register import Register
-from agr_utils.measure.bootstrap import basic_interval, interval
+from agr_lab.evidence.register import FIGURES
+from agr_utils.measure import fairness
+from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import add_calls, cache_copies, mean_of_columns
-from agr_utils.measure.fairness import (
-    ERRORS,
-    GROUPINGS,
-    MIN_IMAGES,
-    error_rows,
-    gaps,
-    sample_groups,
-    small_groups,
-    worst,
-)
+from agr_utils.measure.fairness import ERRORS, GROUPINGS, error_rows
 from agr_utils.models.backbones import get_backbone
-from agr_utils.tasks import get_scheme
+from agr_utils.tasks import LabelScheme, get_scheme
 
-FIGURES = Register()
 FURTHER_GROUPINGS = ("gender x age band", "race x age band")  # reported beside C2, not counted
 SIDES = {"multi": 0, "single": 1}  # positions along the axis of the two sides
 GAP_MATTERS = 0.1  # share of the single-task models' gap
@@ -81,9 +73,9 @@ def gap_changes(evidence: Evidence, comparison: str, groupings: Sequence[str]) -
     overall = by_backbone(by_side(np.abs(mean_of_columns(evidence.bootstrap, frames))))
     scheme, rows = get_scheme("utkface"), []
     for grouping in groupings:
-        samples, _ = sample_groups(evidence.bootstrap, frames, evidence.faces, scheme, grouping)
-        gap = by_side(gaps(samples))
-        changes = {"": by_backbone(gap), "worst": by_backbone(by_side(worst(samples))), "overall": overall}
+        samples, _ = fairness.sample_groups(evidence.bootstrap, frames, evidence.faces, scheme, grouping)
+        gap = by_side(fairness.gaps(samples))
+        changes = {"": by_backbone(gap), "worst": by_backbone(by_side(fairness.worst(samples))), "overall": overall}
         means = {name: change.mean(axis=1) for name, change in changes.items()}  # (R + 1, errors)
         tables = {name: interval(mean) for name, mean in means.items()} | {"basic": basic_interval(means[""])}
         for number, error in enumerate(frames[0]):
@@ -113,7 +105,7 @@ def draw_gaps(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     table = pd.concat(tables, names=["comparison"]).reset_index(0).reset_index(drop=True)
     shown = table.replace({"grouping": {name: name.replace(" x ", " × ") for name in GROUPINGS}})
     label, columns = "narrower by ({unit})\n← larger gap      smaller gap →", ("error", "grouping", "comparison")
-    figure = draw_forests(shown, list(ERRORS), columns, label, 7, "gap in {}", styles=comparison_styles(), margin=0.6,
+    figure = draw_forests(shown, list(ERRORS), columns, label, 7, "gap in {}", styles=STYLES, margin=0.6,
                           matters="matters")  # fmt: skip
     if len(table):
         changes = pd.DataFrame([dict(row) for row in table.pop("backbones")], index=table.index)
@@ -145,8 +137,15 @@ def gap_table(evidence: Evidence, comparison: str) -> str:
     scheme = get_scheme("utkface")
     small = {name: small_groups(evidence.faces, scheme, name) for name in (*GROUPINGS, *FURTHER_GROUPINGS)}
     left_out = [f"{name.replace(' x ', ' × ')}: {'; '.join(groups)}" for name, groups in small.items() if groups]
-    below = f"\n\nLeft out, fewer than {MIN_IMAGES} faces: {'. '.join(left_out)}." if left_out else ""
+    below = f"\n\nLeft out, fewer than {fairness.MIN_IMAGES} faces: {'. '.join(left_out)}." if left_out else ""
     return markdown_table([*titles, *names], cells) + below
+
+
+def small_groups(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> list[str]:
+    """Names of the groups that ``group_members`` leaves out because they have fewer than MIN_IMAGES images."""
+    columns = fairness.group_columns(grouping)
+    counts = fairness.label_groups(table, scheme, columns).value_counts(sort=False)
+    return [", ".join(map(str, name)) for name in sorted(counts.index[(counts > 0) & (counts < fairness.MIN_IMAGES)])]
 
 
 def _change(row: pd.Series, name: str, years: bool) -> str:

@@ -5,27 +5,17 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from agr_lab.evidence.markdown import error_cell, markdown_table
+from agr_lab.evidence.markdown import called_cells, markdown_table
 from agr_lab.evidence.panels import draw_forests
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
-from agr_lab.evidence.register import Register
-from agr_utils.measure.bootstrap import interval
-from agr_utils.measure.comparisons import (
-    MATTERS,
-    cache_copies,
-    call_improvements,
-    improvements,
-    mean_frame,
-    mean_of_columns,
-)
+from agr_lab.evidence.register import FIGURES
+from agr_utils.measure.comparisons import MATTERS, cache_copies, call_improvements, improvements, mean_frame
 from agr_utils.measure.forest import Style
-from agr_utils.measure.metrics import METRICS, improvement_signs, score_rows
+from agr_utils.measure.metrics import METRICS, score_rows
 from agr_utils.measure.plots import NEUTRAL
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES, get_backbone
 from agr_utils.tasks import TASKS
-
-FIGURES = Register()
 
 # name -> (title, length of the multi-task runs, of the single-task runs)
 COMPARISONS = {
@@ -33,7 +23,6 @@ COMPARISONS = {
     "b": ("equal total compute", "long", "short"),
     "long": ("equal epochs, long runs", "long", "long"),  # reported, not counted
 }
-STYLES: dict[str, Style] = {"a": ("#0072B2", "o", -0.16), "b": ("#D55E00", "s", 0.16), "long": (NEUTRAL, "D", 0.0)}
 MEAN = "mean of all"
 
 
@@ -75,15 +64,12 @@ def multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
 @cache_copies(maxsize=8)
 def mean_multitask_differences(evidence: Evidence, comparison: str) -> pd.DataFrame:
     """The same on average over the architectures: rows ``metric, value, low, high``."""
-    differences, names = [], []
-    for backbone in finished(evidence, comparison):
-        multi, single = paired_scores(evidence, backbone, comparison, score_rows)
-        names = list(multi[0])
-        differences.append(improvement_signs(names) * (mean_frame(multi) - mean_frame(single)))
-    if not differences:
-        return pd.DataFrame(columns=["metric", "value", "low", "high"])
-    samples = mean_of_columns(evidence.bootstrap, [mean_frame(differences)])[:, 0]
-    return interval(samples).drop(columns="p").assign(metric=names)
+    columns = ["metric", "value", "low", "high"]
+    pairs = [paired_scores(evidence, name, comparison, score_rows) for name in finished(evidence, comparison)]
+    if not pairs:
+        return pd.DataFrame(columns=columns)
+    multi, single = ([mean_frame(frames) for frames in side] for side in zip(*pairs, strict=True))
+    return improvements(evidence.bootstrap, multi, single)[columns]
 
 
 def finished(evidence: Evidence, comparison: str) -> Iterator[str]:
@@ -96,9 +82,12 @@ def comparison_title(comparison: str) -> str:
     return f"({comparison}) {COMPARISONS[comparison][0]}"
 
 
-def comparison_styles() -> dict[str, Style]:
-    """How each comparison is drawn, by its title."""
-    return {comparison_title(name): style for name, style in STYLES.items()}
+# How each comparison is drawn, by its title.
+STYLES: dict[str, Style] = {
+    comparison_title("a"): ("#0072B2", "o", -0.16),
+    comparison_title("b"): ("#D55E00", "s", 0.16),
+    comparison_title("long"): (NEUTRAL, "D", 0.0),
+}
 
 
 def multitask_rows(evidence: Evidence) -> pd.DataFrame:
@@ -131,7 +120,7 @@ def draw_multitask(evidence: Evidence) -> tuple[plt.Figure, pd.DataFrame]:
     table = multitask_rows(evidence)
     columns = ("metric", "architecture", "comparison")
     label = "change ({unit})\n← worse      better →"
-    figure = draw_forests(table, list(MATTERS), columns, label, 4.6, styles=comparison_styles(), margin=0.6, seeds=True)
+    figure = draw_forests(table, list(MATTERS), columns, label, 4.6, styles=STYLES, margin=0.6, seeds=True)
     for ax in figure.axes if len(table) else ():
         ax.axhline(table["architecture"].nunique() - 1.5, color=NEUTRAL, lw=0.5)
     return figure, table
@@ -143,11 +132,8 @@ def multitask_table(evidence: Evidence) -> str:
     for comparison, (title, *_) in COMPARISONS.items():
         for backbone, rows in multitask_differences(evidence, comparison).groupby("backbone", sort=False):
             rows = rows.set_index("metric")
-            found = [
-                " ".join([error_cell(rows.loc[name], METRICS[name].in_years, "+"), rows.loc[name, "call"]]).strip()
-                for name in METRICS
-            ]
             where = comparison_title(comparison) if comparison in ("a", "b") else title
-            cells.append([where, get_backbone(backbone).title, len(rows["seeds"].iloc[0]), *found])
+            name, seeds = get_backbone(backbone).title, len(rows["seeds"].iloc[0])
+            cells.append([where, name, seeds, *called_cells(rows, METRICS)])
     titles = [metric.title for metric in METRICS.values()]
     return markdown_table(["Compared at", "Architecture", "Seeds", *titles], cells)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from agr_lab.evidence.markdown import error_cell, markdown_table
+from agr_lab.evidence.markdown import called_cells, markdown_table
 from agr_lab.evidence.reading import Evidence, Measure, read_evidence
 from agr_lab.gpu.protocol import CLAIM_EPOCHS, INITIAL, SEEDS
 from agr_utils.data.splits import groups_of
@@ -188,12 +188,8 @@ def improvements_table(tables: Mapping[str, pd.DataFrame]) -> str:
     for where, table in tables.items():
         for name, found in table.groupby("name", sort=False):
             found = found.set_index("metric")
-            cells = [
-                f"{error_cell(found.loc[metric], METRICS[metric].in_years, '+')} {found.loc[metric, 'call']}".strip()
-                for metric in MATTERS
-            ]
             title = get_backbone(name).title if name in BACKBONES else name
-            rows.append([where, title, len(found["seeds"].iloc[0]), *cells])
+            rows.append([where, title, len(found["seeds"].iloc[0]), *called_cells(found, MATTERS)])
     return markdown_table(["Compared at", "Architecture", "Pairs", *(METRICS[m].change_title for m in MATTERS)], rows)
 
 

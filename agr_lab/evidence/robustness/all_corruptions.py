@@ -4,11 +4,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import markdown_table
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES
 from agr_utils.data.synthetic import draw_faces
-
-FIGURES = Register()
 
 
 @FIGURES.add("corruptions", "Eleven corruptions at five severities, on a drawn face", None)

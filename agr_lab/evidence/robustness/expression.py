@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from agr_lab.evidence.panels import draw_nothing, lay_out
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, read_robustness
 from agr_utils.inside.sweep import SWEPT_ERRORS
 from agr_utils.measure.bootstrap import GroupBootstrap, interval
@@ -14,7 +14,6 @@ from agr_utils.measure.plots import COLOURS, MARKERS
 from agr_utils.measure.results import Run
 from agr_utils.models.backbones import BACKBONES
 
-FIGURES = Register()
 NUISANCES = {  # of drawn faces -> (title, edges of bins; None for yes or no)
     "expression": ("expression: sad to smiling", (-1, -0.6, -0.2, 0.2, 0.6, 1)),
     "light": ("light from the side", (-0.25, -0.15, -0.05, 0.05, 0.15, 0.25)),

@@ -4,14 +4,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.evidence.robustness.robustness_multitask import draw_differences
-from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
+from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, increase_differences, read_robustness
 from agr_utils.data.corruptions import CORRUPTIONS
-from agr_utils.inside.sweep import SWEPT_ERRORS, increase_differences
+from agr_utils.inside.sweep import SWEPT_ERRORS
 from agr_utils.measure.fairness import ERRORS
-
-FIGURES = Register()
 
 
 def augmentation_increases(evidence: RobustnessEvidence) -> dict[str, pd.DataFrame]:

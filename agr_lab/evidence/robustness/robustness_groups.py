@@ -6,17 +6,16 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_forests
-from agr_lab.evidence.register import Register
-from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
+from agr_lab.evidence.register import FIGURES
+from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness, with_matters
 from agr_utils.data.corruptions import SEVERITIES
-from agr_utils.inside.sweep import SWEPT_ERRORS, Sweep, with_matters
+from agr_utils.inside.sweep import SWEPT_ERRORS, Sweep
 from agr_utils.measure.bootstrap import interval
 from agr_utils.measure.comparisons import add_calls
 from agr_utils.measure.fairness import ERRORS, group_members
 from agr_utils.measure.results import read_labels_from_split
 from agr_utils.tasks import LabelScheme, get_scheme
 
-FIGURES = Register()
 GROUP_CORRUPTION, GROUP_SEVERITY = "low_light", 3
 
 

@@ -5,16 +5,15 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_number, markdown_table
 from agr_lab.evidence.panels import draw_forests
-from agr_lab.evidence.register import Register
-from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
+from agr_lab.evidence.register import FIGURES
+from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, increase_differences, read_robustness
 from agr_utils.data.corruptions import CORRUPTIONS
-from agr_utils.inside.sweep import SWEPT_ERRORS, increase_differences
+from agr_utils.inside.sweep import SWEPT_ERRORS
 from agr_utils.measure.comparisons import add_calls, count_calls
 from agr_utils.measure.fairness import ERRORS
 from agr_utils.models.backbones import get_backbone
 from agr_utils.tasks import TASKS
 
-FIGURES = Register()
 COMPARED = ("mobilenet_v3", "custom_cnn")
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from agr_lab.evidence.markdown import error_cell, markdown_table
 from agr_lab.evidence.panels import draw_panels
-from agr_lab.evidence.register import Register
+from agr_lab.evidence.register import FIGURES
 from agr_lab.evidence.robustness.sweeps import NO_SWEEPS, RobustnessEvidence, read_robustness
 from agr_utils.data.corruptions import CORRUPTIONS
 from agr_utils.inside.sweep import CLEAN, Sweep, curve_table, plot_severity
@@ -15,7 +15,6 @@ from agr_utils.measure.comparisons import cache_copies
 from agr_utils.measure.fairness import ERRORS
 from agr_utils.models.backbones import get_backbone
 
-FIGURES = Register()
 CAPTION = "{} error against severity: short runs, 2,000 test faces, 95 % intervals"
 
 

@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from agr_lab.evidence.accuracy.every_metric import evaluate_table
 from agr_lab.evidence.architectures.pairs import NEWER, OLDER, against, pair_differences
 from agr_lab.evidence.architectures.pareto import cost_table, on_front
+from agr_lab.evidence.basic_interval import basic_interval
 from agr_lab.evidence.claims import (
     OFF_FRONTS,
     all_findings,
@@ -32,7 +33,7 @@ from agr_utils.data.faces import age_band
 from agr_utils.data.splits import read_split_file
 from agr_utils.data.utkface import read_names
 from agr_utils.errors import InputError
-from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, holm, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
 from agr_utils.measure.calibration import coverage_table, null_ece, reliability, sample_ece
 from agr_utils.measure.comparisons import MATTERS, add_calls
 from agr_utils.measure.fairness import (
@@ -296,6 +297,12 @@ def test_a_gap_is_averaged_over_seeds_and_not_that_of_averaged_errors(faces: pd.
     pd.testing.assert_series_equal(table["value"], sum(each) / 3)
 
 
+def test_the_basic_interval_is_that_of_the_resamples_with_a_value():
+    samples = np.arange(101.0)[:, None]
+    samples[1:51] = np.nan
+    assert basic_interval(samples).loc[0, "value"] == pytest.approx(-np.arange(51, 101).mean())
+
+
 def test_the_basic_interval_takes_the_bias_out():
     rng = np.random.default_rng(0)
     ranges = []
@@ -461,7 +468,7 @@ def test_ece_is_that_of_torchmetrics(faces: pd.DataFrame):
 def test_coverage_and_every_metric_of_a_run(faces: pd.DataFrame):
     table = make_run(faces, "custom_cnn", TASKS, "long", 6.0, hard=1.0).predictions
     bootstrap = GroupBootstrap(range(len(table)), 500)
-    by_race = coverage_table(table, SCHEME, "race", bootstrap)
+    by_race = coverage_table(table, group_members(table, SCHEME, "race"), bootstrap)
     assert by_race.loc["asian", "value"] == pytest.approx(0.9, abs=0.04)
     assert by_race.loc["indian", "high"] < 0.9  # twice the error, the same interval
     assert by_race["width"].to_numpy() == pytest.approx(2 * 1.645 * 6, rel=1e-6)
@@ -501,7 +508,7 @@ def test_faces_without_a_label_are_in_no_group(faces: pd.DataFrame):
         found = group_intervals(table, SCHEME, grouping, bootstrap)
         expected = group_intervals(kept, SCHEME, grouping, GroupBootstrap(range(len(kept)), 50))
         assert found["value"].to_numpy() == pytest.approx(expected["value"].to_numpy())
-        assert coverage_table(table, SCHEME, grouping, bootstrap)["count"].tolist() == members.sum().tolist()
+        assert coverage_table(table, members, bootstrap)["count"].tolist() == members.sum().tolist()
 
 
 def test_without_a_group_of_enough_faces_there_are_no_rows(faces: pd.DataFrame):
@@ -510,9 +517,10 @@ def test_without_a_group_of_enough_faces_there_are_no_rows(faces: pd.DataFrame):
     bootstrap = GroupBootstrap(range(12), 20)
     for table in (few, none):
         for grouping in GROUPINGS:
-            assert group_members(table, SCHEME, grouping).shape == (12, 0)
+            members = group_members(table, SCHEME, grouping)
+            assert members.shape == (12, 0)
             assert group_intervals(table, SCHEME, grouping, bootstrap).empty
-            assert coverage_table(table, SCHEME, grouping, bootstrap).empty
+            assert coverage_table(table, members, bootstrap).empty
             samples, names = sample_groups(bootstrap, [error_rows(table)], table, SCHEME, grouping)
             assert names == [] and np.isnan(gaps(samples)).all() and np.isnan(worst(samples)).all()
     assert group_table(none, SCHEME, "gender x race").empty

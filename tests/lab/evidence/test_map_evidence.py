@@ -11,14 +11,14 @@ from agr_lab.evidence.maps.map_regions import region_differences
 from agr_lab.evidence.maps.map_shortcut import shortcut_table
 from agr_lab.evidence.maps.trust import all_verdicts, trust_table, verdicts
 from agr_lab.evidence.pages import map_tables, robustness_tables
-from agr_lab.evidence.reading import Evidence, read_evidence
+from agr_lab.evidence.reading import Evidence, read_ablations, read_bench, read_evidence
 from agr_lab.evidence.robustness.sweeps import read_robustness
 from agr_lab.reports.face_maps import MEAN_SIDE
 from agr_lab.reports.face_regions import REGIONS
 from agr_lab.reports.map_report import MapReport
 from agr_utils.inside.explain import METHODS
 from agr_utils.inside.map_tables import RIVALS, scores_with_intervals
-from agr_utils.measure.results import read_ablations, read_bench, read_runs
+from agr_utils.measure.results import read_runs
 from agr_utils.tasks import TASKS
 
 NUM_FACES = 60

@@ -13,14 +13,14 @@ from agr_lab.cli import main as cli
 from agr_lab.evidence import gallery, pages
 from agr_lab.evidence.markdown import fill_table
 from agr_lab.evidence.multitask.multitask import COMPARISONS, paired_seeds
-from agr_lab.evidence.reading import read_evidence
+from agr_lab.evidence.reading import read_bench, read_evidence
 from agr_lab.publish import publish_run
 from agr_lab.study.grid import read_study
 from agr_utils.data.splits import read_split_file
 from agr_utils.errors import InputError
 from agr_utils.machine import repository_root
 from agr_utils.measure.metrics import summarize
-from agr_utils.measure.results import PUBLISHED_FILES, read_bench, read_folder, read_labels_from_split, read_runs
+from agr_utils.measure.results import PUBLISHED_FILES, read_folder, read_labels_from_split, read_runs
 from agr_utils.models.backbones import BACKBONES
 from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE, SWEEP_FILE
 

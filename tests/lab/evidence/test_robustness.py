@@ -11,13 +11,13 @@ from torch import Tensor
 
 from agr_lab.evidence.robustness.robustness_groups import group_differences
 from agr_lab.evidence.robustness.severity import mean_errors_table
-from agr_lab.evidence.robustness.sweeps import RobustnessEvidence
+from agr_lab.evidence.robustness.sweeps import RobustnessEvidence, increase_differences
 from agr_lab.reports.sweep_report import read_sweep, summarize_sweep, write_sweep
 from agr_utils.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from agr_utils.data.load import FaceData
 from agr_utils.data.splits import read_split_file, stable_numbers
 from agr_utils.errors import InputError
-from agr_utils.inside.sweep import Sweep, curve_table, increase_differences, sweep
+from agr_utils.inside.sweep import Sweep, curve_table, sweep
 from agr_utils.models.network import MultiTaskNet
 from agr_utils.tasks import TASKS, get_scheme
 

@@ -6,8 +6,9 @@ import onnx
 import pytest
 import torch
 
+from agr_lab.export import export_run
 from agr_utils.data.load import FaceData
-from agr_utils.deploy import calibrate, export
+from agr_utils.deploy import answer_net, calibrate, export
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.onnx_file import read_sealed, seal
 from agr_utils.deploy.quality import fit_limit, measure_quality, warnings_of
@@ -16,13 +17,6 @@ from agr_utils.run_files import CHECKPOINT_FILE
 from agr_utils.training.checkpoints import load_tensors, save_tensors
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export.export_run(tiny_run, path)
-    return path
 
 
 def change_metadata(source: Path, target: Path, **changes) -> Path:
@@ -179,60 +173,18 @@ def test_labels_of_another_order_are_answered_in_that_order(exported: Path, tmp_
     assert one["gender_probability"] == other["gender_probability"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "CONFIG.JSON", "model", "checkpoint.safetensors", "folder.onnx", "."])
-def test_an_output_that_is_no_onnx_file_is_refused_at_once(name, tmp_path, monkeypatch, one_clear_line):
-    monkeypatch.delattr(export, "load_run")  # nothing is computed
-    (tmp_path / "folder.onnx").mkdir()
-    (tmp_path / "checkpoint.safetensors").write_text("weights")
-    with one_clear_line("ends in .onnx"):
-        export.export_run(tmp_path, tmp_path / name)
-    assert (tmp_path / "checkpoint.safetensors").read_text() == "weights"
-
-
-@pytest.mark.parametrize("content", ['{"run_id": "first", "config": {}}', "[1]", "no JSON"])
-def test_only_a_report_is_replaced_by_a_report(content, tiny_run, exported, tmp_path, monkeypatch, one_clear_line):
-    (tmp_path / "config.json").write_text(content)
-    with monkeypatch.context() as patch:
-        patch.delattr(export, "load_run")  # nothing is computed
-        with one_clear_line("config.json", "no report of agr export", "Choose another --output"):
-            export.export_run(tiny_run, tmp_path / "config.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-    assert (tmp_path / "config.json").read_text() == content
-    (tmp_path / "config.json").write_bytes(exported.with_suffix(".json").read_bytes())
-    export.check_output(tmp_path / "config.onnx")
-
-
-def test_only_an_exported_file_is_replaced_by_one(tiny_run, exported, tmp_path, monkeypatch, one_clear_line):
-    (tmp_path / "model.onnx").write_bytes(b"a model of another project")
-    with monkeypatch.context() as patch:
-        patch.delattr(export, "load_run")  # nothing is computed
-        with one_clear_line("model.onnx", "not made by agr export", "Choose another --output"):
-            export.export_run(tiny_run, tmp_path / "model.onnx", force=True)
-    assert (tmp_path / "model.onnx").read_bytes() == b"a model of another project"
-    (tmp_path / "model.onnx").write_bytes(exported.read_bytes())
-    export.check_output(tmp_path / "model.onnx")
-
-
-def test_a_file_is_not_a_run_folder(tmp_path, one_clear_line):
-    (tmp_path / "README.md").write_text("about")
-    with one_clear_line("README.md", "a file, not a run folder", "agr train"):
-        export.export_run(tmp_path / "README.md", tmp_path / "m.onnx")
-    with one_clear_line("no such checkpoint"):
-        export.export_run(tmp_path, tmp_path / "m.onnx")
-
-
 def test_weights_that_are_not_finite_are_named(tiny_run: Path, tmp_path: Path, one_clear_line):
     tensors, about = load_tensors(tiny_run / CHECKPOINT_FILE)
     tensors["heads.race.weight"][0, 0] = float("nan")
     save_tensors(tmp_path / CHECKPOINT_FILE, tensors, about)
     with one_clear_line("heads.race.weight", "NaN"):
-        export.export_run(tmp_path, tmp_path / "model.onnx")
+        export_run(tmp_path, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
     network = MultiTaskNet("custom_cnn", "synthetic")
     with torch.no_grad():
         network.heads["race"].weight[0, 0] = 1e6
     with one_clear_line("half precision"):
-        export.finish_onnx(export.build_onnx(export.AnswerNet(network), 32), {})
+        answer_net.finish_onnx(answer_net.build_onnx(answer_net.AnswerNet(network), 32), {})
 
 
 def test_an_answer_that_is_no_number_is_an_error(exported: Path, tmp_path: Path, one_clear_line):

@@ -16,7 +16,7 @@ from PIL import Image
 from agr_lab.cli import main as cli
 from agr_utils.data.reading.pictures import find_images, reason_of
 from agr_utils.data.reading.skipped import Skipped
-from agr_utils.deploy.answers import csv_rows, json_line, text_lines
+from agr_utils.deploy.command import csv_rows, json_line, text_lines
 from agr_utils.deploy.model import SHIPPED_MODEL, FaceModel
 from agr_utils.deploy.predict import Request, predict_files, predict_rgb
 from agr_utils.errors import InputError

@@ -1,6 +1,5 @@
-"""Eight bits, what is checked before a file is written, and what is refused."""
+"""Eight bits, and what is refused."""
 
-import errno
 import json
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from agr_lab.export import export_run
 from agr_utils.data.load import FaceData
-from agr_utils.deploy import answer_net, export, quantize, verify
+from agr_utils.deploy import answer_net, quantize, verify
 from agr_utils.deploy.model import FaceModel
 from agr_utils.deploy.onnx_file import make_session, seal
 from agr_utils.models.network import MultiTaskNet
@@ -21,7 +21,7 @@ from agr_utils.models.network import MultiTaskNet
 @pytest.fixture(scope="module")
 def in_eight_bits(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export.export_run(tiny_run, path, mirror=False, int8=True, opset=20, force=True)
+    export_run(tiny_run, path, mirror=False, int8=True, opset=20, force=True)
     return path
 
 
@@ -95,58 +95,15 @@ def test_corrected_biases_keep_the_mean_of_each_channel(data: FaceData):
     assert moved(rounded) < 0.2 * before
 
 
-def test_half_precision_has_a_report_too_and_is_within_what_it_may(tiny_run: Path, tmp_path: Path):
-    export.export_run(tiny_run, tmp_path / "m.onnx")
-    report = json.loads((tmp_path / "m.json").read_text())
-    assert verify.find_problems(report, int8=False) == [] and not report["int8"] and report["opset"] == 18
-
-
-def report_with(**changes) -> dict:
-    row = {"age_mae": 4.0, "gender_accuracy": 0.92, "race_accuracy": 0.81, "age_shift": 0.0, "apart": {"age_mean": 0.0}}
-    return {"torch": row, "batch_1": row, "batch_64": row | changes}
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"age_shift": -0.31}, "ages move by -0.31 years"),
-        ({"age_mae": 4.31}, "from 4.00 to 4.31 years"),
-        ({"gender_accuracy": 0.909}, "accuracy of gender falls from 92.0% to 90.9%"),
-        ({"race_accuracy": 0.799}, "accuracy of race falls"),
-        ({"age_shift": float("nan")}, "ages move by +nan years"),
-    ],
-)
-def test_a_file_that_lost_too_much_is_refused(changes: dict, words: str, tmp_path: Path, one_clear_line):
-    with one_clear_line("m.onnx", words, "(batch 64)", "--force"):
-        verify.check_answers(tmp_path / "m.onnx", report_with(**changes), int8=True)
-
-
-def test_a_small_loss_is_let_through_in_eight_bits_only(tmp_path: Path, one_clear_line):
-    report = report_with(age_shift=0.29, age_mae=4.29, gender_accuracy=0.91, race_accuracy=0.85)
-    verify.check_answers(tmp_path / "m.onnx", report, int8=True)
-    with one_clear_line("age_mean differs by 0.2000"):
-        verify.check_answers(tmp_path / "m.onnx", report_with(apart={"age_mean": 0.2}), int8=False)
-
-
 def test_a_comparison_by_hand():
     outputs = {"age_mean": np.array([10.0, 20.0, 99.0]), "gender": np.eye(2)[[0, 1, 1]], "race": np.eye(5)[[0, 1, 2]]}
     faces = pd.DataFrame({"age": [11, 23, None], "gender": [0, 0, 1], "race": [0, None, 3]}).astype("Float64")
+    faces = faces.assign(image_id=list("abc"), split="test", age_min=faces["age"], age_max=faces["age"])
     assert verify.score(outputs, faces) == {
         "age_mae": 2.0,
         "gender_accuracy": pytest.approx(2 / 3),
         "race_accuracy": 0.5,
     }
-
-
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path, one_clear_line):
-    with one_clear_line("checkpoint.safetensors"):
-        export.export_run(tmp_path, tmp_path / "m.onnx", int8=True)
-
-
-@pytest.mark.parametrize("opset", [-1, 17, 99])
-def test_an_unknown_opset_is_refused(opset: int, tiny_run: Path, tmp_path: Path, one_clear_line):
-    with one_clear_line(f"opset {opset}", "18 to 21"):
-        export.export_run(tiny_run, tmp_path / "m.onnx", opset=opset)
 
 
 def test_fewer_than_fifty_faces_are_too_few_to_calibrate_on(one_clear_line):
@@ -172,19 +129,3 @@ def test_an_operator_that_onnxruntime_lacks_is_named(in_eight_bits: Path, tmp_pa
     (tmp_path / "m.onnx").write_bytes(seal(proto.SerializeToString()))
     with one_clear_line("m.onnx", "Hardmaxest"):
         FaceModel(tmp_path / "m.onnx")
-
-
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_clear_line):
-    export.write_with_report(tmp_path / "m.onnx", b"first", {"number": 1})
-
-    def full(path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content[:3])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with one_clear_line("m.onnx", "No space left on device"):
-        export.write_with_report(tmp_path / "m.onnx", b"second", {"number": 2})
-    assert (tmp_path / "m.onnx").read_bytes() == b"first"
-    assert json.loads((tmp_path / "m.json").read_text()) == {"number": 1}
-    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.json"}

@@ -65,7 +65,7 @@ def test_whole_groups_of_the_table_are_drawn_again():
 
 def test_what_cannot_be_compared_is_one_clear_line(one_clear_line):
     ours = make_predictions(0.5)
-    with one_clear_line("different faces", "a column split keeps it the same"):
+    with one_clear_line("different faces", "a column split keeps it as it is"):
         compare_runs(ours, ours.head(10))
     with one_clear_line("the labels of age differ for 2 faces"):
         compare_runs(ours, ours.assign(age=ours["age"].mask(ours.index < 1).mask(ours.index == 5, 31)))

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agr_lab.evidence.accuracy.every_metric import evaluate_table
+from agr_lab.evidence.basic_interval import basic_interval
+from agr_lab.evidence.multitask import gaps
 from agr_utils.measure import fairness
-from agr_utils.measure.bootstrap import GroupBootstrap, basic_interval, interval
+from agr_utils.measure.bootstrap import GroupBootstrap, interval
 from agr_utils.measure.calibration import coverage_table, reliability, sample_ece
 from agr_utils.measure.metrics import score_rows, summarize
 from agr_utils.models.network import age_interval
@@ -69,9 +71,10 @@ def test_measures_know_no_order_of_rows(table: pd.DataFrame, random):
     pd.testing.assert_frame_equal(*(evaluate_table(one, boot) for one, boot in both))
     pd.testing.assert_frame_equal(summarize(table, num_resamples=40), summarize(shuffled, num_resamples=40))
     for grouping in ("race", "race x age band"):
-        for measure in (fairness.group_intervals, coverage_table):
-            found = [measure(one, SCHEME, grouping, boot) for one, boot in both]
-            pd.testing.assert_frame_equal(*found)
+        pd.testing.assert_frame_equal(*(fairness.group_intervals(one, SCHEME, grouping, boot) for one, boot in both))
+        members = [fairness.group_members(one, SCHEME, grouping) for one, _ in both]
+        covered = [coverage_table(one, of, boot) for (one, boot), of in zip(both, members, strict=True)]
+        pd.testing.assert_frame_equal(*covered)
     pd.testing.assert_frame_equal(*(fairness.group_table(one, SCHEME, "gender x race") for one in (table, shuffled)))
 
 
@@ -87,7 +90,7 @@ def test_groups_hold_those_with_all_labels_and_nobody_else(table: pd.DataFrame):
         members = fairness.group_members(table, SCHEME, grouping)
         assert members.sum().to_dict() == counts[counts >= 3].to_dict()
         assert all((names[members[name]] == name).all() for name in members)
-        assert set(fairness.small_groups(table, SCHEME, grouping)) == set(counts[counts < 3].index)
+        assert set(gaps.small_groups(table, SCHEME, grouping)) == set(counts[counts < 3].index)
     means = fairness.group_table(table, SCHEME, "race")
     assert means["count"].to_dict() == labels["race"].value_counts()[lambda counts: counts > 0].to_dict()
 

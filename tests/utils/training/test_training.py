@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from agr_utils.data.load import FaceData
-from agr_utils.data.synthetic import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.files import read_json, write_json
 from agr_utils.models.age_heads import AGE_HEADS
@@ -219,19 +218,6 @@ def test_the_data_must_be_the_config_s(data: FaceData):
         Trainer(replace(CONFIG, image_size=48), data)
     with pytest.raises(InputError, match="asks for utkface"):
         Trainer(replace(CONFIG, data="utkface"), data)
-
-
-def test_settings_of_drawn_faces_are_refused_for_real_ones():
-    real = replace(CONFIG, data="utkface", num_images=None)
-    real.refuse_unused()
-    CONFIG.refuse_unused()
-    with pytest.raises(InputError, match="num_images only change drawn faces"):
-        replace(real, num_images=500).refuse_unused()
-    with pytest.raises(InputError, match="noise, relatedness or confounding"):
-        replace(real, synthetic=SyntheticSettings(noise=0.2)).refuse_unused()
-    replace(real, protocol="ages-21-60").refuse_unused()
-    with pytest.raises(InputError, match="protocol only splits UTKFace and FairFace, and the data is synthetic"):
-        replace(CONFIG, protocol="ages-21-60").refuse_unused()
 
 
 def test_missing_labels_are_trained_around(data: FaceData):
