@@ -132,7 +132,9 @@ def train(
     summaries = {split: summarize(table[table["split"] == split]) for split in splits}
     for split, rows in table.groupby("split", sort=False):
         for name in (task for task in config.tasks if rows[task].isna().all()):
-            typer.echo(f"{split}: no picture has a label of {name}, so it is not measured there", err=True)
+            bands = name == "age" and rows["age_min"].notna().any()
+            lacking = "an exact age (agr evaluate with --data measures bands)" if bands else f"a label of {name}"
+            typer.echo(f"{split}: no picture has {lacking}, so it is not measured there", err=True)
     if as_json:
         metrics = {split: summary["value"].to_dict() for split, summary in summaries.items()}
         about = {"run": str(output_dir), "num_train": len(faces.rows("train")), "metrics": metrics}

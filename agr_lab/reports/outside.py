@@ -82,7 +82,7 @@ def open_answerer(model: Path) -> tuple[Answer, int, tuple[str, ...]]:
     """What answers (PyTorch for a run folder, onnxruntime for a file), the side of its crops, and its races' names."""
     if Path(model).suffix.lower() == ".onnx":
         file = FaceModel(model)
-        if tuple(file.labels.get("gender", _GENDERS)) != _GENDERS:
+        if file.about.get("data") == "synthetic" or tuple(file.labels.get("gender", _GENDERS)) != _GENDERS:
             raise InputError(_OTHER_LABELS.format(model))
 
         def run_file(pixels: np.ndarray) -> dict[str, np.ndarray]:

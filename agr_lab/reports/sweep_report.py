@@ -30,6 +30,8 @@ def sweep_run_folder(
         raise InputError(f"{run_dir}: of a table of one's own, for which it is not known where to cover eyes and mouth")
     config = TrainConfig.from_dict(about["config"])
     data = load_run_data(run_dir, config, source)
+    if data.faces[list(model.tasks)].isna().all(axis=None):  # FairFace's ages are bands
+        raise InputError(f"{run_dir}: no picture has an exact {' or '.join(model.tasks)}, so there is nothing to score")
     table = sweep(model, data, data.sample(split, num_images))
     table.attrs = {"run_id": Path(run_dir).name, "split": split, "command": command, "commit": current_commit()}
     write_sweep(table, Path(run_dir) / SWEEP_FILE)

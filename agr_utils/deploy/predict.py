@@ -180,7 +180,11 @@ class _Answerer:
         where: dict = {"box": [round(value) for value in face.box], "score": round(face.score, 3)}
         if face.turned:
             where["turned"] = face.turned
-        return where | self._answer_pixels(cut_out(image, place, self.model.size), place.side)
+        answer = self._answer_pixels(cut_out(image, place, self.model.size), place.side)
+        left, top, width, height = face.box
+        if min(left, top, image.width - left - width, image.height - top - height) < 0.01 * width:
+            answer["warnings"] = [*answer.get("warnings", ()), "cut off by the edge of the picture"]
+        return where | answer
 
     def _answer_pixels(self, pixels: np.ndarray, side: float | None) -> dict:
         outputs = self.model.run(pixels, self.tasks)

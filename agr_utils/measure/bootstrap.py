@@ -12,6 +12,7 @@ from agr_utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 COVERAGE = 0.95  # of every interval shown, unless it says otherwise
+MIN_GROUPS = 10  # of fewer a percentile interval is far too narrow, and over one group it has no width at all
 _BLOCK = 100  # resamples at a time: few enough for a processor's cache once they are float64
 
 
@@ -33,6 +34,8 @@ class GroupBootstrap:
         if (self.codes < 0).any():
             raise InputError(f"{(self.codes < 0).sum()} images have no near-duplicate group. Give each one of its own")
         self.num_groups = len(names)
+        if 0 < self.num_groups < MIN_GROUPS:
+            logger.warning("intervals over %d persons or near-duplicate groups are too narrow", self.num_groups)
         self._weights = _draw_weights(self.num_groups, num_resamples, seed)
 
     def __len__(self) -> int:

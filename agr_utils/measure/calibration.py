@@ -84,4 +84,5 @@ def coverage_table(table: pd.DataFrame, members: pd.DataFrame, bootstrap: GroupB
     samples = bootstrap.group_means(inside[:, None], members.to_numpy(dtype=bool))[:, 0]
     width = (table["age_hi"] - table["age_lo"]).astype("Float64").astype(float)
     result = interval(samples).drop(columns="p").set_index(members.columns)
-    return result.assign(width=[width[members[name]].mean() for name in members], count=members.sum())
+    count = np.isfinite(inside).astype(int) @ members.to_numpy()
+    return result.assign(width=[width[members[name]].mean() for name in members], count=count)

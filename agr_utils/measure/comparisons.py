@@ -10,7 +10,7 @@ import pandas as pd
 
 from agr_utils.data.splits import clusters_of
 from agr_utils.errors import InputError
-from agr_utils.measure.bootstrap import GroupBootstrap, holm, interval
+from agr_utils.measure.bootstrap import MIN_GROUPS, GroupBootstrap, holm, interval
 from agr_utils.measure.fairness import MIN_IMAGES, group_members
 from agr_utils.measure.metrics import improvement_signs, score_rows
 from agr_utils.predictions_table import tasks_of
@@ -132,7 +132,8 @@ def compare_runs(
 
     Returns:
         Rows ``group, metric, value, low, high, p, matters, p_holm, call`` for every metric that both have; above 0 ours
-        is better. See ``add_calls`` for what a call is; CS@5 has none.
+        is better. See ``add_calls`` for what a call is; CS@5 has none. Of fewer than MIN_GROUPS near-duplicate groups,
+        and in a labelled group of fewer than MIN_IMAGES labels, there is no interval, and nothing can be told.
 
     Raises:
         InputError: if the faces or their labels are not the same, or no task is common to both.
@@ -162,6 +163,9 @@ def compare_runs(
     for name, inside in members.items():
         bootstrap = GroupBootstrap(clusters[inside], num_resamples)
         mine, other = (frame[shared].where(answered)[inside] for frame in scores)
-        parts.append(improvements(bootstrap, [mine], [other]).assign(group=name))
+        part = improvements(bootstrap, [mine], [other]).assign(group=name)
+        few = mine.notna().sum().to_numpy() < (MIN_IMAGES if grouping else 1)
+        part.loc[few | (bootstrap.num_groups < MIN_GROUPS), ["low", "high", "p"]] = np.nan, np.nan, 1.0
+        parts.append(part)
     table = call_improvements(pd.concat(parts, ignore_index=True))
     return table[["group", "metric", "value", "low", "high", "p", "matters", "p_holm", "call"]]

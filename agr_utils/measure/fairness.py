@@ -69,15 +69,14 @@ def group_table(table: pd.DataFrame, scheme: LabelScheme, grouping: str) -> pd.D
         grouping: one of GROUPINGS, or any columns of ``label_groups`` joined by an x between spaces.
 
     Returns:
-        One row per group: ``count`` and the errors of ``error_rows``; NaN where there are fewer than MIN_IMAGES images.
-        Images without a label of the grouping are in no group.
+        One row per group: ``count`` and the errors of ``error_rows``; NaN where fewer than MIN_IMAGES images have the
+        error's label. Images without a label of the grouping are in no group.
     """
     columns = group_columns(grouping)
     errors, groups = error_rows(table), label_groups(table, scheme, columns)
     by_group = errors.groupby([groups[name] for name in columns], observed=True)
-    result = by_group.mean()
+    result = by_group.mean().where(by_group.count() >= MIN_IMAGES)
     result.insert(0, "count", by_group.size())
-    result.loc[result["count"] < MIN_IMAGES, list(errors)] = np.nan
     return result
 
 
@@ -134,11 +133,12 @@ def group_intervals(table: pd.DataFrame, scheme: LabelScheme, grouping: str, boo
     """Errors of one run and split by group (see ``group_table``) with 95 % intervals.
 
     Returns:
-        Rows ``error, group, value, low, high, resamples, count``; groups of fewer than MIN_IMAGES images are left out,
-        and errors of which no image has the label.
+        Rows ``error, group, value, low, high, resamples, count``: of how many images the error is known. Those of fewer
+        than MIN_IMAGES are left out.
     """
     errors, members = error_rows(table), group_members(table, scheme, grouping)
     samples, names = sample_groups(bootstrap, [errors], table, scheme, grouping)
     result = interval(samples.reshape(len(samples), -1)).drop(columns="p")  # columns: each error, in it each group
     labels = {"error": np.repeat(list(errors), len(names)), "group": names * len(errors.columns)}
-    return result.assign(**labels, count=np.tile(members.sum(), len(errors.columns)))
+    result = result.assign(**labels, count=(errors.notna().to_numpy().T.astype(int) @ members.to_numpy()).ravel())
+    return result[result["count"] >= MIN_IMAGES].reset_index(drop=True)

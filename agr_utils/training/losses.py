@@ -51,7 +51,10 @@ def age_loss(logits: Tensor, age_min: Tensor, age_max: Tensor, age_head: str = "
     labelled = ~age_min.isnan()
     if not labelled.any():
         return logits.sum() * 0.0  # keeps the graph, so that distributed training finds a gradient for every weight
-    return AGE_LOSSES[age_head](logits[labelled], age_min[labelled], age_max[labelled])
+    bounds = age_min[labelled], age_max[labelled]
+    if age_head in ("classification", "ordinal"):  # which know whole years only
+        bounds = tuple(bound.round() for bound in bounds)
+    return AGE_LOSSES[age_head](logits[labelled], *bounds)
 
 
 def distribution_loss(logits: Tensor, age_min: Tensor, age_max: Tensor) -> Tensor:
@@ -161,7 +164,8 @@ class UncertaintyWeights(nn.Module):
     def forward(self, losses: dict[str, Tensor]) -> Tensor:
         """Scalar sum of the tasks' scalar losses."""
         return sum(
-            (-self.log_variances[task]).exp() * loss + self.log_variances[task] / 2 for task, loss in losses.items()
+            (-self.log_variances[task]).exp() * loss + self.log_variances[task] / 2 * (loss.detach() != 0)
+            for task, loss in losses.items()  # a loss of 0 is that of a batch without a label: it says nothing of noise
         )
 
     def weights(self) -> dict[str, float]:

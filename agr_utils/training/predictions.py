@@ -73,7 +73,7 @@ def predictions_table(
         elif task == "gender" and values.shape[1] == 2:
             table["gender_p"] = values[:, 1]
         elif task != "age":
-            table[[f"{task}_p{code}" for code in range(values.shape[1])]] = values
+            table = table.join(pd.DataFrame(values, table.index).add_prefix(f"{task}_p"))
     return table
 
 

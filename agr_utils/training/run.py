@@ -3,7 +3,7 @@
 import logging
 import math
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import clear_leftovers, read_json, write_json, write_table
 from agr_utils.machine import current_commit, describe_hardware
 from agr_utils.models.network import MultiTaskNet, count_macs, count_parameters
-from agr_utils.predictions_table import predicted_splits, read_predictions
+from agr_utils.predictions_table import read_predictions
 from agr_utils.run_files import CHECKPOINT_FILE, CONFIG_FILE, PREDICTIONS_FILE, PREVIOUS_STATE_FILE
 from agr_utils.training.accelerator import get_processes
 from agr_utils.training.budget import plan_epochs
@@ -85,14 +85,13 @@ def train_run(
             )  # fmt: skip
         if trainer.resume() and recorded:
             about = continue_record(about, recorded, trainer)
-        if trainer.step == trainer.total_steps:  # what a finished run has predicted stays
-            splits = tuple(dict.fromkeys((*splits, *predicted_splits(output_dir / PREDICTIONS_FILE))))
+        kept = read_kept(output_dir, about["run_id"]) if trainer.step == trainer.total_steps else {}
         if process.is_main_process:
             write_json(output_dir / CONFIG_FILE, about)
         trainer.run()
         table = pd.DataFrame()
         if process.is_main_process:
-            table = finish_run(trainer.ema.module, data, output_dir, about, splits)
+            table = finish_run(trainer.ema.module, data, output_dir, about, splits, kept)
         process.wait_for_everyone()  # a launcher stops all processes when the first is done
         trainer.accelerator.end_training()
     return table
@@ -132,15 +131,30 @@ def continue_record(about: dict, recorded: dict, trainer: Trainer) -> dict:
     return about | kept | ({"resumed": resumed} if resumed else {})
 
 
+def read_kept(output_dir: Path, run_id: str) -> dict[str, pd.DataFrame]:
+    """What a finished run has predicted, by split: it stays, whatever has become of pictures and labels since."""
+    with suppress(InputError):  # missing or damaged
+        table = read_predictions(output_dir / PREDICTIONS_FILE)
+        return dict(list(table[table["run_id"] == run_id].groupby("split", sort=False)))
+    return {}
+
+
 def finish_run(
-    model: MultiTaskNet, data: FaceData, output_dir: Path, about: dict, splits: tuple[str, ...]
+    model: MultiTaskNet,
+    data: FaceData,
+    output_dir: Path,
+    about: dict,
+    splits: tuple[str, ...],
+    kept: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Calibrate the age interval, write the checkpoint, predict the splits and write the predictions."""
+    """Calibrate the age interval, write the checkpoint, predict the splits that are not kept, write the predictions."""
     about = about | {"age_widening": calibrate(model, data)}
     write_json(output_dir / CONFIG_FILE, about)
     save_model(output_dir / CHECKPOINT_FILE, model, about)
-    parts = [predict_split(model, data, split, about["run_id"], about["age_widening"]) for split in splits]
-    table = pd.concat(parts).reset_index(drop=True)
+    for split in splits:
+        if split not in kept:
+            kept = kept | {split: predict_split(model, data, split, about["run_id"], about["age_widening"])}
+    table = pd.concat(kept.values()).reset_index(drop=True)
     write_table(table, output_dir / PREDICTIONS_FILE)
     (output_dir / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
     return table

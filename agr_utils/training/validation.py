@@ -74,9 +74,10 @@ def check_training_labels(labels: Labels, rows: np.ndarray, tasks: Sequence[str]
 def check_data(config: TrainConfig, data: FaceData, labels: Labels, train_rows: np.ndarray) -> None:
     """Refuse data that is not the config's, or that is too little to train on."""
     side, name = data.pixels.shape[1], data.scheme.name
-    if (side, name) != (config.image_size, config.data):
+    if (side, data.scheme) != (config.image_size, config.scheme):
+        other = " with other labels" if name == config.data else ""
         raise InputError(
-            f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px. "
+            f"the config asks for {config.data} at {config.image_size} px, the data is {name} at {side} px{other}. "
             "Load it with load_data(**config.data_settings())"
         )
     check_training_labels(labels, train_rows, config.tasks, data.scheme)

@@ -34,6 +34,13 @@ export async function answerCrop({ pixels, side }, tasks, about, run) {
   return { answer: warnings.length ? { ...answer, warnings } : answer, unsure };
 }
 
+export const CUT_OFF = "cut off by the edge of the picture";
+
+/** Whether a face reaches the edge of its photo, beyond which nothing of it can be seen. */
+export function isCutOff([left, top, wide, high], { width, height }) {
+  return Math.min(left, top, width - left - wide, height - top - high) < 0.01 * wide;
+}
+
 /** The answer with nothing in the place of what it is not sure enough of, as `agr predict --abstain` gives it. */
 export function withhold({ answer, unsure }) {
   return { ...answer, abstained: unsure, ...Object.fromEntries(unsure.map((task) => [task, null])) };

@@ -1,6 +1,6 @@
 // The page: photos in, answers out. What is computed is computed in worker.js.
 
-import { withhold } from "./answers.js";
+import { CUT_OFF, isCutOff, withhold } from "./answers.js";
 import config from "./config.js";
 import { failure, photoCanvas, readPhoto } from "./photo.js";
 import { drawPhoto, showFace, showProgress } from "./show.js";
@@ -203,6 +203,7 @@ function summary() {
     score: Number(score.toFixed(3)),
     ...(turned ? { turned } : {}),
     ...answers[index],
+    ...(isCutOff(box, photo) ? { warnings: [...(answers[index].warnings ?? []), CUT_OFF] } : {}),
   }));
   return { path, faces, ...source };
 }

@@ -88,7 +88,8 @@ def test_a_split_without_faces_is_refused(fairface: Path, one_clear_line):
 def test_networks_of_drawn_faces_are_not_scored_on_photographs(tiny_run: Path, monkeypatch, one_clear_line):
     with one_clear_line("labels that no other data set has", "Leave --data out"):
         outside.open_answerer(tiny_run)
-    drawn = SimpleNamespace(labels={"gender": ["disc", "ring"]})
-    monkeypatch.setattr(outside, "FaceModel", lambda path: drawn)
-    with one_clear_line("drawn.onnx", "labels that no other data set has"):
-        outside.open_answerer(Path("drawn.onnx"))
+    for about, labels in (({}, {"gender": ["disc", "ring"]}), ({"data": "synthetic"}, {"race": ["plain", "striped"]})):
+        drawn = SimpleNamespace(labels=labels, about=about)
+        monkeypatch.setattr(outside, "FaceModel", lambda path, drawn=drawn: drawn)
+        with one_clear_line("drawn.onnx", "labels that no other data set has"):
+            outside.open_answerer(Path("drawn.onnx"))

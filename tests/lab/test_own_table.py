@@ -1,6 +1,7 @@
 """A table of one's own: images beside a CSV file, tasks of any names and kinds, some labels missing."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,15 @@ def test_a_model_of_own_tasks_is_trained_measured_and_loaded_again(folder, tmp_p
         evaluate_outside(tmp_path / "run", "fairface", folder)
     with pytest.raises(InputError, match="answers glasses, height, age of a table of one's own"):
         export_run(tmp_path / "run", tmp_path / "own.onnx", folder / "faces.csv")
+    swapped = [Task("glasses", classes=("yes", "no")), *TASKS[1:]]
+    with pytest.raises(InputError, match="the data is table at 32 px with other labels"):
+        train_run(config, load(folder, tmp_path, swapped), tmp_path / "swapped")
+    changed = data.faces.assign(glasses=1 - data.faces["glasses"]).where(data.faces["split"] == "test", data.faces)
+    kept = train_run(config, replace(data, faces=changed), tmp_path / "run")  # a finished run's answers stay
+    pd.testing.assert_frame_equal(
+        kept.reset_index(drop=True), read_run(tmp_path / "run").predictions, check_dtype=False
+    )
+    assert score_rows(kept)["glasses_accuracy"].mean() == pytest.approx(expected)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert {"validation_glasses_accuracy", "validation_height_mae", "validation_age_mae"} <= set(history)
 

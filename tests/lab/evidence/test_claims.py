@@ -441,6 +441,12 @@ def test_group_tables_name_small_groups_without_a_number(faces: pd.DataFrame):
     assert 0 < by_race.loc["other", "count"] < 30 and by_race.loc["other"].drop("count").isna().all()
     errors = error_rows(table)
     asian = (table["race"] == 2).fillna(False)
+    some = table.assign(age=table["age"].where(~asian | (asian.cumsum() <= 20)))  # many of a group, few with the label
+    lacking = group_table(some, SCHEME, "race").loc["asian"]
+    assert np.isnan(lacking["age_mae"]) and lacking["gender_error"] == by_race.loc["asian", "gender_error"]
+    found = group_intervals(some, SCHEME, "race", GroupBootstrap(some.index, 20))
+    assert "asian" not in set(found[found["error"] == "age_mae"]["group"])
+    assert found.set_index(["error", "group"])["count"]["gender_error", "asian"] == asian.sum()
     assert by_race.loc["asian", "age_mae"] == pytest.approx(errors.loc[asian, "age_mae"].mean())
     assert "other" not in group_members(table, SCHEME, "race")
     crossed = group_table(table, SCHEME, "gender x race")

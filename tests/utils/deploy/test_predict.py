@@ -286,6 +286,16 @@ def test_what_is_out_of_range_is_said(photo: Path, tmp_path: Path, model: FaceMo
     )
 
 
+def test_a_face_that_the_edge_of_the_picture_cuts_off_is_said(photo: Path, model: FaceModel):
+    with Image.open(photo) as image:
+        left, top, width, height = predict_rgb([image], model)[0]["faces"][0]["box"]
+        whole = image.crop((left - width // 4, 0, *image.size))
+        cut = [image.crop((left + width // 5, 0, *image.size)), image.crop((0, 0, left + 4 * width // 5, image.height))]
+        answers = [answer["faces"] for answer in predict_rgb([whole, *cut], model)]
+    said = ["cut off by the edge of the picture" in faces[0].get("warnings", []) for faces in answers]
+    assert said == [False, True, True]
+
+
 @pytest.mark.parametrize("form", ["gif", "tiff", "png"])
 def test_of_several_pictures_in_a_file_the_first_is_answered_and_said(form: str, photo: Path, model: FaceModel):
     image = Image.open(photo)

@@ -57,10 +57,24 @@ def test_a_face_that_one_model_does_not_answer_counts_for_neither():
 def test_whole_groups_of_the_table_are_drawn_again():
     ours, theirs = make_predictions(0.5, 0.3), make_predictions(0.5, 0.4)
     alone = compare_runs(ours, theirs, num_resamples=500).set_index("metric").loc["gender_accuracy"]
-    groups = pd.Series((ours["gender_p"].round() == ours["gender"]).astype(int) * 2 + ours["gender"], dtype="Int64")
+    right = [(table["gender_p"].round() == table["gender"]).astype(int) for table in (ours, theirs)]
+    groups = (right[0] * 10 + right[1] * 20 + np.arange(len(ours)) % 10).astype("Int64")  # alike within a group
     for pair in ((ours.assign(group=groups), theirs), (ours, theirs.assign(group=groups))):
         table = compare_runs(*pair, num_resamples=500).set_index("metric").loc["gender_accuracy"]
         assert table["value"] == alone["value"] and table["high"] - table["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_of_few_persons_nothing_is_told():
+    """Two persons, or groups in which few have the label, would call a model better than its equal."""
+    ours, theirs = make_predictions(0.5), make_predictions(1.5)
+    for persons, call in ((9, "cannot tell"), (10, "better")):
+        group = pd.Series(np.arange(600) % persons, dtype="Int64")
+        row = compare_runs(ours.assign(group=group), theirs, num_resamples=200).set_index("metric").loc["age_mae"]
+        assert row["call"] == call and np.isnan(row["low"]) == (call == "cannot tell")
+    known = (np.arange(600) % 60 == 0) | (ours["gender"] == 0)  # of those labelled 1, some ten have an age
+    few, others = (table.assign(age=table["age"].where(known)) for table in (ours, theirs))
+    table = compare_runs(few, others, get_scheme("utkface"), "gender", num_resamples=200).set_index(["group", "metric"])
+    assert table["call"]["male", "age_mae"] == "better" and table["call"]["female", "age_mae"] == "cannot tell"
 
 
 def test_what_cannot_be_compared_is_one_clear_line(one_clear_line):

@@ -107,6 +107,17 @@ def test_every_age_head_can_be_trained_to_a_known_age(name: str):
 
 
 @pytest.mark.parametrize("name", AGE_HEADS)
+def test_every_age_head_can_be_trained_to_an_age_that_is_not_whole(name: str):
+    outputs, ages = torch.zeros(2, AGE_HEADS[name].num_outputs, requires_grad=True), torch.tensor([30.4, 41.5])
+    optimizer = torch.optim.Adam([outputs], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        age_loss(outputs, ages, ages, name).backward()
+        optimizer.step()
+    assert torch.allclose(expected_age(AGE_HEADS[name].to_probabilities(outputs.detach())), ages, atol=2)
+
+
+@pytest.mark.parametrize("name", AGE_HEADS)
 def test_an_age_band_pulls_only_what_is_outside(name: str):
     head, low, high = AGE_HEADS[name], torch.tensor([30.0]), torch.tensor([39.0])
     outputs = torch.zeros(1, head.num_outputs, requires_grad=True)
