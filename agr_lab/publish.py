@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 from agr_utils.errors import InputError
-from agr_utils.files import read_json, replace_folder
+from agr_utils.files import read_bytes, read_json, replace_folder
 from agr_utils.machine import repository_root
 from agr_utils.measure.results import PUBLISHED_FILES
 from agr_utils.predictions_table import read_predictions
-from agr_utils.run_files import CONFIG_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.run_files import CONFIG_FILE, HISTORY_FILE, MAPS_FOLDER, PREDICTIONS_FILE, SWEEP_FILE
+from agr_utils.training.config import different_settings, recorded_config
 
 FURTHER_FILES = (MAPS_FOLDER, SWEEP_FILE)  # where somebody made them
 _OF_MAPS = ("*.parquet", "about.json", "mean_face.png")  # nothing else of that folder, a photograph least of all
@@ -22,7 +23,7 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
     Maps and sweeps that were published with the same predictions stay, if the run folder has none.
 
     Raises:
-        InputError: if the run is not finished or damaged, or the folder to be replaced holds more than a published run.
+        InputError: if the run is not finished or damaged, or the folder to be replaced holds another or other files.
     """
     run_dir = Path(run_dir).resolve()  # the name of "." is empty
     for name in PUBLISHED_FILES:
@@ -36,6 +37,8 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
     if not run_dir.name or target.resolve() == run_dir:
         raise InputError(f"{run_dir}: cannot be published to {target.parent}. Choose another --results-dir")
     with replace_folder(target, PUBLISHED_CONTENTS) as partial:
+        if (target / CONFIG_FILE).exists():
+            _refuse_another_run(run_dir, target)
         published = target / PREDICTIONS_FILE
         same = published.exists() and filecmp.cmp(published, run_dir / PREDICTIONS_FILE, shallow=False)
         for name in PUBLISHED_FILES:
@@ -49,3 +52,14 @@ def publish_run(run_dir: Path, results_dir: Path | None = None) -> Path:
             elif path.exists():
                 shutil.copyfile(path, partial / path.name)
     return target
+
+
+def _refuse_another_run(run_dir: Path, target: Path) -> None:
+    """Refuse to replace a run of the same name that has another config, or that was trained at another time."""
+    path, published = run_dir / CONFIG_FILE, target / CONFIG_FILE
+    different = different_settings(read_json(path), path, recorded_config(read_json(published), published))
+    # The seconds of each epoch tell a training from its repetition; one that went on begins as it did before.
+    earlier, history = (read_bytes(folder / HISTORY_FILE) for folder in (target, run_dir))
+    if different or not history.startswith(earlier):
+        reason = f"with another {', '.join(different)}" if different else "of the same config, trained another time"
+        raise InputError(f"{target}: holds another run of this name, {reason}. Delete it, or choose a --results-dir")

@@ -30,7 +30,7 @@ from agr_lab.evidence.robustness import (
     severity,
 )
 from agr_utils.errors import InputError
-from agr_utils.files import atomic_path, list_visible
+from agr_utils.files import atomic_path, list_visible, read_bytes
 from agr_utils.run_files import CONFIG_FILE
 
 # In the order of the gallery.
@@ -45,6 +45,7 @@ FIGURES: dict[str, Figure] = dict(sorted(REGISTERED.items(), key=lambda item: PL
 FURTHER_TABLES = {"claims": (claims_rows, read_evidence), "map_verdicts": (trust.all_verdicts, read_map_evidence)}
 # For the web and for a paper; without dates, so that the same results give the same bytes.
 FORMATS = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
+DRAWN_BY = "Drawn by `make figures`"  # by which its page is known
 PADDING = 0.1  # inches around what is drawn
 
 
@@ -53,9 +54,12 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
 
     ``figures_dir`` gets ``<name>.png``, ``<name>.pdf``, ``<name>.csv`` and ``README.md``. ``root``: of the pages with
     table markers; None fills in none. ``jobs``: processes at a time; None is one per core, 1 is this process. Returns
-    the files written; an InputError if there is no result, before anything is written.
+    the files written; an InputError, before anything is written, if there is no result or a README.md of another's.
     """
     check_results(results_dir)
+    page = figures_dir / "README.md"
+    if page.exists() and DRAWN_BY.encode() not in read_bytes(page):
+        raise InputError(f"{page}: not written by agr figures, which would replace it. Choose another --output-dir")
     figures_dir.mkdir(parents=True, exist_ok=True)
     calls = [joblib.delayed(fill_pages)(results_dir, root)] if root else []
     calls += [joblib.delayed(_draw)(name, results_dir, figures_dir) for name in FIGURES]
@@ -64,9 +68,9 @@ def draw_all(results_dir: Path, figures_dir: Path, root: Path | None = None, job
     with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)  # and is replaced, having read much: no leak
         done = joblib.Parallel(batch_size=1)(calls)
-    with atomic_path(figures_dir / "README.md") as partial:
+    with atomic_path(page) as partial:
         partial.write_text(gallery_page(), encoding="utf-8")
-    return [*(path for paths in done for path in paths), figures_dir / "README.md"]
+    return [*(path for paths in done for path in paths), page]
 
 
 def check_results(results_dir: Path) -> None:
@@ -78,7 +82,7 @@ def check_results(results_dir: Path) -> None:
 
 def gallery_page() -> str:
     """Every figure with its message, its files and the module that draws it."""
-    about = "Drawn by `make figures` from the committed results. Lines are 95 % intervals, unless it says otherwise."
+    about = f"{DRAWN_BY} from the committed results. Lines are 95 % intervals, unless it says otherwise."
     lines = ["# Figures", "", about, ""]
     for name, figure in FIGURES.items():
         code = f"{figure.draw.__module__.replace('.', '/')}.py"

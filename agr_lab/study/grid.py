@@ -26,7 +26,7 @@ from agr_utils.data.faces import SPLITS
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import DamagedError, InputError
 from agr_utils.files import read_bytes
-from agr_utils.tasks import OWN_TABLE, TASKS, get_scheme
+from agr_utils.tasks import OWN_TABLE, TASKS
 from agr_utils.training.config import RANGES, TrainConfig, check_kind, check_known, flatten
 from agr_utils.training.run import check_run_folder
 
@@ -162,12 +162,12 @@ def _read_setting(key: str, value: object) -> object:
     return value
 
 
-def _read_tasks(value: object) -> tuple[str, ...]:
+def _read_tasks(value: object) -> tuple[str, ...]:  # whether the data has them, TrainConfig checks
     names = [value] if isinstance(value, str) else value
     check_kind("tasks", names, list)
     for name in names:
         check_kind("a task", name, str)
-    return TASKS if "all" in names else get_scheme("utkface").choose(names)
+    return TASKS if "all" in names else tuple(sorted(dict.fromkeys(names), key=lambda name: (*TASKS, name).index(name)))
 
 
 def refuse_unused(config: TrainConfig) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import joblib
 
 from agr_utils.errors import InputError
+from agr_utils.training.guards import StopRequest
 
 CONNECT_SECONDS, WORKER_SECONDS = 5, 30
 
@@ -25,16 +26,26 @@ def _hand_out(calls: Iterable) -> Iterator:
     return joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
 
 
+class _Interrupt(StopRequest):
+    """Inside its block SIGTERM interrupts as Ctrl-C does: left to itself it would leave the workers behind."""
+
+    def _request(self, *_) -> None:
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def local_pool(jobs: int, threads: int) -> Iterator[Work]:
     """So many processes at a time, each with so many numeric threads; for one job it is this process."""
 
     def work(calls: Iterable) -> Iterator:
         try:
-            with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+            with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads), _Interrupt():
                 yield from _hand_out(calls)
         except BrokenProcessPool as error:
             raise ProcessDied from error
+        except KeyboardInterrupt as error:  # with several jobs joblib has killed the workers
+            kept = "stopped; what runs did since their last save is lost, 5 minutes at most. Run it again to go on"
+            raise KeyboardInterrupt(str(error) if jobs == 1 else kept) from None
 
     yield work
 

@@ -51,10 +51,10 @@ def run_status(folder: Path, splits: tuple[str, ...]) -> str:
         return "running"
     predicted = predicted_splits(folder / PREDICTIONS_FILE)
     whole = (folder / HISTORY_FILE).exists() and bool(predicted)  # of a damaged table no split: it is made again
-    if whole and set(splits) <= set(predicted):
-        return "finished"
     if (folder / ERROR_FILE).exists():
         return "failed"
+    if whole and set(splits) <= set(predicted):
+        return "finished"
     return "stopped" if (folder / STATE_FILE).exists() else "waiting"
 
 

@@ -23,7 +23,9 @@ from agr_utils.data.load import FaceData, load_data
 from agr_utils.errors import InputError
 from agr_utils.files import atomic_path
 from agr_utils.profiles import get_data_dir
-from agr_utils.run_files import ERROR_FILE, LOG_FILE
+from agr_utils.run_files import ERROR_FILE, LOG_FILE, STATE_FILE
+from agr_utils.training.batches import Labels, digest_data
+from agr_utils.training.checkpoints import load_tensors
 from agr_utils.training.config import TrainConfig
 from agr_utils.training.run import train_run
 
@@ -34,7 +36,7 @@ _one_training = threading.Lock()  # torch has one stream of random numbers a pro
 
 
 def run_study(study: Study, jobs: int = 1, scheduler: str | None = None) -> Iterator[tuple[str, str]]:
-    """Train every run that is not finished and not at work elsewhere.
+    """Train every run that is not finished and not at work elsewhere; one whose real data has changed since fails.
 
     Args:
         study: the runs.
@@ -42,16 +44,26 @@ def run_study(study: Study, jobs: int = 1, scheduler: str | None = None) -> Iter
         scheduler: address of a Dask scheduler, whose workers do the runs instead.
 
     Yields:
-        The id of each run as it ends, and an empty string or why it failed.
+        The id of each run as it ends here, and an empty string or why it failed.
 
     Raises:
         InputError: before anything starts, if real data cannot be loaded or the cluster cannot be used.
     """
     threads = study.options.threads or (None if scheduler else max(1, torch.get_num_threads() // jobs))
     options = replace(study.options, threads=threads, source=study.options.source or get_data_dir())
-    for config in study.runs.values():
-        if config.data != "synthetic":  # decoded once, before several runs would do so at the same time
-            load_data_of(config, options)
+    _load_data_once.cache_clear()  # files may have changed since an earlier call
+    digests = {}  # each reads all pictures, and many runs share one
+    for run_id, config in study.runs.items():
+        if config.data == "synthetic":
+            continue
+        data, folder = load_data_of(config, options), study.output_dir / run_id  # before several runs would decode it
+        if run_status(folder, options.splits) != "finished":
+            continue
+        key, rows = (*config.data_settings().values(), config.tasks), (data.rows("train"), data.rows("validation"))
+        digests[key] = digests.get(key) or digest_data(data, Labels(data), config.tasks, *rows)
+        with contextlib.suppress(InputError):  # of a state that is missing or damaged
+            if load_tensors(folder / STATE_FILE)[1].get("data_digest", digests[key]) != digests[key]:
+                _write_error(folder, "it was trained on other pictures or labels")  # train_run will say more
     with dask_pool(scheduler) if scheduler else local_pool(jobs, threads) as work:
         yield from finish_runs(study, options, work)
 
@@ -72,9 +84,8 @@ def finish_runs(study: Study, options: RunOptions, work: Work) -> Iterator[tuple
         batch = [run_id for run_id in left if deaths[run_id] < MAX_DEATHS] or left[:1]
         left = [run_id for run_id in left if run_id not in batch]
         try:
-            yield from work(
-                delayed(run_one)(run_id, study.runs[run_id], study.output_dir / run_id, options) for run_id in batch
-            )
+            calls = (delayed(run_one)(name, study.runs[name], study.output_dir / name, options) for name in batch)
+            yield from filter(None, work(calls))
         except ProcessDied:
             while any(status(run_id) == "running" for run_id in batch):
                 time.sleep(1)  # Dask lets the others come to their end
@@ -86,12 +97,15 @@ def finish_runs(study: Study, options: RunOptions, work: Work) -> Iterator[tuple
             left += unfinished
 
 
-def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions) -> tuple[str, str]:
+def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions) -> tuple[str, str] | None:
     """Train one run, or go on with it, in this process: its id, and an empty string or why it failed.
 
-    What would be printed goes to ``log.txt``, with the traceback of an error; its reason also to ``error.txt``.
+    None if another process has done it meanwhile, or is at work on it. What would be printed goes to ``log.txt``, with
+    the traceback of an error; its reason also to ``error.txt``.
     """
     try:
+        if run_status(folder, options.splits) in ("finished", "running"):
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         log_file = (folder / LOG_FILE).open("a", buffering=1, encoding="utf-8")
         with _one_training, log_file as log, contextlib.redirect_stderr(log):
@@ -105,6 +119,8 @@ def run_one(run_id: str, config: TrainConfig, folder: Path, options: RunOptions)
                 traceback.print_exc(file=log)
                 raise
     except Exception as error:  # noqa: BLE001 - whatever it is, in the folder or in training, the other runs go on
+        if run_status(folder, options.splits) == "running":  # begun elsewhere while the data was loaded here
+            return None
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return run_id, _write_error(folder, reason)
     return run_id, ""

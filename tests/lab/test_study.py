@@ -1,5 +1,6 @@
 """A grid of runs: what it names, what it skips, what a failure or a killed worker does to it."""
 
+import contextlib
 import os
 import re
 import resource
@@ -9,17 +10,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from agr_lab.study import train
 from agr_lab.study.grid import read_study, refuse_unused
 from agr_lab.study.pools import ProcessDied
 from agr_lab.study.status import format_duration, render_status, status_table
 from agr_lab.study.train import finish_runs, run_study
+from agr_utils.data.load import FaceData, load_data
+from agr_utils.data.synthetic import draw_faces
 from agr_utils.dials import SyntheticSettings
 from agr_utils.errors import InputError
 from agr_utils.files import read_json
@@ -221,6 +227,83 @@ def test_finished_runs_are_skipped_and_a_failure_stops_nothing(tmp_path: Path):
     assert (study.output_dir / good / PREDICTIONS_FILE).stat().st_mtime_ns == stamp
 
 
+def write_own_grid(folder: Path, rest: str) -> Path:
+    """A grid on a table of 60 drawings with an age and a hat, the first 48 to train on."""
+    drawn = draw_faces(60, 32, 0)
+    rows = pd.DataFrame({"path": [f"{n:02}.png" for n in range(60)], "age": drawn.faces["age"].astype(int)})
+    rows["hat"] = drawn.faces["gender"].map({0: "no", 1: "yes"})
+    rows["split"] = ["train"] * 48 + ["validation"] * 12
+    rows.to_csv(folder / "faces.csv", index=False)
+    for path, pixels in zip(rows["path"], drawn.pixels, strict=True):
+        Image.fromarray(pixels).save(folder / path)
+    own = f"source: {folder / 'faces.csv'}\n{rest}"
+    grid = write_grid(folder, own)
+    labels = "data: table, labels: [{name: age, kind: age}, {name: hat, classes: ['no', 'yes']}]"
+    small = "backbone: test_efficientnet, image_size: 32, batch_size: 8, num_epochs: 0.2, precision: fp32"
+    settings = f"settings: {{{labels}, {small}}}"
+    grid.write_text(re.sub(r"settings: .*", lambda _: settings, grid.read_text()))
+    return grid
+
+
+def test_a_finished_run_whose_labels_have_changed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study = read_study(write_own_grid(tmp_path, "grid: {seed: [0, 1]}"))
+    first, second = study.runs
+    assert dict(run_study(study)) == {first: "", second: ""}
+    digests = Mock(side_effect=train.digest_data)
+    monkeypatch.setattr(train, "digest_data", digests)
+    assert dict(run_study(study)) == {} and digests.call_count == 1  # for both
+
+    kept = (tmp_path / "faces.csv").read_text()
+    predictions = (study.output_dir / first / PREDICTIONS_FILE).read_bytes()
+    swapped = kept.replace(",yes,", ",?,").replace(",no,", ",yes,").replace(",?,", ",no,")
+    (tmp_path / "faces.csv").write_text(swapped)
+    for _ in range(2):  # it does not become finished by being asked for again
+        outcomes = dict(run_study(study))
+        assert [*outcomes] == [first, second]
+        assert all("begun on other training images, pixels or labels" in reason for reason in outcomes.values())
+        assert status_table(study)["status"].tolist() == ["failed", "failed"]
+    assert (study.output_dir / first / PREDICTIONS_FILE).read_bytes() == predictions
+
+    (tmp_path / "faces.csv").write_text(kept)
+    assert dict(run_study(study)) == {first: "", second: ""}
+    assert status_table(study)["status"].tolist() == ["finished", "finished"]
+
+
+def test_a_grid_varies_the_heads_of_a_table_of_ones_own(tmp_path: Path, one_clear_line):
+    runs = read_study(write_own_grid(tmp_path, "grid: {tasks: [[hat], [hat, age]]}\nlabel: own")).runs
+    assert [run.tasks for run in runs.values()] == [("hat",), ("age", "hat")]
+    assert list(runs)[0] == "table-test_efficientnet-hat-32px-s0-own"
+    with one_clear_line("grid.yaml", "unknown task 'hut'"):
+        read_study(write_own_grid(tmp_path, "grid: {tasks: [[hut]]}"))
+
+
+def test_a_run_that_another_study_does_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study = read_study(write_grid(tmp_path, "runs: [{backbone: test_efficientnet}]"))
+    run_id, config = next(iter(study.runs.items()))
+    folder = study.output_dir / run_id
+    with run_lock(folder):
+        assert train.run_one(run_id, config, folder, study.options) is None
+    other = run_lock(folder)
+
+    def load_while_the_other_begins(*arguments: object) -> FaceData:
+        other.__enter__()
+        return load_data(**config.data_settings())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "load_data_of", load_while_the_other_begins)
+        assert list(finish_runs(study, study.options, work_here)) == []
+    other.__exit__(None, None, None)
+    assert not (folder / ERROR_FILE).exists()
+    assert train.run_one(run_id, config, folder, study.options) == (run_id, "")
+    stamp = (folder / PREDICTIONS_FILE).stat().st_mtime_ns
+    assert train.run_one(run_id, config, folder, study.options) is None  # the other has finished it
+    assert (folder / PREDICTIONS_FILE).stat().st_mtime_ns == stamp
+
+
+def work_here(calls: Iterable) -> Iterator:
+    yield from (function(*arguments) for function, arguments, _ in calls)
+
+
 def test_a_folder_with_another_config_is_refused_before_anything_starts(tmp_path: Path, one_clear_line):
     runs = "runs: [{backbone: test_efficientnet, seed: 0}]"
     list(run_study(read_study(write_grid(tmp_path, runs))))
@@ -262,6 +345,38 @@ def test_the_command_tells_what_failed_and_shows_the_status(tmp_path: Path, agr:
     assert re.search(r"-s1\s+finished", shown) and re.search(r"-s2\s+failed", shown)
     for table in (shown, done.stderr):  # of a log, which is no 80 columns wide
         assert re.search(r"run +status +epochs +spent +left +age mae +gender +race", table)
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_sigterm_to_a_study_of_several_jobs_leaves_no_worker_behind(tmp_path: Path):
+    grid = write_grid(tmp_path, "grid: {backbone: [test_efficientnet], seed: [0, 1]}", epochs=1000)
+    folders = [tmp_path / "runs" / run_id for run_id in read_study(grid).runs]
+    line = [sys.executable, "-m", "agr_lab.cli", "study", str(grid), "--jobs", "2"]
+    parent = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    workers = []
+    try:
+        while not all((folder / STATE_FILE).exists() for folder in folders):
+            assert parent.poll() is None, parent.stderr.read()
+            time.sleep(0.1)
+        workers = [process_id for folder in folders for process_id in processes_of(folder)]
+        parent.send_signal(signal.SIGTERM)
+        _, errors = parent.communicate(timeout=60)
+        assert parent.returncode == 130 and "stopped; what runs did since their last save is lost" in errors
+        deadline = time.monotonic() + 10
+        while any(map(is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(set(workers)) == 2 and not any(map(is_alive, workers))
+    finally:
+        for process_id in (parent.pid, *filter(is_alive, workers)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+    assert status_table(read_study(grid))["status"].tolist() == ["stopped", "stopped"]
 
 
 def test_a_damaged_table_of_predictions_is_made_again(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Published results: complete, in step with the README, and redrawn the same twice."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from agr_lab.publish import publish_run
 from agr_lab.study.grid import read_study
 from agr_utils.data.splits import read_split_file
 from agr_utils.errors import InputError
+from agr_utils.files import read_json
 from agr_utils.machine import repository_root
 from agr_utils.measure.metrics import summarize
 from agr_utils.measure.results import PUBLISHED_FILES, read_folder, read_labels_from_split, read_runs
@@ -120,6 +122,20 @@ def test_pages_are_only_filled_from_the_committed_results_and_with_the_committed
     assert [root for _, _, root in asked] == [ROOT, ROOT, None, None]
 
 
+def test_a_folder_with_a_page_of_ones_own_keeps_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_clear_line
+):
+    monkeypatch.setattr(gallery, "FIGURES", {})
+    monkeypatch.setattr(gallery, "FURTHER_TABLES", {"seeds": (lambda _: pd.DataFrame({"a": [1]}), lambda _: None)})
+    for name in ("README.md", "seeds.csv"):
+        (tmp_path / name).write_text("my own")
+    with one_clear_line("README.md", "not written by agr figures", "--output-dir"):
+        gallery.draw_all(ROOT / "results", tmp_path, jobs=1)
+    assert [(tmp_path / name).read_text() for name in ("README.md", "seeds.csv")] == ["my own", "my own"]
+    for _ in range(2):  # its own page it writes again
+        gallery.draw_all(ROOT / "results", tmp_path / "figures", jobs=1)
+
+
 def test_a_page_without_markers_is_refused(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("no markers")
@@ -154,6 +170,26 @@ def test_publishing_again_keeps_a_sweep_of_the_same_predictions_only(tmp_path: P
     shutil.copyfile(again, run / PREDICTIONS_FILE)
     publish_run(run, tmp_path / "results")
     assert (target / PREDICTIONS_FILE).read_bytes() == again.read_bytes() and not (target / SWEEP_FILE).exists()
+
+
+def test_another_run_of_the_same_name_is_not_replaced(tmp_path: Path, one_clear_line):
+    run = write_run(tmp_path / "run")
+    target = publish_run(run, tmp_path / "results")
+    (target / SWEEP_FILE).write_text("of this run")
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    about, history = read_json(run / CONFIG_FILE), (run / HISTORY_FILE).read_text()
+    other = about | {"config": about["config"] | {"learning_rate": 0.5}}
+    (run / CONFIG_FILE).write_text(json.dumps(other))
+    with one_clear_line(str(target), "another run of this name, with another learning_rate", "--results-dir"):
+        publish_run(run, tmp_path / "results")
+    (run / CONFIG_FILE).write_text(json.dumps(about))
+    (run / HISTORY_FILE).write_text(history.replace("116.544", "99.1"))  # seconds of the first epoch
+    with one_clear_line(str(target), "of the same config, trained another time"):
+        publish_run(run, tmp_path / "results")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    (run / HISTORY_FILE).write_text(history + history.splitlines()[-1])  # the same one, longer
+    publish_run(run, tmp_path / "results")
+    assert (target / HISTORY_FILE).read_bytes() == (run / HISTORY_FILE).read_bytes()
 
 
 @pytest.mark.parametrize(("place", "given"), [("", "."), ("maps", ".."), ("", "../run"), ("", "../run/maps/..")])
