@@ -76,7 +76,7 @@ def become_run(folder: Path, output_dir: Path, splits: tuple[str, ...]) -> pd.Da
     model = load_finished(folder.parent, folder.name, torch.device("cpu"))
     arguments = f"runs/{output_dir.name} --splits {' '.join(splits)}"
     record = write_record(folder, output_dir, len(data.rows("train")), current_commit(), arguments)
-    return finish_run(model, data, output_dir, record, splits)
+    return finish_run(model, data, output_dir, record, splits, kept={})
 
 
 def record_answers(

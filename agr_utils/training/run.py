@@ -151,10 +151,9 @@ def finish_run(
     about = about | {"age_widening": calibrate(model, data)}
     write_json(output_dir / CONFIG_FILE, about)
     save_model(output_dir / CHECKPOINT_FILE, model, about)
-    for split in splits:
-        if split not in kept:
-            kept = kept | {split: predict_split(model, data, split, about["run_id"], about["age_widening"])}
-    table = pd.concat(kept.values()).reset_index(drop=True)
+    new = [split for split in splits if split not in kept]
+    parts = [predict_split(model, data, split, about["run_id"], about["age_widening"]) for split in new]
+    table = pd.concat([*kept.values(), *parts]).reset_index(drop=True)
     write_table(table, output_dir / PREDICTIONS_FILE)
     (output_dir / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
     return table
