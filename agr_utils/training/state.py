@@ -23,9 +23,8 @@ KEPT = ("step", "sums", "seconds", "cosines", "history", "data_digest")  # of a 
 
 def _modules(trainer: "Trainer") -> dict[str, nn.Module]:
     """Everything with weights in it."""
-    modules = {"model": trainer.network, "ema": trainer.ema.module}
-    balancing = trainer.accelerator.unwrap_model(trainer.balancing) if trainer.balancing else None
-    return modules | ({"balancing": balancing} if balancing else {})
+    modules = {"model": trainer.model, "ema": trainer.ema.module, "balancing": trainer.balancing}
+    return {name: trainer.accelerator.unwrap_model(module) for name, module in modules.items() if module is not None}
 
 
 def save_trainer(trainer: "Trainer") -> None:
